@@ -1,0 +1,32 @@
+# Each target makes the virtual environment it needs; it stands until pyproject.toml or
+# constraints.txt change.
+PYTHON ?= python3
+SERVE := .venv/serve
+DEV := .venv/dev
+
+.PHONY: serve test check format clean
+
+serve: $(SERVE)/.installed  ## serve the shipped weights on VT_HOST:VT_PORT (127.0.0.1:8000)
+	@exec $(SERVE)/bin/vt-serve
+
+test: $(DEV)/.installed $(SERVE)/.installed  ## run all tests
+	$(DEV)/bin/pytest
+
+check: $(DEV)/.installed  ## lint, formatting, types
+	$(DEV)/bin/ruff check
+	$(DEV)/bin/ruff format --check
+	$(DEV)/bin/mypy
+
+format: $(DEV)/.installed  ## format and mend what can be mended
+	$(DEV)/bin/ruff check --fix
+	$(DEV)/bin/ruff format
+
+clean:  ## remove the virtual environments and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(SERVE)/.installed: EXTRAS := cpu
+$(DEV)/.installed: EXTRAS := cpu,export,dev
+.venv/%/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear .venv/$*
+	.venv/$*/bin/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
