@@ -1,0 +1,1 @@
+"""Turn trained Visual Transformer checkpoints into verified entries of a model repository."""
