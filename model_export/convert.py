@@ -1,0 +1,172 @@
+"""From a trained checkpoint to a verified entry of the model repository."""
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from model_export import artifact, checkpoint
+from model_export.describe import check_input_size
+from model_export.errors import InvalidEntry, InvalidModel, VerificationFailed
+from model_export.export import OPSET, export_graph
+from model_export.labels import Labels
+from model_export.model_card import stub
+from model_export.preprocessing import Crop, Multiple, Preprocessing, Squash
+from model_export.registry import Dimensions, build
+from model_export.served import served
+from model_export.verify import Parity, compare
+
+NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,63}$")
+DEFAULT_MAX_BATCH_SIZE = {"classification": 32, "segmentation": 8}
+DEFAULT_INPUT_SIZES = {"classification": (224, 224), "segmentation": (512, 512)}
+_LONG_SIDE = 3
+"""The longest photo that keeps its aspect ratio: its short side fits this often into the long."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What to export, under which name, with which contract."""
+
+    source: Path
+    dimensions: Dimensions
+    name: str
+    labels: Labels
+    preprocessing: Preprocessing
+    max_batch_size: int
+    weights: Path
+    version: str | None = None
+    examples: tuple[Path, ...] = ()
+
+
+def preprocessing_for(
+    dimensions: Dimensions, size: tuple[int, int] | None, resize: str
+) -> Preprocessing:
+    """Squash or crop to a classifier's one size; a segmenter's short side, in multiples of 32."""
+    height, width = size or DEFAULT_INPUT_SIZES[dimensions.task]
+    check_input_size(dimensions, (height, width))
+    if dimensions.task == "segmentation":
+        short_side = min(height, width)
+        return Preprocessing(Multiple(short_side, _LONG_SIDE * short_side))
+    if resize == "crop":
+        return Preprocessing(Crop(max(height, width) * 8 // 7, height, width))
+    return Preprocessing(Squash(height, width))
+
+
+def convert(conversion: Conversion) -> tuple[Path, Parity]:
+    """Load, trace, compare, and only then write; returns the version's folder and the numbers.
+
+    Raises:
+        ExportError: nothing was written. `VerificationFailed` where the graph is not equal.
+    """
+    contract = artifact.read_contract(conversion.weights / _checked_name(conversion.name))
+    version = _checked_version(conversion, contract)
+    network = _loaded(conversion)
+    model = served(network, conversion.preprocessing.mean, conversion.preprocessing.std)
+    with artifact.staged_folder(conversion.weights, conversion.name) as staged:
+        graph = staged / artifact.GRAPHS["fp32"]
+        input_size = _traced_size(conversion.preprocessing)
+        export_graph(model, conversion.dimensions.task, input_size, graph)
+        new = artifact.make_contract(
+            conversion.name,
+            conversion.dimensions,
+            conversion.labels,
+            conversion.preprocessing,
+            max_batch_size=conversion.max_batch_size,
+            graph=graph,
+        )
+        if contract is not None:
+            artifact.check_same_model(contract, new)
+        parity = compare(
+            model,
+            graph,
+            conversion.preprocessing,
+            conversion.examples,
+            max_batch_size=conversion.max_batch_size,
+        )
+        require_parity(parity)
+        _store_checkpoint(conversion, network, staged / artifact.CHECKPOINT)
+        certificate = artifact.make_certificate(
+            conversion.name, version, staged, {"fp32": precision("fp32", parity)}
+        )
+        folder = artifact.publish(
+            conversion.weights,
+            staged,
+            contract=new,
+            certificate=certificate,
+            origin=artifact.provenance(conversion.source, OPSET),
+            card=stub(new, parity),
+            examples=conversion.examples,
+        )
+    return folder, parity
+
+
+def precision(name: str, parity: Parity) -> dict[str, Any]:
+    """A certificate's section on one precision."""
+    return {
+        "file": artifact.GRAPHS[name],
+        "execution_providers": {parity.provider: {"parity": parity.as_dict()}},
+    }
+
+
+def require_parity(parity: Parity) -> None:
+    """Raise `VerificationFailed` with every number that is beyond the tolerance."""
+    if parity.failures:
+        raise VerificationFailed(
+            "the graph does not compute what the checkpoint computes: " + "; ".join(parity.failures)
+        )
+
+
+def _checked_name(name: str) -> str:
+    if not NAME.match(name):
+        raise InvalidEntry(
+            f"{name!r} is no name for a model: use up to 64 of a-z, 0-9, '_', '-', '.'"
+        )
+    return name
+
+
+def _checked_version(conversion: Conversion, contract: Mapping[str, Any] | None) -> str:
+    version = conversion.version or artifact.next_version(contract)
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
+        raise InvalidEntry(f"a version is a positive integer, not {version!r}")
+    if (conversion.weights / conversion.name / version).exists():
+        raise InvalidEntry(
+            f"{conversion.name} has a version {version} already; leave --version out for the next"
+        )
+    return version
+
+
+def _loaded(conversion: Conversion) -> nn.Module:
+    dimensions, labels = conversion.dimensions, conversion.labels
+    if len(labels.names) != dimensions.classes:
+        raise InvalidModel(
+            f"{len(labels.names)} labels do not fit a model of {dimensions.classes} classes"
+        )
+    stored = checkpoint.read(conversion.source)
+    if stored.dimensions is not None and stored.dimensions != dimensions:
+        raise InvalidModel(
+            f"{conversion.source} is a {stored.dimensions.name} with "
+            f"{stored.dimensions.as_dict()}, "
+            f"not a {dimensions.name} with {dimensions.as_dict()}"
+        )
+    network = build(dimensions)
+    checkpoint.load_model(network, stored, dimensions)
+    return network.eval()
+
+
+def _traced_size(preprocessing: Preprocessing) -> tuple[int, int]:
+    resize = preprocessing.resize
+    if isinstance(resize, Multiple):
+        return (resize.short_side, resize.short_side)
+    return (resize.height, resize.width)
+
+
+def _store_checkpoint(conversion: Conversion, network: nn.Module, path: Path) -> None:
+    """Keep our own files as they are; write foreign ones as float32 safetensors."""
+    if conversion.source.suffix == ".safetensors":
+        shutil.copyfile(conversion.source, path)
+    else:
+        checkpoint.write(path, network, conversion.dimensions, {}, half=False)

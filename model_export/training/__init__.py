@@ -1,0 +1,1 @@
+"""The recipes that made the shipped weights: data, loop, metrics."""

@@ -1,0 +1,324 @@
+"""The training loop: averaged weights, mixed precision, resumable after every epoch."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from model_export import checkpoint
+from model_export.errors import InvalidCheckpoint
+from model_export.evaluation import (
+    Predict,
+    classification_accuracy,
+    segmentation_accuracy,
+)
+from model_export.preprocessing import Preprocessing, RgbArray
+from model_export.registry import Dimensions, build
+from model_export.served import Normalisation, ServedModel, served
+from model_export.training.data import (
+    IGNORED,
+    Sample,
+    Samples,
+    batches,
+    classification_view,
+    segmentation_view,
+)
+from model_export.training.recipes import Recipe
+
+STATE_FILE = "last.pt"
+METRICS_FILE = "metrics.csv"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training and validation samples."""
+
+    train: list[Sample]
+    validation: list[Sample]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: what is trained, on what, how, and where the results go."""
+
+    dimensions: Dimensions
+    recipe: Recipe
+    data: TrainingData
+    preprocessing: Preprocessing
+    directory: Path
+    backbone: Path | None = None
+    seed: int = 0
+    workers: int = 1
+    evaluate_every: int = 1
+
+    def identity(self) -> str:
+        """What must be equal for a training to be resumed."""
+        parts = {
+            "dimensions": self.dimensions.as_dict(),
+            "recipe": dataclasses.asdict(self.recipe),
+            "seed": self.seed,
+            "samples": len(self.data.train),
+        }
+        return json.dumps(parts, sort_keys=True)
+
+
+def train(run: Run) -> dict[str, Any]:
+    """Train to the end, or on from the last whole epoch; returns the last metrics.
+
+    Writes `metrics.csv` (a row an epoch), `last.pt` (to resume from) and, at the end,
+    `checkpoint.safetensors` with the averaged weights in float16.
+    """
+    torch.manual_seed(run.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trainer = _Trainer(run, device)
+    trainer.resume()
+    while trainer.epoch < run.recipe.epochs:
+        trainer.train_epoch()
+    return trainer.finish()
+
+
+class _Trainer:
+    """The state of one training; `epoch` counts the finished ones."""
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self.run = run
+        self.device = device
+        self.network = build(run.dimensions)
+        if run.backbone is not None:
+            trunk = self.network.get_submodule(_trunk_name(run.dimensions))
+            checkpoint.load_backbone(trunk, checkpoint.read(run.backbone))  # type: ignore[arg-type]
+        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged = AveragedModel(
+            self.network, multi_avg_fn=_averaging(run.recipe.ema_decay), use_buffers=True
+        )
+        self.normalisation = Normalisation(run.preprocessing.mean, run.preprocessing.std).to(device)
+        self.optimizer = torch.optim.SGD(
+            _parameter_groups(self.network, run),
+            lr=0.0,
+            momentum=run.recipe.momentum,
+            nesterov=True,
+        )
+        self.samples = Samples(run.data.train, _view(run, 0), run.dimensions.classes, run.seed)
+        self.class_weights = self._class_weights()
+        self.epoch = 0
+        self.rows: list[dict[str, Any]] = []
+
+    def _class_weights(self) -> Tensor | None:
+        offset = self.run.recipe.class_weight_offset
+        if offset is None:
+            return None
+        shares = self.samples.label_shares(self.run.dimensions.classes)
+        weights = 1 / torch.log(offset + shares)
+        return (weights / weights.mean()).to(self.device)
+
+    def resume(self) -> None:
+        """Go on from the directory's last whole epoch, where it has one of the same training."""
+        path = self.run.directory / STATE_FILE
+        if not path.is_file():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["identity"] != self.run.identity():
+            raise InvalidCheckpoint(
+                f"{path} belongs to a training with another model, recipe, seed or data; "
+                "choose another output folder, or remove it to start anew"
+            )
+        self.network.load_state_dict(state["network"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"].cpu())
+        self.epoch = state["epoch"]
+        self.rows = json.loads(state["rows"])
+
+    def train_epoch(self) -> None:
+        """One pass over the samples; then evaluate, and write what a resumed run needs."""
+        start = time.perf_counter()
+        loss = self._fit()
+        self.epoch += 1
+        row = {"epoch": self.epoch, "train_loss": round(loss, 4)}
+        row["train_seconds"] = round(time.perf_counter() - start, 1)
+        last = self.epoch == self.run.recipe.epochs
+        if last or self.epoch % self.run.evaluate_every == 0:
+            row |= {key: value for key, value in self.evaluate().items() if key != "iou"}
+        self.rows.append(row)
+        print(json.dumps(row), flush=True)
+        self._save()
+
+    def _fit(self) -> float:
+        recipe, self.samples.epoch = self.run.recipe, self.epoch
+        self.samples.view = _view(self.run, self.epoch)
+        loader = batches(self.samples, recipe.batch_size, self.run.workers, self.run.seed)
+        self.network.train()
+        losses = []
+        progress = tqdm(loader, desc=f"epoch {self.epoch + 1}/{recipe.epochs}", disable=None)
+        for index, (images, targets) in enumerate(progress):
+            done = (self.epoch + index / len(loader)) / recipe.epochs
+            losses.append(self._step(images.to(self.device), targets.to(self.device), done))
+            progress.set_postfix(loss=f"{losses[-1]:.3f}")
+        mean = sum(losses) / len(losses)
+        if not math.isfinite(mean):
+            raise InvalidCheckpoint("the training diverged (the loss is not finite)")
+        return mean
+
+    def _step(self, images: Tensor, targets: Tensor, done: float) -> float:
+        recipe = self.run.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, done) * group["factor"]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=_fast_bfloat16(self.device)):
+            logits = self.network(self.normalisation(images))
+        loss = functional.cross_entropy(
+            logits.float(),
+            targets,
+            weight=self.class_weights,
+            ignore_index=IGNORED if targets.dim() > 1 else -1,
+            label_smoothing=recipe.label_smoothing,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), recipe.max_gradient_norm)
+        self.optimizer.step()
+        self.averaged.update_parameters(self.network)
+        return float(loss.detach())
+
+    def evaluate(self) -> dict[str, Any]:
+        """Accuracy of the averaged weights on the validation samples."""
+        model = served(
+            self.averaged.module, self.run.preprocessing.mean, self.run.preprocessing.std
+        ).to(self.device)
+        predict = torch_predictor(model.eval(), self.device)
+        if self.run.dimensions.task == "classification":
+            return dict(
+                classification_accuracy(predict, self.run.data.validation, self.run.preprocessing)
+            )
+        return segmentation_accuracy(
+            predict, self.run.data.validation, self.run.preprocessing, self.run.dimensions.classes
+        )
+
+    def _save(self) -> None:
+        state = {
+            "identity": self.run.identity(),
+            "epoch": self.epoch,
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "rows": json.dumps(self.rows),
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        checkpoint.write_atomically(self.run.directory / STATE_FILE, buffer.getvalue())
+        text = io.StringIO()
+        fields = list(dict.fromkeys(key for row in self.rows for key in row))
+        writer = csv.DictWriter(text, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        checkpoint.write_atomically(self.run.directory / METRICS_FILE, text.getvalue().encode())
+
+    def finish(self) -> dict[str, Any]:
+        """Write the averaged weights; return the last row of metrics."""
+        metadata = {
+            "recipe": json.dumps(dataclasses.asdict(self.run.recipe)),
+            "metrics": json.dumps(self.rows[-1]),
+            "seed": str(self.run.seed),
+            "seconds": str(round(sum(row["train_seconds"] for row in self.rows))),
+            "device": _device_name(self.device),
+        }
+        path = self.run.directory / CHECKPOINT_FILE
+        checkpoint.write(path, self.averaged.module, self.run.dimensions, metadata)
+        return self.rows[-1]
+
+
+def torch_predictor(model: ServedModel, device: torch.device) -> Predict:
+    """A served module as a predictor on arrays, in evaluation mode and full precision."""
+
+    def predict(images: RgbArray) -> Mapping[str, np.ndarray[Any, Any]]:
+        with torch.inference_mode():
+            outputs = model(torch.from_numpy(images).to(device))
+        return {
+            name: output.cpu().numpy()
+            for name, output in zip(model.output_names, outputs, strict=True)
+        }
+
+    return predict
+
+
+def learning_rate(recipe: Recipe, done: float) -> float:
+    """Linear warm-up, then a cosine to 0; `done` is the finished fraction of all steps."""
+    if done < recipe.warmup:
+        return recipe.learning_rate * (0.01 + 0.99 * done / recipe.warmup)
+    rest = (done - recipe.warmup) / (1 - recipe.warmup)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * rest))
+
+
+def _averaging(decay: float) -> Any:
+    """Exponential moving average whose decay grows with the first updates."""
+
+    @torch.no_grad()
+    def average(averaged: Iterable[Tensor], current: Iterable[Tensor], count: Tensor | int) -> None:
+        weight = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, weight)
+            else:
+                mean.copy_(value)
+
+    return average
+
+
+def _parameter_groups(network: nn.Module, run: Run) -> list[dict[str, Any]]:
+    """Norms and biases without weight decay; the backbone's parameters at a rate of their own."""
+    prefix = f"{_trunk_name(run.dimensions)}." if run.backbone is not None else None
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        decay = run.recipe.weight_decay if parameter.dim() > 1 else 0.0
+        from_backbone = prefix is not None and name.startswith(prefix)
+        factor = run.recipe.backbone_learning_rate if from_backbone else 1.0
+        groups.setdefault((decay, factor), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "factor": factor}
+        for (decay, factor), parameters in groups.items()
+    ]
+
+
+def _trunk_name(dimensions: Dimensions) -> str:
+    match dimensions.family:
+        case "vt_resnet":
+            return "trunk"
+        case "fpn" | "vt_fpn":
+            return "backbone"
+        case "resnet":
+            return ""
+
+
+def _view(run: Run, epoch: int) -> Any:
+    size = run.recipe.input_size(epoch)
+    if run.dimensions.task == "classification":
+        return classification_view(run.recipe, size)
+    return segmentation_view(run.recipe, size)
+
+
+def _fast_bfloat16(device: torch.device) -> bool:
+    """Mixed precision on GPUs, and on CPUs that multiply bfloat16 in hardware."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} CPU cores"
