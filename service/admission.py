@@ -1,0 +1,75 @@
+"""Who may come in: the bound on requests in flight, the deadline of each, and the drain."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from service.errors import DeadlineExceeded, QueueFull, ServerStopping
+from service.moving_average import MovingAverage
+
+
+class Admission:
+    """The requests in flight."""
+
+    def __init__(self, max_concurrent_requests: int, timeout_seconds: float) -> None:
+        self._max_concurrent_requests = max_concurrent_requests
+        self._timeout_seconds = timeout_seconds
+        self._deadlines: set[asyncio.Timeout] = set()
+        self._seconds = MovingAverage()
+        self._stopping = False
+        self._aborted = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests were admitted and are not answered."""
+        return len(self._deadlines)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server takes no more requests."""
+        return self._stopping
+
+    @asynccontextmanager
+    async def request(self) -> AsyncIterator[None]:
+        """Admit one request or refuse it at once; whatever it waits for ends at its deadline."""
+        self._refuse()
+        started = time.monotonic()
+        deadline = asyncio.timeout(self._timeout_seconds)
+        self._deadlines.add(deadline)
+        try:
+            async with deadline:
+                yield
+        except TimeoutError:
+            if deadline.expired():
+                raise self._late() from None
+            raise
+        finally:
+            self._deadlines.discard(deadline)
+            self._seconds.add(time.monotonic() - started)
+
+    def stop(self) -> None:
+        """Admit nobody any more; those in flight go on."""
+        self._stopping = True
+
+    def abort(self) -> None:
+        """End the deadline of everybody in flight now."""
+        self._aborted = True
+        now = asyncio.get_running_loop().time()
+        for deadline in list(self._deadlines):
+            if not deadline.expired():
+                deadline.reschedule(now)
+
+    def _refuse(self) -> None:
+        if self._stopping:
+            raise ServerStopping("The server is stopping and takes no more requests.")
+        if len(self._deadlines) >= self._max_concurrent_requests:
+            raise QueueFull(
+                f"The server has {len(self._deadlines)} requests in flight; try again later.",
+                self._seconds.retry_after_seconds(1),
+            )
+
+    def _late(self) -> DeadlineExceeded | ServerStopping:
+        if self._aborted:
+            return ServerStopping("The server stopped before the answer was ready.")
+        return DeadlineExceeded(f"The answer was not ready within {self._timeout_seconds:g} s.")

@@ -1,0 +1,101 @@
+"""The application: the only place where the parts are joined."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+
+from fastapi import FastAPI
+
+from service import __version__
+from service.admission import Admission
+from service.cores import usable_cores
+from service.inference import Classifier, PhotoInference, Segmenter
+from service.metrics import PrometheusMetrics
+from service.model_loading import LoadOptions, load_instance
+from service.model_repository import ModelRepository
+from service.preprocessing import ImageLimits
+from service.routes.boundary import Boundary
+from service.routes.errors import add_error_handlers
+from service.routes.open_inference import OpenInferenceRoutes
+from service.routes.operations import OperationsRoutes
+from service.routes.predict import PredictLimits, PredictRoutes
+from service.routes.request_body import BodyLimits
+from service.settings import Settings
+from service.worker_pool import WorkerPool
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What lives as long as the application does."""
+
+    repository: ModelRepository
+    pool: WorkerPool
+    admission: Admission
+    metrics: PrometheusMetrics
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Join the parts; raises `InvalidConfiguration` where there is nothing to serve."""
+    parts = _create_parts(settings)
+    app = FastAPI(
+        title="vt-serve",
+        version=__version__,
+        summary="Visual Transformer models behind HTTP.",
+        lifespan=partial(_lifespan, parts),
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    app.state.parts = parts
+    app.include_router(_predict_routes(parts, settings).router())
+    app.include_router(OpenInferenceRoutes(parts.repository, parts.admission).router())
+    app.include_router(OperationsRoutes(parts.repository, parts.metrics.render).router())
+    add_error_handlers(app)
+    app.add_middleware(Boundary, events=parts.metrics, max_body_bytes=settings.max_body_bytes)
+    return app
+
+
+def _create_parts(settings: Settings) -> Parts:
+    cores = usable_cores()
+    metrics = PrometheusMetrics()
+    options = LoadOptions(
+        settings.execution_providers,
+        settings.intra_op_num_threads or cores,
+        settings.max_queue_size,
+    )
+    load = partial(load_instance, options=options, events=metrics)
+    return Parts(
+        ModelRepository(settings.model_repository, load, metrics),
+        WorkerPool(settings.image_threads or cores),
+        Admission(settings.max_concurrent_requests, settings.default_timeout_seconds),
+        metrics,
+    )
+
+
+def _predict_routes(parts: Parts, settings: Settings) -> PredictRoutes:
+    inference = PhotoInference(parts.pool, ImageLimits(settings.max_image_pixels))
+    body = BodyLimits(settings.max_body_bytes, settings.body_timeout_seconds)
+    return PredictRoutes(
+        repository=parts.repository,
+        classifier=Classifier(inference),
+        segmenter=Segmenter(inference),
+        pool=parts.pool,
+        admission=parts.admission,
+        limits=PredictLimits(body, settings.max_images_per_request),
+        events=parts.metrics,
+    )
+
+
+@asynccontextmanager
+async def _lifespan(parts: Parts, _app: FastAPI) -> AsyncIterator[None]:
+    """Load the models while the server listens; close everything when it stops."""
+    loading = asyncio.create_task(parts.repository.load())
+    try:
+        yield
+    finally:
+        loading.cancel()
+        with suppress(asyncio.CancelledError):
+            await loading
+        await asyncio.to_thread(parts.pool.close)
+        await asyncio.to_thread(parts.repository.close)

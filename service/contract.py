@@ -1,0 +1,259 @@
+"""The contract of a repository entry: `config.json` and `certificate.json` as typed values."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from service.errors import InvalidEntry
+from service.protocol import Datatype, MetadataTensor, Task
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+Side = Annotated[int, Field(ge=1, le=8192)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,17}$")]
+GraphFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.onnx$")]
+Color = tuple[Byte, Byte, Byte]
+
+
+class Record(BaseModel):
+    """A value read from a file; keys that this service does not know are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Squash(Record):
+    """Straight to the size, whatever the aspect ratio."""
+
+    mode: Literal["squash"]
+    height: Side
+    width: Side
+
+
+class Crop(Record):
+    """The short side to `short_side`, then the centre."""
+
+    mode: Literal["crop"]
+    short_side: Side
+    height: Side
+    width: Side
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.short_side < max(self.height, self.width):
+            raise ValueError("short_side is smaller than the crop")
+        return self
+
+
+class Multiple(Record):
+    """The aspect ratio as well as sides that are multiples of `multiple_of` allow."""
+
+    mode: Literal["multiple"]
+    short_side: Side
+    max_long_side: Side
+    multiple_of: Side
+
+
+Resize = Annotated[Squash | Crop | Multiple, Field(discriminator="mode")]
+
+
+class Preprocessing(Record):
+    """How a photo becomes the graph's input."""
+
+    color_space: Literal["RGB"]
+    exif_orientation: bool
+    fill: Color
+    filter: Literal["bilinear", "bicubic"]
+    resize: Resize
+
+    def input_size(self, width: int, height: int) -> tuple[int, int]:
+        """Return the width and height at which the graph sees a photo of this size."""
+        match self.resize:
+            case Squash() | Crop() as fixed:
+                return fixed.width, fixed.height
+            case Multiple() as rule:
+                scale = min(
+                    rule.short_side / min(width, height), rule.max_long_side / max(width, height)
+                )
+                return _multiple(width * scale, rule), _multiple(height * scale, rule)
+
+
+def _multiple(side: float, rule: Multiple) -> int:
+    return max(rule.multiple_of, rule.multiple_of * math.floor(side / rule.multiple_of + 0.5))
+
+
+class DynamicBatching(Record):
+    """Defaults of the queue."""
+
+    max_queue_size: PositiveInt
+
+
+class VersionRecord(Record):
+    """What the contract says of one version."""
+
+    certificate_sha256: Sha256
+
+
+class Contract(Record):
+    """`config.json`: what clients of the model must know, typed nowhere else."""
+
+    format_version: Literal[1]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    task: Task
+    platform: Literal["onnxruntime_onnx"]
+    max_batch_size: PositiveInt
+    inputs: Annotated[list[MetadataTensor], Field(min_length=1, max_length=1)]
+    outputs: Annotated[list[MetadataTensor], Field(min_length=1)]
+    labels: Annotated[list[str], Field(min_length=1)]
+    palette: list[Color] | None = None
+    preprocessing: Preprocessing
+    dynamic_batching: DynamicBatching
+    versions: Annotated[dict[Version, VersionRecord], Field(min_length=1)]
+
+    @property
+    def newest_version(self) -> str:
+        """The highest version number that the contract lists."""
+        return max(self.versions, key=int)
+
+    @property
+    def prediction(self) -> str:
+        """The output that answers the task."""
+        return "logits" if self.task is Task.CLASSIFICATION else "labels"
+
+    @property
+    def colors(self) -> list[Color]:
+        """The palette; empty where the task has none."""
+        return self.palette or []
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        self._check_input()
+        self._check_prediction()
+        if self.task is Task.SEGMENTATION:
+            self._check_palette()
+        return self
+
+    def _check_input(self) -> None:
+        images = self.inputs[0]
+        if images.name != "images" or images.datatype is not Datatype.UINT8:
+            raise ValueError("the input must be images UINT8")
+        if len(images.shape) != 4 or images.shape[0] != -1 or images.shape[3] != 3:
+            raise ValueError("the input's shape must be [-1, height, width, 3]")
+        if not isinstance(self.preprocessing.resize, Multiple):
+            wanted = self.preprocessing.input_size(1, 1)
+            for side, limit in zip(images.shape[2:0:-1], wanted, strict=True):
+                if side not in (-1, limit):
+                    raise ValueError("the input's shape differs from the preprocessing's size")
+
+    def _check_prediction(self) -> None:
+        output = next((each for each in self.outputs if each.name == self.prediction), None)
+        if output is None:
+            raise ValueError(f"a {self.task} model needs the output {self.prediction}")
+        if self.task is Task.CLASSIFICATION:
+            expected = (Datatype.FP32, [-1, len(self.labels)])
+            found = (output.datatype, output.shape)
+        else:
+            expected, found = (Datatype.UINT8, [3]), (output.datatype, [len(output.shape)])
+        if found != expected:
+            raise ValueError(f"the output {self.prediction} has the wrong datatype or shape")
+
+    def _check_palette(self) -> None:
+        if self.palette is None or len(self.palette) != len(self.labels):
+            raise ValueError("the palette must hold one colour a label")
+        if len(self.labels) > 256:
+            raise ValueError("a mask holds at most 256 classes")
+
+
+class FileRecord(Record):
+    """A file's hash."""
+
+    sha256: Sha256
+
+
+class PrecisionRecord(Record):
+    """The graph of one precision."""
+
+    file: GraphFile
+
+
+class Certificate(Record):
+    """`certificate.json`: what was measured before the graph got its name."""
+
+    format_version: Literal[1]
+    model: str
+    version: Version
+    files: dict[str, FileRecord]
+    precisions: dict[str, PrecisionRecord]
+
+    def graph(self, precision: str) -> tuple[str, str]:
+        """Return the file of a precision's graph, and its SHA-256."""
+        record = self.precisions.get(precision)
+        if record is None or record.file not in self.files:
+            raise InvalidEntry(f"certificate.json states no {precision} graph")
+        return record.file, self.files[record.file].sha256
+
+
+R = TypeVar("R", bound=Record)
+
+
+def read_contract(folder: Path) -> Contract:
+    """Read and check `config.json`; the folder's name is the model's."""
+    data = _read(folder / "config.json")
+    contract = _parse(Contract, data, "config.json")
+    if contract.name != folder.name:
+        raise InvalidEntry(f"config.json names the model {contract.name}, its folder {folder.name}")
+    _check_preprocessing_hash(json.loads(data))
+    return contract
+
+
+def read_certificate(folder: Path, contract: Contract, version: str) -> Certificate:
+    """Read the version's certificate; its SHA-256 must be the one in the contract."""
+    data = _read(folder / version / "certificate.json")
+    if hashlib.sha256(data).hexdigest() != contract.versions[version].certificate_sha256:
+        raise InvalidEntry("certificate.json does not have the SHA-256 that config.json states")
+    certificate = _parse(Certificate, data, "certificate.json")
+    if (certificate.model, certificate.version) != (contract.name, version):
+        raise InvalidEntry("certificate.json is of another model or version")
+    return certificate
+
+
+def read_graph(folder: Path, certificate: Certificate, precision: str) -> bytes:
+    """Read the graph of a precision; its SHA-256 must be the one in the certificate."""
+    file, sha256 = certificate.graph(precision)
+    graph = _read(folder / certificate.version / file)
+    if hashlib.sha256(graph).hexdigest() != sha256:
+        raise InvalidEntry(f"{file} does not have the SHA-256 that certificate.json states")
+    return graph
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidEntry(f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def _parse(record: type[R], data: bytes, name: str) -> R:
+    try:
+        return record.model_validate_json(data)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise InvalidEntry(f"{name} is not valid: {where or 'it'}: {problem['msg']}") from error
+
+
+def _check_preprocessing_hash(config: dict[str, object]) -> None:
+    canonical = json.dumps(config["preprocessing"], sort_keys=True, separators=(",", ":"))
+    if hashlib.sha256(canonical.encode()).hexdigest() != config.get("preprocessing_sha256"):
+        raise InvalidEntry("config.json's preprocessing does not have the SHA-256 that it states")

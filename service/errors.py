@@ -1,0 +1,113 @@
+"""What can go wrong, as one tree; each leaf knows its HTTP status and how it is counted.
+
+ServiceError                    answered as {"error": "<sentence>"}
+|-- InvalidRequest        400
+|-- ModelNotFound         404
+|-- BodyTimeout           408   the body did not arrive in time
+|-- PayloadTooLarge       413
+|-- UnsupportedMediaType  415
+|-- QueueFull             429   with a computed Retry-After
+|-- ClientDisconnected    499   logged and counted; nobody is there to read it
+|-- InferenceFailed       500   the cause is logged, never sent
+|-- ModelNotReady         503
+|-- ServerStopping        503
+`-- DeadlineExceeded      504
+
+InvalidConfiguration            at start-up: one sentence on standard error, exit status 2
+InvalidEntry                    a repository entry that cannot be served; the sentence is its reason
+"""
+
+from typing import ClassVar, Literal
+
+Outcome = Literal["ok", "bad_input", "rejected_full", "timeout", "cancelled", "error"]
+
+
+class ServiceError(Exception):
+    """A request that gets no prediction; the message is a sentence for the client."""
+
+    status: ClassVar[int] = 500
+    outcome: ClassVar[Outcome] = "error"
+
+
+class InvalidRequest(ServiceError):
+    """The client sent something that cannot be understood."""
+
+    status = 400
+    outcome = "bad_input"
+
+
+class ModelNotFound(ServiceError):
+    """No model has this name, version or task."""
+
+    status = 404
+    outcome = "bad_input"
+
+
+class BodyTimeout(ServiceError):
+    """The client took too long to send its body."""
+
+    status = 408
+    outcome = "bad_input"
+
+
+class PayloadTooLarge(ServiceError):
+    """The body, an image or the number of images is over a limit."""
+
+    status = 413
+    outcome = "bad_input"
+
+
+class UnsupportedMediaType(ServiceError):
+    """The bytes are of no image format on the list."""
+
+    status = 415
+    outcome = "bad_input"
+
+
+class QueueFull(ServiceError):
+    """A bound is reached; the client may try again after `retry_after_seconds`."""
+
+    status = 429
+    outcome = "rejected_full"
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ClientDisconnected(ServiceError):
+    """The client left before its answer was ready."""
+
+    status = 499
+    outcome = "cancelled"
+
+
+class InferenceFailed(ServiceError):
+    """The model could not be run, or returned something that it should not."""
+
+
+class ModelNotReady(ServiceError):
+    """The model exists but does not serve: it is loading, or was refused."""
+
+    status = 503
+
+
+class ServerStopping(ServiceError):
+    """The server takes no more requests."""
+
+    status = 503
+
+
+class DeadlineExceeded(ServiceError):
+    """The answer was not ready in time."""
+
+    status = 504
+    outcome = "timeout"
+
+
+class InvalidConfiguration(Exception):
+    """The service cannot start with these settings."""
+
+
+class InvalidEntry(Exception):
+    """A repository entry is missing, incomplete, altered, or contradicts itself."""

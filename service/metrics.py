@@ -1,0 +1,147 @@
+"""Every Prometheus collector, declared once; the logic reports events to this module."""
+
+from collections.abc import Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+
+from service.errors import Outcome
+from service.events import ModelBuild, ModelIdentity
+from service.protocol import ModelState
+from service.stage_timer import Stage
+
+# No `_created` twin of every counter and histogram: nothing here is ever reset.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+# OpenTelemetry's edges for HTTP, and finer ones below 50 ms for fast models.
+SECONDS = (
+    *(0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.05, 0.075),
+    *(0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+)
+LOAD_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+class PrometheusMetrics:
+    """The service's numbers, in a registry of their own; see `docs/metrics.md`."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        http = ("method", "route", "status")
+        self._http_requests = Counter(
+            "http_requests_total", "Answers sent.", http, registry=registry
+        )
+        self._http_seconds = Histogram(
+            "http_request_duration_seconds",
+            "From a request's first byte to its answer's last.",
+            http,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._inference_requests = Counter(
+            "vt_inference_requests_total",
+            "Prediction requests for a model, by how they ended.",
+            ("model", "version", "task", "outcome"),
+            registry=registry,
+        )
+        self._inference_images = Counter(
+            "vt_inference_images_total",
+            "Images predicted.",
+            ("model", "version"),
+            registry=registry,
+        )
+        self._stage_seconds = Histogram(
+            "vt_stage_duration_seconds",
+            "Where a prediction request's time goes.",
+            ("model", "stage"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._queue_depth = Gauge(
+            "vt_queue_depth",
+            "Images admitted and not yet predicted.",
+            ("model",),
+            registry=registry,
+        )
+        self._declare_models(registry)
+
+    def _declare_models(self, registry: CollectorRegistry) -> None:
+        self._model_info = Gauge(
+            "vt_model_info",
+            "1 for every loaded model version, with what it is made of.",
+            ("model", "version", "task", "precision", "requested", "active", "sha256"),
+            registry=registry,
+        )
+        self._model_state = Gauge(
+            "vt_model_state",
+            "1 for the state that a model version is in, 0 for the others.",
+            ("model", "version", "state"),
+            registry=registry,
+        )
+        self._model_loads = Counter(
+            "vt_model_loads_total",
+            "Attempts to load a model.",
+            ("model", "result"),
+            registry=registry,
+        )
+        self._model_load_seconds = Histogram(
+            "vt_model_load_seconds",
+            "Reading, checking and warming up a model.",
+            ("model",),
+            buckets=LOAD_SECONDS,
+            registry=registry,
+        )
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return every number in the text format that a scraper accepts, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def http_finished(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        labels = (method, route, str(status))
+        self._http_requests.labels(*labels).inc()
+        self._http_seconds.labels(*labels).observe(seconds)
+
+    def inference_finished(
+        self, model: ModelIdentity, outcome: Outcome, images: int, stages: Mapping[Stage, float]
+    ) -> None:
+        """Count a prediction request and time its stages."""
+        self._inference_requests.labels(model.name, model.version, model.task, outcome).inc()
+        self._inference_images.labels(model.name, model.version).inc(images)
+        for stage, seconds in stages.items():
+            self._stage_seconds.labels(model.name, stage).observe(seconds)
+
+    def queue_changed(self, model: ModelIdentity, images: int) -> None:
+        """Set the depth of a model's queue."""
+        self._queue_depth.labels(model.name).set(images)
+
+    def model_loaded(self, model: ModelIdentity, build: ModelBuild, seconds: float) -> None:
+        """Count a load and describe what was loaded."""
+        self._model_loads.labels(model.name, "success").inc()
+        self._model_load_seconds.labels(model.name).observe(seconds)
+        self._model_info.labels(
+            model.name,
+            model.version,
+            model.task,
+            build.precision,
+            build.requested_provider,
+            build.active_provider,
+            build.graph_sha256,
+        ).set(1)
+
+    def model_refused(self, name: str) -> None:
+        """Count a load that failed."""
+        self._model_loads.labels(name, "failure").inc()
+
+    def model_state_changed(self, name: str, version: str, state: ModelState) -> None:
+        """Set a model's state."""
+        for each in ModelState:
+            self._model_state.labels(name, version, each).set(each is state)

@@ -1,0 +1,196 @@
+"""Wire types: what clients read, in the words of the Open Inference Protocol."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Wire(BaseModel):
+    """A value that travels as JSON."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Task(StrEnum):
+    """What a model answers."""
+
+    CLASSIFICATION = "classification"
+    SEGMENTATION = "segmentation"
+
+
+class ModelState(StrEnum):
+    """Where a model version is in its life."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+class Datatype(StrEnum):
+    """Element types of tensors, by the protocol's names."""
+
+    BOOL = "BOOL"
+    UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
+    INT8 = "INT8"
+    INT16 = "INT16"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    FP16 = "FP16"
+    FP32 = "FP32"
+    FP64 = "FP64"
+    BF16 = "BF16"
+    BYTES = "BYTES"
+
+
+class ErrorResponse(Wire):
+    """The body of every answer that is not a success."""
+
+    error: str = Field(description="One sentence: what happened, and what to do.")
+
+
+class MetadataTensor(Wire):
+    """An input or output; -1 in the shape is any size."""
+
+    name: str
+    datatype: Datatype
+    shape: list[int]
+
+
+class ServerMetadata(Wire):
+    """Who serves, and which extensions of the protocol are there."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class ModelMetadata(Wire):
+    """A model's tensors."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[MetadataTensor]
+    outputs: list[MetadataTensor]
+
+
+class ServerLive(Wire):
+    """The event loop turns."""
+
+    live: bool
+
+
+class ServerReady(Wire):
+    """Every model is loaded and warm."""
+
+    ready: bool
+
+
+class ModelReady(Wire):
+    """This model version is loaded and warm."""
+
+    name: str
+    ready: bool
+
+
+class ExecutionProvider(Wire):
+    """Where a model runs: what was asked for and what ONNX Runtime gave."""
+
+    requested: str
+    active: str
+
+
+class ModelStatus(Wire):
+    """What the service knows of one model version."""
+
+    name: str
+    version: str | None = Field(description="null where the contract cannot be read")
+    task: Task | None
+    state: ModelState
+    reason: str | None = Field(description="why the model does not serve; null where it does")
+    labels: list[str]
+    precision: str | None
+    execution_provider: ExecutionProvider | None
+
+
+class ModelList(Wire):
+    """Every entry of the model repository."""
+
+    models: list[ModelStatus]
+
+
+class ClassScore(Wire):
+    """A class and its probability."""
+
+    label: str
+    index: int
+    score: float
+
+
+class Classification(Wire):
+    """One image's classes, the likeliest first."""
+
+    classes: list[ClassScore]
+
+
+class ClassifyResponse(Wire):
+    """The classes of each image, in the order of the request."""
+
+    model: str
+    version: str
+    predictions: list[Classification]
+
+
+class ClassArea(Wire):
+    """How much of the photo a class covers."""
+
+    label: str
+    index: int
+    pixels: int
+    fraction: float
+
+
+class PngMask(Wire):
+    """An indexed 8-bit PNG whose pixel values are class indices."""
+
+    format: Literal["png"] = "png"
+    data: str = Field(description="base64")
+
+
+class RleClass(Wire):
+    """One class's pixels as COCO compressed run lengths."""
+
+    index: int
+    label: str
+    size: tuple[int, int] = Field(description="height, width")
+    counts: str
+
+
+class RleMask(Wire):
+    """One run-length mask a class."""
+
+    format: Literal["rle"] = "rle"
+    classes: list[RleClass]
+
+
+class Segmentation(Wire):
+    """One photo's areas, the largest first, and its mask."""
+
+    width: int
+    height: int
+    classes: list[ClassArea]
+    mask: PngMask | RleMask | None = Field(
+        default=None, description="absent with mask=none", discriminator="format"
+    )
+
+
+class SegmentResponse(Wire):
+    """The areas and mask of each photo, in the order of the request."""
+
+    model: str
+    version: str
+    predictions: list[Segmentation]

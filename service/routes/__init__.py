@@ -1,0 +1,1 @@
+"""The HTTP surfaces, one file each: requests in, responses out."""

@@ -1,0 +1,65 @@
+"""Every error leaves as `{"error": "<sentence>"}`."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from service.errors import InvalidRequest, QueueFull, ServiceError
+from service.protocol import ErrorResponse
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer the error tree, and re-shape what the framework raises itself."""
+    app.exception_handler(ServiceError)(_service_error)
+    app.exception_handler(RequestValidationError)(_invalid_query)
+    app.exception_handler(HTTPException)(_framework_error)
+
+
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, object]]:
+    """Return the OpenAPI description of these statuses, and of any other error."""
+    described: dict[int | str, dict[str, object]] = {
+        status: {"model": ErrorResponse, "description": _phrase(status)} for status in statuses
+    }
+    return described | {"default": {"model": ErrorResponse, "description": "Any other error"}}
+
+
+async def _service_error(request: Request, error: ServiceError) -> Response:
+    request.state.error = error
+    headers = {}
+    if isinstance(error, QueueFull):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    return _response(error.status, str(error), headers)
+
+
+async def _invalid_query(request: Request, error: RequestValidationError) -> Response:
+    problem = error.errors()[0]
+    name = problem["loc"][-1]
+    if problem["type"] == "extra_forbidden":
+        sentence = f"There is no parameter {name}."
+    else:
+        sentence = f"The parameter {name} is not valid: {problem['msg']}."
+    return await _service_error(request, InvalidRequest(sentence))
+
+
+async def _framework_error(_request: Request, error: HTTPException) -> Response:
+    headers = dict(error.headers or {})
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            sentence = "There is no such path; GET / lists what there is."
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            sentence = f"This path answers {headers.get('Allow')} only."
+        case status:
+            sentence = f"{_phrase(status)}."
+    return _response(error.status_code, sentence, headers)
+
+
+def _response(status: int, sentence: str, headers: Mapping[str, str]) -> Response:
+    return JSONResponse({"error": sentence}, status, headers=headers)
+
+
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase

@@ -1,0 +1,208 @@
+"""`POST /v1/classify` and `POST /v1/segment`: photos in, classes and masks out."""
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.admission import Admission
+from service.errors import InvalidRequest, Outcome, ServiceError
+from service.events import Events
+from service.inference import Classifier, MaskFormat, Segmenter
+from service.model_instance import ModelInstance
+from service.model_repository import ModelRepository
+from service.protocol import ClassifyResponse, SegmentResponse, Task
+from service.routes.accept import prefers_png
+from service.routes.errors import describe_errors
+from service.routes.images_in_body import images_in_body, is_raw
+from service.routes.request_body import BodyLimits, read_body, unless_disconnected
+from service.stage_timer import StageTimer
+from service.worker_pool import WorkerPool
+
+Predict = Callable[[ModelInstance, Sequence[bytes], StageTimer], Coroutine[Any, Any, Response]]
+
+ERRORS = describe_errors(400, 404, 408, 413, 415, 429, 500, 503, 504)
+BINARY = {"type": "string", "format": "binary"}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "One image as it is, a form with files, or JSON with base64.",
+        "content": {
+            "image/*": {"schema": BINARY},
+            "application/octet-stream": {"schema": BINARY},
+            "multipart/form-data": {
+                "schema": {"type": "object", "additionalProperties": BINARY, "minProperties": 1}
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["images"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "images": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "string", "format": "byte"},
+                        }
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+class ModelQuery(BaseModel):
+    """Which model is meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = Field(None, description="optional where one model does the task")
+    version: str | None = Field(None, description="by default the version that is served")
+
+
+class ClassifyQuery(ModelQuery):
+    """The options of a classification."""
+
+    top_k: int = Field(5, ge=1, description="how many classes; all where there are fewer")
+
+
+class SegmentQuery(ModelQuery):
+    """The options of a segmentation."""
+
+    mask: MaskFormat = Field("png", description="how the mask is encoded")
+    overlay: bool = Field(False, description="answer with the photo under its mask, as a PNG")
+
+
+@dataclass(frozen=True)
+class PredictLimits:
+    """What a request may cost."""
+
+    body: BodyLimits
+    max_images: int
+
+
+class PredictRoutes:
+    """The prediction surface."""
+
+    def __init__(
+        self,
+        *,
+        repository: ModelRepository,
+        classifier: Classifier,
+        segmenter: Segmenter,
+        pool: WorkerPool,
+        admission: Admission,
+        limits: PredictLimits,
+        events: Events,
+    ) -> None:
+        self._repository = repository
+        self._classifier = classifier
+        self._segmenter = segmenter
+        self._pool = pool
+        self._admission = admission
+        self._limits = limits
+        self._events = events
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        router = APIRouter(prefix="/v1", tags=["predict"])
+        router.add_api_route(
+            "/classify",
+            self.classify,
+            methods=["POST"],
+            response_model=ClassifyResponse,
+            responses=ERRORS,
+            openapi_extra=BODY,
+        )
+        router.add_api_route(
+            "/segment",
+            self.segment,
+            methods=["POST"],
+            response_model=SegmentResponse,
+            response_model_exclude_none=True,
+            responses=ERRORS | {200: {"content": {"image/png": {"schema": BINARY}}}},
+            openapi_extra=BODY,
+        )
+        return router
+
+    async def classify(
+        self, request: Request, query: Annotated[ClassifyQuery, Query()]
+    ) -> Response:
+        """Tell what each photo shows."""
+
+        async def predict(
+            instance: ModelInstance, photos: Sequence[bytes], timer: StageTimer
+        ) -> Response:
+            answer = await self._classifier.classify(instance, photos, query.top_k, timer)
+            return _json(answer.model_dump_json())
+
+        return await self._serve(request, Task.CLASSIFICATION, query, predict)
+
+    async def segment(self, request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
+        """Tell what each pixel of each photo shows.
+
+        `Accept: image/png` answers with the mask itself, `overlay=true` with the photo under it.
+        """
+        wants_png = query.overlay or prefers_png(request.headers.get("accept", ""))
+        if wants_png and query.mask != "png":
+            raise InvalidRequest(f"A PNG answer and mask={query.mask} exclude each other.")
+        predict = self._predict_png(query) if wants_png else self._predict_json(query)
+        return await self._serve(request, Task.SEGMENTATION, query, predict)
+
+    def _predict_json(self, query: SegmentQuery) -> Predict:
+        async def predict(
+            instance: ModelInstance, photos: Sequence[bytes], timer: StageTimer
+        ) -> Response:
+            answer = await self._segmenter.segment(instance, photos, query.mask, timer)
+            return _json(await self._pool.run(answer.model_dump_json, exclude_none=True))
+
+        return predict
+
+    def _predict_png(self, query: SegmentQuery) -> Predict:
+        draw = self._segmenter.overlay if query.overlay else self._segmenter.mask
+
+        async def predict(
+            instance: ModelInstance, photos: Sequence[bytes], timer: StageTimer
+        ) -> Response:
+            if len(photos) > 1:
+                raise InvalidRequest("A PNG answer shows one photo; ask for JSON or send one.")
+            return Response(await draw(instance, photos[0], timer), media_type="image/png")
+
+        return predict
+
+    async def _serve(
+        self, request: Request, task: Task, query: ModelQuery, predict: Predict
+    ) -> Response:
+        """Admit, read, predict, count."""
+        instance = self._repository.find(task, query.model, query.version)
+        timer = StageTimer()
+        request.state.model, request.state.stages = instance.identity.name, timer
+        outcome: Outcome = "cancelled"
+        photos: list[bytes] = []
+        try:
+            async with self._admission.request():
+                with timer.stage("receive"):
+                    photos = await self._photos(request)
+                response = await unless_disconnected(request, predict(instance, photos, timer))
+            outcome = "ok"
+        except Exception as error:
+            outcome = error.outcome if isinstance(error, ServiceError) else "error"
+            raise
+        finally:
+            images = len(photos) if outcome == "ok" else 0
+            self._events.inference_finished(instance.identity, outcome, images, timer.seconds)
+        return response
+
+    async def _photos(self, request: Request) -> list[bytes]:
+        body = await read_body(request, self._limits.body)
+        content_type = request.headers.get("content-type", "")
+        if is_raw(content_type):
+            return [body]
+        return await self._pool.run(images_in_body, content_type, body, self._limits.max_images)
+
+
+def _json(text: str) -> Response:
+    return Response(text, media_type="application/json")

@@ -1,0 +1,101 @@
+"""ONNX Runtime's one door: options, execution providers, and a graph that can be run."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import structlog
+
+from service.errors import InferenceFailed, InvalidEntry
+from service.protocol import Datatype, MetadataTensor
+
+Array = npt.NDArray[np.generic]
+
+_log = structlog.get_logger()
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+_DATATYPES = {
+    "tensor(bool)": Datatype.BOOL,
+    "tensor(uint8)": Datatype.UINT8,
+    "tensor(uint16)": Datatype.UINT16,
+    "tensor(uint32)": Datatype.UINT32,
+    "tensor(uint64)": Datatype.UINT64,
+    "tensor(int8)": Datatype.INT8,
+    "tensor(int16)": Datatype.INT16,
+    "tensor(int32)": Datatype.INT32,
+    "tensor(int64)": Datatype.INT64,
+    "tensor(float16)": Datatype.FP16,
+    "tensor(float)": Datatype.FP32,
+    "tensor(double)": Datatype.FP64,
+    "tensor(bfloat16)": Datatype.BF16,
+    "tensor(string)": Datatype.BYTES,
+}
+
+
+class Session:
+    """A graph in ONNX Runtime, on the execution provider that it really got."""
+
+    def __init__(self, graph: bytes, execution_providers: str, intra_op_num_threads: int) -> None:
+        wanted = _wanted_providers(execution_providers)
+        try:
+            self._session = ort.InferenceSession(
+                graph, _options(intra_op_num_threads), providers=wanted
+            )
+        except Exception as error:
+            raise InvalidEntry("ONNX Runtime cannot load the graph") from error
+        self.requested_provider = wanted[0]
+        self.active_provider: str = self._session.get_providers()[0]
+        if self.active_provider != self.requested_provider:
+            _log.warning(
+                "execution_provider_unavailable",
+                requested=self.requested_provider,
+                active=self.active_provider,
+            )
+
+    @property
+    def inputs(self) -> list[MetadataTensor]:
+        """The graph's inputs; any dimension that is not fixed is -1."""
+        return [_metadata(node) for node in self._session.get_inputs()]
+
+    @property
+    def outputs(self) -> list[MetadataTensor]:
+        """The graph's outputs; any dimension that is not fixed is -1."""
+        return [_metadata(node) for node in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Run the graph, blocking; compute and fetch only the outputs that are named."""
+        try:
+            results: list[Array] = self._session.run(list(outputs), dict(inputs))
+        except Exception as error:
+            raise InferenceFailed("The model could not be run on this input.") from error
+        return results
+
+
+def _options(intra_op_num_threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_op_num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # A spinning thread waits faster, and steals the core from decoding and HTTP.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _wanted_providers(choice: str) -> list[str]:
+    cpu, cuda = _PROVIDERS["cpu"], _PROVIDERS["cuda"]
+    available = cuda in ort.get_available_providers()
+    if choice == "cpu" or (choice == "auto" and not available):
+        return [cpu]
+    if available:
+        ort.preload_dlls()
+    return [cuda, cpu]
+
+
+def _metadata(node: ort.NodeArg) -> MetadataTensor:
+    datatype = _DATATYPES.get(node.type)
+    if datatype is None:
+        raise InvalidEntry(f"the graph's tensor {node.name} is a {node.type}, which is not served")
+    shape = [side if isinstance(side, int) else -1 for side in node.shape]
+    return MetadataTensor(name=node.name, datatype=datatype, shape=shape)

@@ -1,0 +1,67 @@
+"""Settings: read once from the command line and `VT_*` variables, then frozen."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import InvalidConfiguration
+
+PREFIX = "VT_"
+FLAGS = ("host", "port", "model_repository")
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class Settings(BaseSettings):
+    """Everything an operator can choose; `docs/configuration.md` says when to."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
+    )
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    model_repository: Path = Path("weights")
+
+    max_body_bytes: PositiveInt = 16 * 1024 * 1024
+    max_image_pixels: PositiveInt = 50_000_000
+    max_images_per_request: PositiveInt = 64
+    max_concurrent_requests: PositiveInt = 128
+    max_queue_size: PositiveInt | None = None
+
+    default_timeout_seconds: PositiveFloat = 30.0
+    body_timeout_seconds: PositiveFloat = 20.0
+    drain_timeout_seconds: PositiveFloat = 20.0
+
+    execution_providers: Literal["auto", "cpu", "cuda"] = "auto"
+    intra_op_num_threads: PositiveInt | None = None
+    image_threads: PositiveInt | None = None
+
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def read_settings(flags: Mapping[str, Any]) -> Settings:
+    """Join the command line's flags (they win) with the environment."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise InvalidConfiguration(_sentence(error)) from error
+
+
+def unknown_variables() -> list[str]:
+    """Name the `VT_*` variables that no setting reads: misspelt ones, mostly."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+
+
+def _sentence(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    name = str(problem["loc"][0])
+    flag = f" (--{name.replace('_', '-')})" if name in FLAGS else ""
+    message = problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"{PREFIX}{name.upper()}{flag} is {problem['input']!r}: {message}"

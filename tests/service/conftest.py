@@ -1,0 +1,118 @@
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.app import Parts, create_app
+from service.settings import Settings
+from tests.service.repository_fixture import write_classifier, write_segmenter
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # As service/preprocessing.py does for the process; pytest resets the filters for each test.
+    config.addinivalue_line("filterwarnings", r"ignore:::PIL\..*")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    path = tmp_path / "weights"
+    write_classifier(path)
+    write_segmenter(path)
+    return path
+
+
+class Running:
+    """An application with its models loaded, and a client that talks to it in the process."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+        self.parts: Parts = app.state.parts
+        self.http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://test", timeout=20
+        )
+
+        self.gates: list[Gate] = []
+
+    def gate(self, model: str) -> "Gate":
+        """Hold the model's next runs until they are released."""
+        instance = self.parts.repository.get(model).ready_instance()
+        instance._session = gate = Gate(instance._session)
+        self.gates.append(gate)
+        return gate
+
+    async def close(self) -> None:
+        for gate in self.gates:
+            gate.open()
+        await self.http.aclose()
+        await asyncio.to_thread(self.parts.pool.close)
+        await asyncio.to_thread(self.parts.repository.close)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something is so."""
+    for _ in range(100_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came true")
+
+
+class Gate:
+    """A session that says when a run begins, and ends it when it is told to."""
+
+    def __init__(self, session: object) -> None:
+        self._session = session
+        self._open = threading.Event()
+        self._begun = threading.Semaphore(0)
+        self.batches: list[int] = []
+
+    def run(self, inputs: dict, outputs: list) -> list:
+        self.batches.append(len(inputs["images"]))
+        self._begun.release()
+        assert self._open.wait(20)
+        return self._session.run(inputs, outputs)
+
+    async def begun(self) -> None:
+        assert await asyncio.to_thread(self._begun.acquire, timeout=20)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+Start = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+def start(repository: Path) -> Start:
+    """Start the application on the tiny models, with settings by name."""
+
+    @asynccontextmanager
+    async def started(**settings: object) -> AsyncIterator[Running]:
+        settings = {"model_repository": repository, "image_threads": 2, **settings}
+        running = Running(create_app(Settings(**settings)))
+        await running.parts.repository.load()
+        try:
+            yield running
+        finally:
+            await running.close()
+
+    return started
+
+
+@pytest.fixture
+async def service(start: Start) -> AsyncIterator[Running]:
+    async with start() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os  # noqa: PLC0415
+
+    for name in [name for name in os.environ if name.startswith("VT_")]:
+        monkeypatch.delenv(name)

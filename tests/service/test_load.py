@@ -1,0 +1,272 @@
+"""What happens when there is too much to do, or nobody waits for it any more."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import structlog
+
+from service.inference import Classifier
+from service.routes import boundary
+from tests.service.conftest import Running, Start, until
+from tests.service.images import GREEN, encode, solid
+from tests.service.test_app import error_of
+
+PHOTO = encode(solid(GREEN))
+
+
+def classify(service: Running, **options: object) -> asyncio.Task[httpx.Response]:
+    options = {"content": PHOTO, **options}
+    return asyncio.create_task(service.http.post("/v1/classify", **options))
+
+
+def outcomes(service: Running) -> dict[str, float]:
+    """How many requests ended how."""
+    text = service.parts.metrics.render("")[0].decode()
+    found = re.findall(r'vt_inference_requests_total{.*outcome="(\w+)".*} (\S+)', text)
+    return {outcome: float(count) for outcome, count in found}
+
+
+async def test_one_request_more_than_the_bound_is_refused_before_its_body_is_read(
+    start: Start,
+) -> None:
+    async with start(max_concurrent_requests=1) as service:
+        gate = service.gate("colour")
+        first = classify(service)
+        await gate.begun()
+        read = []
+
+        async def body() -> AsyncIterator[bytes]:
+            read.append(service.parts.admission.in_flight)
+            yield PHOTO
+
+        headers = {"Content-Length": str(len(PHOTO))}
+        refused = await classify(service, content=body(), headers=headers)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert "The server has 1 requests in flight" in error_of(refused)
+        assert read == []
+        gate.open()
+        assert (await first).status_code == 200
+        assert (await classify(service)).status_code == 200
+        assert outcomes(service) == {"ok": 2, "rejected_full": 1}
+
+
+async def test_images_beyond_the_queues_bound_are_refused_at_once(start: Start) -> None:
+    async with start(max_queue_size=3) as service:
+        gate = service.gate("colour")
+        first = classify(service, content=None, files=[("a", ("a", PHOTO))] * 2)
+        await gate.begun()
+        refused = await classify(service, content=None, files=[("a", ("a", PHOTO))] * 2)
+        assert (
+            refused.status_code,
+            "The model colour has 2 images waiting" in error_of(refused),
+        ) == (429, True)
+        assert int(refused.headers["retry-after"]) >= 1
+        fits = classify(service)
+        gate.open()
+        assert [(await task).status_code for task in (first, fits)] == [200, 200]
+
+
+async def test_the_other_model_serves_while_one_is_busy(service: Running) -> None:
+    gate = service.gate("colour")
+    waiting = classify(service)
+    await gate.begun()
+    assert (await service.http.post("/v1/segment", content=PHOTO)).status_code == 200
+    gate.open()
+    assert (await waiting).status_code == 200
+
+
+async def test_the_deadline_fires_while_the_model_is_busy_and_drops_what_waits(
+    start: Start,
+) -> None:
+    async with start(default_timeout_seconds=0.3) as service:
+        gate = service.gate("colour")
+        first, second = classify(service), classify(service)
+        await gate.begun()
+        for response in (await first, await second):
+            assert response.status_code == 504
+            assert "within 0.3 s" in error_of(response)
+        assert service.parts.admission.in_flight == 0
+        gate.open()
+        assert (await classify(service)).status_code == 200
+        assert gate.batches == [1, 1]  # the second was dropped
+        assert outcomes(service) == {"timeout": 2, "ok": 1}
+
+
+class RawClient:
+    """An ASGI client that can leave when it likes."""
+
+    def __init__(self, service: Running, body: bytes = PHOTO) -> None:
+        self.left = asyncio.Event()
+        self._messages = [{"type": "http.request", "body": body, "more_body": False}]
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "path": "/v1/classify",
+            "raw_path": b"/v1/classify",
+            "query_string": b"",
+            "headers": [(b"content-length", str(len(body)).encode())],
+            "state": {},
+        }
+        self.sent: list[dict] = []
+        self.answer = asyncio.create_task(service.app(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict:
+        if self._messages:
+            return self._messages.pop()
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict) -> None:
+        self.sent.append(message)
+
+
+async def test_work_for_a_client_that_left_is_dropped_and_its_neighbour_is_answered(
+    service: Running,
+) -> None:
+    gate = service.gate("colour")
+    running = classify(service)
+    await gate.begun()
+    leaving, staying = RawClient(service), classify(service)
+    instance = service.parts.repository.get("colour").ready_instance()
+    await until(lambda: instance._pending == 3)
+    leaving.left.set()
+    await leaving.answer
+    assert leaving.sent[0]["status"] == 499
+    assert instance._pending == 2
+    gate.open()
+    assert [(await task).status_code for task in (running, staying)] == [200, 200]
+    assert gate.batches == [1, 1]
+    assert outcomes(service) == {"ok": 2, "cancelled": 1}
+
+
+async def test_a_chunked_body_without_a_length_is_cut_off_at_the_limit(start: Start) -> None:
+    async with start(max_body_bytes=1000) as service:
+        sent = []
+
+        async def body() -> AsyncIterator[bytes]:
+            for n in range(30):
+                sent.append(n)
+                yield bytes(100)
+
+        response = await classify(service, content=body())
+        assert response.status_code == 413
+        assert "1,000 bytes" in error_of(response)
+        assert response.headers["connection"] == "close"
+        assert len(sent) == 30  # read on, so that the client gets to see its answer
+        assert (await classify(service)).status_code == 200
+
+
+async def test_a_body_that_never_ends_is_not_read_for_ever(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boundary, "LINGER_SECONDS", 0.05)
+
+    async def body() -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0)
+            yield bytes(100)
+
+    async with start(max_body_bytes=1000) as service:
+        assert (await classify(service, content=body())).status_code == 413
+
+
+async def test_a_declared_length_beyond_the_limit_is_refused_without_reading(
+    start: Start,
+) -> None:
+    async with start(max_body_bytes=len(PHOTO)) as service:
+        assert (await classify(service)).status_code == 200
+        response = await classify(service, content=PHOTO + b"x")
+        assert response.status_code == 413
+        assert "receive" in response.headers["server-timing"]
+
+
+async def test_a_body_that_arrives_too_slowly_is_given_up(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boundary, "LINGER_SECONDS", 0.01)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield PHOTO[:10]
+        await asyncio.Event().wait()
+
+    async with start(body_timeout_seconds=0.05) as service:
+        response = await classify(service, content=body())
+        assert response.status_code == 408
+        assert "within 0.05 s" in error_of(response)
+
+
+async def test_a_stopping_server_is_not_ready_and_admits_nobody(service: Running) -> None:
+    gate = service.gate("colour")
+    inside = classify(service)
+    await gate.begun()
+    service.parts.admission.stop()
+    assert (await service.http.get("/v2/health/ready")).status_code == 503
+    assert (await service.http.get("/v2/health/live")).status_code == 200
+    refused = await classify(service)
+    assert (refused.status_code, "stopping" in error_of(refused)) == (503, True)
+    gate.open()
+    assert (await inside).status_code == 200
+
+
+async def test_an_unforeseen_failure_is_a_500_that_tells_nothing_and_is_logged(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("secret /path")
+
+    monkeypatch.setattr(Classifier, "classify", fail)
+    with structlog.testing.capture_logs() as lines:
+        response = await classify(service)
+    assert response.status_code == 500
+    assert error_of(response) == "The server failed; its log says why."
+    assert response.headers["x-request-id"]
+    (line,) = lines
+    assert (line["log_level"], line["status"]) == ("error", 500)
+    assert "secret" in str(line["exc_info"])
+    assert outcomes(service) == {"error": 1}
+
+
+async def test_a_failed_run_is_a_500_whose_cause_stays_inside(service: Running) -> None:
+    instance = service.parts.repository.get("colour").ready_instance()
+    instance._session.run = lambda *_: [[]]
+    response = await classify(service)
+    assert response.status_code == 500
+    assert "another number of results" in error_of(response)
+
+
+async def test_a_request_is_one_log_line_with_its_id(service: Running) -> None:
+    with structlog.testing.capture_logs() as lines:
+        response = await classify(service, headers={"X-Request-Id": "abc-123"})
+        await classify(service, content=b"broken")
+    assert response.headers["x-request-id"] == "abc-123"
+    good, bad = lines
+    assert good.pop("duration_ms") > 0
+    assert good == {
+        "event": "request",
+        "log_level": "info",
+        "method": "POST",
+        "route": "/v1/classify",
+        "status": 200,
+        "model": "colour",
+    }
+    assert bad["status"] == 415
+    assert "exc_info" not in bad
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "a\tb", "é", '"'])
+async def test_an_unfit_request_id_is_replaced(service: Running, given: str) -> None:
+    headers = {"X-Request-Id": given.encode("latin-1")}
+    response = await service.http.get("/v2/health/live", headers=headers)
+    assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
+
+
+async def test_an_answer_tells_where_its_time_went(service: Running) -> None:
+    response = await classify(service)
+    stages = re.findall(r"(\w+);dur=\d+\.\d", response.headers["server-timing"])
+    assert stages == ["receive", "decode", "queue", "compute", "encode"]

@@ -1,0 +1,253 @@
+"""The real process, on a free port of the loopback."""
+
+import http.client
+import json
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+from tests.service.images import GREEN, encode, noise, quarters, solid
+
+ROOT = Path(__file__).parents[2]
+PHOTO = encode(solid(GREEN), "JPEG")
+
+
+class Process:
+    """A running `python -m service`."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("VT_")}
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "service", "--port", "0", *arguments],
+            cwd=ROOT,
+            env={**clean, **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[dict] = []
+        self._unread: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        self.port = self.wait_for("listening")["port"]
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            self._unread.put(line)
+
+    def wait_for(self, event: str) -> dict:
+        """Read the log until an event."""
+        while not self.lines or self.lines[-1]["event"] != event:
+            self.lines.append(json.loads(self._unread.get(timeout=20)))
+        return self.lines.pop()
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+
+    def ask(self, method: str, url: str, body: bytes | None = None) -> tuple[int, dict]:
+        connection = self.connect()
+        try:
+            connection.request(method, url, body)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> int:
+        """Wait for the process; return its exit status."""
+        status = self.process.wait(timeout=20)
+        self._reader.join(20)
+        while not self._unread.empty():
+            self.lines.append(json.loads(self._unread.get()))
+        return status
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(20)
+        self.process.stderr.close()
+
+
+@contextmanager
+def running(repository: Path, **environment: str) -> Iterator[Process]:
+    process = Process("--model-repository", str(repository), **environment)
+    try:
+        for _ in range(2):
+            process.wait_for("model_ready")
+        yield process
+    finally:
+        process.kill()
+
+
+def test_a_process_serves_from_start_to_sigterm(repository: Path) -> None:
+    with running(repository) as server:
+        assert time.monotonic() - server.started < 10
+        assert server.ask("GET", "/v2/health/ready") == (200, {"ready": True})
+        status, body = server.ask("POST", "/v1/classify?top_k=1", PHOTO)
+        assert status == 200
+        assert body["predictions"][0]["classes"][0]["label"] == "green"
+        status, body = server.ask("POST", "/v1/segment?mask=none", encode(quarters()))
+        assert [area["label"] for area in body["predictions"][0]["classes"]] == [
+            "red",
+            "green",
+            "blue",
+        ]
+        assert server.ask("GET", "/nothing")[0] == 404
+        server.signal()
+        assert server.end() == 0
+        requests = [line for line in server.lines if line["event"] == "request"]
+        assert [line["status"] for line in requests] == [200, 200, 404]
+        assert server.lines[-1]["event"] == "stopped"
+
+
+def send_slowly(server: Process, body: bytes) -> tuple[socket.socket, int]:
+    """Begin a request; its second half is the caller's to send."""
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    half = len(body) // 2
+    head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    sock.sendall(head.encode() + body[:half])
+    return sock, half
+
+
+def wait_until_admitted(server: Process) -> None:
+    """A second request is refused once the first is in."""
+    while server.ask("POST", "/v1/classify", PHOTO)[0] != 429:
+        pass
+
+
+def test_a_drain_finishes_what_was_accepted_and_is_not_ready_meanwhile(repository: Path) -> None:
+    with running(repository, VT_MAX_CONCURRENT_REQUESTS="1") as server:
+        sock, half = send_slowly(server, PHOTO)
+        wait_until_admitted(server)
+        server.signal()
+        server.wait_for("draining")
+        assert server.ask("GET", "/v2/health/ready")[0] == 503
+        assert server.ask("POST", "/v1/classify", PHOTO)[0] == 503
+        sock.sendall(PHOTO[half:])
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        sock.close()
+        assert server.end() == 0
+
+
+def test_a_drain_ends_in_time_and_tells_those_it_leaves(repository: Path) -> None:
+    environment = {"VT_MAX_CONCURRENT_REQUESTS": "1", "VT_DRAIN_TIMEOUT_SECONDS": "0.2"}
+    with running(repository, **environment) as server:
+        sock, _ = send_slowly(server, PHOTO)
+        wait_until_admitted(server)
+        server.signal()
+        assert sock.recv(65536).startswith(b"HTTP/1.1 503")
+        sock.close()
+        assert server.end() == 0
+
+
+def test_a_second_signal_exits_at_once(repository: Path) -> None:
+    with running(repository, VT_MAX_CONCURRENT_REQUESTS="1") as server:
+        sock, _ = send_slowly(server, PHOTO)
+        wait_until_admitted(server)
+        server.signal(signal.SIGINT)
+        server.wait_for("draining")
+        server.signal(signal.SIGINT)
+        assert server.end() == 0
+        sock.close()
+
+
+def test_a_client_that_sends_too_much_sees_its_413(repository: Path) -> None:
+    with running(repository, VT_MAX_BODY_BYTES="1000") as server:
+        assert server.ask("POST", "/v1/classify", bytes(3_000_000))[0] == 413
+
+        def chunks() -> Iterator[bytes]:
+            for _ in range(300):
+                yield bytes(10_000)
+
+        connection = server.connect()
+        connection.request("POST", "/v1/classify", chunks(), encode_chunked=True)
+        response = connection.getresponse()
+        assert (response.status, response.headers["connection"]) == (413, "close")
+        connection.close()
+
+
+def test_a_refused_small_body_keeps_the_connection(repository: Path) -> None:
+    with running(repository) as server:
+        connection = server.connect()
+        for status in (404, 200, 404):
+            url = "/v1/classify" if status == 200 else "/v1/classify?model=other"
+            connection.request("POST", url, PHOTO)
+            response = connection.getresponse()
+            response.read()
+            assert response.status == status
+        connection.close()
+
+
+def test_answers_stay_right_while_many_clients_ask_at_once(repository: Path) -> None:
+    photos = [encode(noise(120, 90, seed), "PNG") for seed in range(6)]
+    with running(repository) as server:
+        expected = [server.ask("POST", "/v1/segment?mask=rle", photo) for photo in photos]
+        wrong: list[int] = []
+
+        def client(offset: int) -> None:
+            for turn in range(12):
+                at = (offset + turn) % len(photos)
+                if server.ask("POST", "/v1/segment?mask=rle", photos[at]) != expected[at]:
+                    wrong.append(at)
+
+        threads = [threading.Thread(target=client, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert wrong == []
+        assert {status for status, _ in expected} == {200}
+
+
+CANNOT_START = {
+    "port out of range": (["--port", "99999"], {}, "VT_PORT"),
+    "port not a number": ([], {"VT_PORT": "x"}, "VT_PORT"),
+    "no repository": (["--model-repository", "/no/where"], {}, "model repository /no/where"),
+    "no such host": (["--host", "256.0.0.1", "--port", "0"], {}, "Cannot listen on 256.0.0.1"),
+}
+
+
+@pytest.mark.parametrize("case", CANNOT_START)
+def test_what_cannot_start_says_so_in_one_line_and_exits_2(
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    case: str,
+) -> None:
+    arguments, environment, sentence = CANNOT_START[case]
+    for name, value in {"VT_MODEL_REPOSITORY": str(repository), **environment}.items():
+        monkeypatch.setenv(name, value)
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert re.fullmatch(rf"vt-serve: .*{re.escape(sentence)}.*\n", message)
+
+
+def test_a_taken_port_says_so_and_exits_2(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["--port", str(port), "--model-repository", str(repository)]) == 2
+    assert "Address already in use" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert re.fullmatch(r"vt-serve \d+\.\d+\.\d+\n", capsys.readouterr().out)

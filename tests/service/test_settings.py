@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.errors import InvalidConfiguration
+from service.settings import Settings, read_settings, unknown_variables
+
+
+def test_the_defaults_listen_on_loopback_only() -> None:
+    settings = read_settings({})
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.model_repository == Path("weights")
+    assert settings.max_body_bytes == 16 * 1024 * 1024
+    assert settings.max_image_pixels == 50_000_000
+    assert settings.max_images_per_request == 64
+
+
+def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VT_PORT", "9000")
+    monkeypatch.setenv("VT_HOST", "0.0.0.0")  # noqa: S104
+    settings = read_settings({"port": "9001", "host": None})
+    assert (settings.port, settings.host) == (9001, "0.0.0.0")  # noqa: S104
+
+
+def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VT_PORT", "")
+    assert read_settings({}).port == 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("VT_PORT", "70000"),
+        ("VT_PORT", "http"),
+        ("VT_MAX_BODY_BYTES", "0"),
+        ("VT_DEFAULT_TIMEOUT_SECONDS", "-1"),
+        ("VT_LOG_FORMAT", "xml"),
+        ("VT_EXECUTION_PROVIDERS", "tpu"),
+    ],
+)
+def test_a_bad_value_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidConfiguration) as caught:
+        read_settings({})
+    sentence = str(caught.value)
+    assert sentence.startswith(name)
+    assert repr(value) in sentence
+    assert "\n" not in sentence
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+def test_a_misspelt_variable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VT_MAX_BODY_BYTE", "1")
+    monkeypatch.setenv("VT_MAX_BODY_BYTES", "1")
+    assert unknown_variables() == ["VT_MAX_BODY_BYTE"]

@@ -1,0 +1,101 @@
+"""What the service has is documented, and what is documented is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from service import errors
+from service.__main__ import _parser
+from service.app import create_app
+from service.metrics import PrometheusMetrics
+from service.routes.operations import ENDPOINTS
+from service.settings import PREFIX, Settings
+from tests.service.repository_fixture import write_classifier
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def read(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> dict:
+    write_classifier(tmp_path)
+    return create_app(Settings(model_repository=tmp_path)).openapi()["paths"]
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(VT_\w+)` \| (.+?) \|", read("configuration.md"), re.MULTILINE))
+    assert set(rows) == {PREFIX + name.upper() for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        if field.default is not None:
+            default = f"{field.default:g}" if isinstance(field.default, float) else field.default
+            assert rows[PREFIX + name.upper()] == f"`{default}`"
+
+
+def test_every_flag_is_documented() -> None:
+    text = read("configuration.md")
+    for action in _parser()._actions:
+        assert action.dest == "help" or f"[{action.option_strings[0]}" in text
+
+
+def test_every_variable_that_a_page_names_is_a_setting() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in ("api.md", "concepts.md", "configuration.md", "metrics.md"):
+        assert set(re.findall(r"VT_[A-Z_]*[A-Z]", read(name))) <= known, name
+
+
+def test_every_metric_is_documented_with_its_labels() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.+?) \|", read("metrics.md"), re.MULTILINE)
+    documented = {name: (kind, re.findall(r"`(\w+)`", labels)) for name, kind, labels in rows}
+    collectors = PrometheusMetrics().registry._collector_to_names
+    declared = {}
+    for collector in collectors:
+        if hasattr(collector, "_labelnames"):
+            name = collector._name + ("_total" if collector._type == "counter" else "")
+            declared[name] = (collector._type, list(collector._labelnames))
+    assert documented == declared
+
+
+def test_every_outcome_and_stage_is_documented() -> None:
+    text = read("metrics.md")
+    for word in [*errors.Outcome.__args__, "receive", "decode", "queue", "compute", "encode"]:
+        assert f"`{word}`" in text
+
+
+def test_every_route_is_documented(described: dict) -> None:
+    text = read("api.md")
+    for path, operations in described.items():
+        for method in operations:
+            assert f"`{method.upper()} {path}`" in text
+
+
+def test_every_route_that_the_docs_or_the_root_name_exists(described: dict) -> None:
+    named = re.findall(r"`(GET|POST) (/\S*)`", read("api.md"))
+    named += [endpoint.split() for endpoint in ENDPOINTS]
+    for method, path in named:
+        assert path == "/docs" or method.lower() in described[path]
+
+
+def test_every_option_of_a_prediction_is_documented(described: dict) -> None:
+    text = read("api.md")
+    for path in ("/v1/classify", "/v1/segment"):
+        section = text.split(f"## `POST {path}`")[1].split("\n## ")[0]
+        for parameter in described[path]["post"]["parameters"]:
+            assert f"`{parameter['name']}`" in section
+
+
+def test_every_status_of_the_error_tree_is_documented() -> None:
+    section = read("api.md").split("## Errors")[1]
+    leaves = errors.ServiceError.__subclasses__()
+    for status in {leaf.status for leaf in leaves} - {499}:
+        assert f"| {status} |" in section
+    assert "499" in section
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in DOCS.glob("*.md"):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (DOCS / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,169 @@
+"""The rooms of docs/concepts.md, kept true: who may import whom, and each library's door."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# module -> the modules of the service that it may import
+ROOMS: dict[str, set[str]] = {
+    "__init__": set(),
+    "errors": set(),
+    "cores": set(),
+    "moving_average": set(),
+    "stage_timer": set(),
+    "worker_pool": set(),
+    "log": set(),
+    "protocol": set(),
+    "settings": {"errors"},
+    "contract": {"errors", "protocol"},
+    "events": {"errors", "protocol", "stage_timer"},
+    "metrics": {"errors", "events", "protocol", "stage_timer"},
+    "session": {"errors", "protocol"},
+    "preprocessing": {"contract", "errors"},
+    "postprocessing": {"errors", "protocol"},
+    "admission": {"errors", "moving_average"},
+    "model_instance": {
+        "contract",
+        "errors",
+        "events",
+        "moving_average",
+        "preprocessing",
+        "session",
+    },
+    "model_loading": {
+        "contract",
+        "errors",
+        "events",
+        "model_instance",
+        "protocol",
+        "session",
+    },
+    "model_repository": {"contract", "errors", "events", "model_instance", "protocol"},
+    "inference": {
+        "contract",
+        "errors",
+        "model_instance",
+        "postprocessing",
+        "preprocessing",
+        "protocol",
+        "session",
+        "stage_timer",
+        "worker_pool",
+    },
+    "server": {"admission", "errors", "settings"},
+    "__main__": {"__init__", "app", "errors", "log", "server", "settings"},
+}
+# Rooms that join others: `app` may import all; `routes/` what speaks no HTTP.
+ROUTES_NEVER = {"__main__", "app", "log", "metrics", "server", "session", "settings"}
+
+# library -> the files that may import it
+DOORS: dict[str, tuple[str, ...]] = {
+    "onnxruntime": ("service/session.py", "model_export/verify.py"),
+    "prometheus_client": ("service/metrics.py",),
+    "fastapi": ("service/app.py", "service/routes/*.py"),
+    "starlette": ("service/app.py", "service/routes/*.py"),
+    "uvicorn": ("service/server.py",),
+    "pydantic_settings": ("service/settings.py",),
+    "python_multipart": ("service/routes/images_in_body.py",),
+    "torch": ("model_export/*.py", "model_export/**/*.py"),
+    "onnx": ("model_export/*.py",),
+}
+
+
+def files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports by a relative name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def libraries(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+def rooms(path: Path) -> set[str]:
+    """The modules of the service that a file imports; `service` itself is `__init__`."""
+    found = set()
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "service":
+            is_module = (ROOT / "service" / f"{parts[1]}.py").exists() or parts[1] == "routes"
+            found.add(parts[1] if is_module else "__init__")
+    return found
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_the_two_packages_never_import_each_other() -> None:
+    for path in files("service"):
+        assert not libraries(path) & {"model_export", "torch", "onnx"}, relative(path)
+    for path in files("model_export"):
+        assert "service" not in libraries(path), relative(path)
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_each_library_has_its_door(library: str) -> None:
+    allowed = DOORS[library]
+    for path in [*files("service"), *files("model_export")]:
+        name = path.relative_to(ROOT)
+        if library in libraries(path):
+            assert any(name.match(pattern) for pattern in allowed), relative(path)
+
+
+def test_images_are_read_and_written_in_two_rooms_of_the_service() -> None:
+    found = {path.name for path in files("service") if "PIL" in libraries(path)}
+    assert found == {"preprocessing.py", "postprocessing.py"}
+
+
+def test_the_environment_is_read_in_one_place_of_the_service() -> None:
+    for path in files("service"):
+        names = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
+        }
+        if names & {"environ", "getenv", "putenv"}:
+            assert path.name == "settings.py", relative(path)
+
+
+def test_every_module_has_a_room() -> None:
+    modules = {path.stem for path in (ROOT / "service").glob("*.py")}
+    assert modules == {*ROOMS, "app"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_it_may(room: str) -> None:
+    assert rooms(ROOT / "service" / f"{room}.py") <= ROOMS[room]
+
+
+def test_routes_import_nothing_that_joins_or_measures() -> None:
+    for path in (ROOT / "service" / "routes").glob("*.py"):
+        assert not rooms(path) & ROUTES_NEVER, relative(path)
+
+
+def test_the_rooms_have_no_circles() -> None:
+    left = dict(ROOMS)
+    while left:
+        free = {room for room, needs in left.items() if not needs & (left.keys() - {room})}
+        assert free, f"a circle among {sorted(left)}"
+        left = {room: needs for room, needs in left.items() if room not in free}
+
+
+def test_the_rooms_are_those_of_the_docs() -> None:
+    text = (ROOT / "docs" / "concepts.md").read_text()
+    for room in [*ROOMS, "app"]:
+        if room != "__init__":
+            assert f"`{room}.py`" in text, room
