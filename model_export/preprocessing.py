@@ -5,6 +5,7 @@ compares the two image by image.
 """
 
 import hashlib
+import io
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,14 +13,25 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from model_export.errors import InvalidData
 
 RgbArray = npt.NDArray[np.uint8]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+MAX_ASPECT_RATIO = 16
+"""Of what is scaled before a crop: a strip would become a huge image."""
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -105,14 +117,20 @@ class Preprocessing:
             case Squash(height, width):
                 return self._scaled(image, (width, height))
             case Crop(short_side, height, width):
-                scaled = self._scaled(image, _short_side_size(image.size, short_side))
-                left, top = (scaled.width - width) // 2, (scaled.height - height) // 2
-                return scaled.crop((left, top, left + width, top + height))
+                longest = MAX_ASPECT_RATIO * min(image.size)
+                middle = _centre(image, min(image.width, longest), min(image.height, longest))
+                scaled = self._scaled(middle, _short_side_size(middle.size, short_side))
+                return _centre(scaled, width, height)
             case Multiple():
                 return self._scaled(image, self.resize.size(*image.size))
 
     def _scaled(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         return image if image.size == size else image.resize(size, _FILTERS[self.filter])
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def _short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
@@ -123,7 +141,7 @@ def _short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 def to_rgb(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
     """Upright 8-bit RGB from any mode Pillow knows; transparency is composited over `fill`."""
-    image = ImageOps.exif_transpose(image)
+    image = _turned_upright(image)
     if image.mode.startswith("I;16"):
         wide = np.asarray(image.convert("I"))
         return Image.fromarray(((wide + 128) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
@@ -136,19 +154,29 @@ def to_rgb(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
     return Image.alpha_composite(background, rgba).convert("RGB")
 
 
+def _turned_upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return image  # broken metadata does not make a photo unreadable
+    transpose = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if transpose is None else image.transpose(transpose)
+
+
 def _stretched(values: npt.NDArray[np.float64]) -> Image.Image:
-    """Numbers of any range to 0-255 by their own extremes; constant images become black."""
-    finite = np.nan_to_num(values)
-    low, high = finite.min(), finite.max()
-    scaled = (finite - low) / (high - low or 1.0) * 255
+    """Numbers of any range to 0-255 by their finite extremes; a constant image becomes black."""
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    bounded = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    scaled = (bounded - low) * (255 / ((high - low) or 1.0))
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
 def open_image(path: Path) -> Image.Image:
     """Decode the first frame of an image file; raises `InvalidData` naming the file."""
     try:
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)
         image.load()
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+    except Exception as error:  # Pillow's decoders raise anything on broken bytes
         raise InvalidData(f"{path} cannot be read as an image: {error}") from error
     return image

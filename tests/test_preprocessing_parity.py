@@ -1,0 +1,88 @@
+"""Training, certificate and service must see the same pixels: two implementations, one rule."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model_export.preprocessing import Crop, Multiple, Preprocessing, Squash, open_image
+from service.contract import Preprocessing as ServedPreprocessing
+from service.preprocessing import ImageLimits, prepare
+from tests.service.images import encode, noise, quarters
+
+LIMITS = ImageLimits(max_pixels=50_000_000)
+RESIZES = {
+    "squash": Squash(64, 96),
+    "crop": Crop(72, 64, 64),
+    "multiple": Multiple(64, 192),
+}
+SIZES = [(64, 64), (96, 64), (97, 61), (300, 50), (33, 700), (640, 480)]
+
+
+def _grey_16() -> bytes:
+    values = np.linspace(0, 65535, 80 * 60).reshape(60, 80).astype(np.uint16)
+    return encode(Image.fromarray(values))
+
+
+def _real_numbers() -> bytes:
+    values = np.random.default_rng(1).normal(5, 3, (60, 80)).astype(np.float32)
+    return encode(Image.fromarray(values), "TIFF")
+
+
+def _transparent() -> bytes:
+    image = quarters(80, 60).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return encode(image)
+
+
+def _transparent_palette() -> bytes:
+    return encode(quarters(80, 60).quantize(4), transparency=1)
+
+
+def _exif(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(quarters(80, 60), "JPEG", exif=exif, quality=95)
+
+
+FILES = {
+    **{f"{width}x{height}": encode(noise(width, height)) for width, height in SIZES},
+    **{f"exif {orientation}": _exif(orientation) for orientation in range(1, 9)},
+    "16-bit": _grey_16(),
+    "real numbers": _real_numbers(),
+    "transparent": _transparent(),
+    "transparent palette": _transparent_palette(),
+    "bilevel": encode(quarters(80, 60).convert("1")),
+    "grey": encode(quarters(80, 60).convert("L")),
+    "CMYK": encode(noise(80, 60).convert("CMYK"), "JPEG"),
+    "WebP": encode(noise(80, 60), "WEBP"),
+    "GIF": encode(quarters(80, 60), "GIF"),
+    "BMP": encode(noise(80, 60), "BMP"),
+}
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+def test_service_and_export_see_the_same_pixels(
+    name: str, resize: str, resample: str, tmp_path
+) -> None:
+    rule = Preprocessing(RESIZES[resize], filter=resample, fill=(10, 200, 30))
+    contract = ServedPreprocessing.model_validate(json.loads(json.dumps(rule.as_dict())))
+    path = tmp_path / "image"
+    path.write_bytes(FILES[name])
+    exported = rule(open_image(path))
+    served = prepare(FILES[name], contract, LIMITS).pixels
+    np.testing.assert_array_equal(served, exported)
+
+
+def test_the_comparison_sees_a_different_rule() -> None:
+    photo = io.BytesIO(FILES["640x480"])
+    rule = Preprocessing(RESIZES["squash"], filter="bicubic")
+    contract = ServedPreprocessing.model_validate(
+        Preprocessing(RESIZES["squash"], filter="bilinear").as_dict()
+    )
+    served = prepare(FILES["640x480"], contract, LIMITS).pixels
+    assert (served != rule(Image.open(photo))).any()
