@@ -24,6 +24,8 @@ Side = Annotated[int, Field(ge=1, le=8192)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,17}$")]
 GraphFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.onnx$")]
+GoldenFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.npz$")]
+Share = Annotated[float, Field(ge=0, le=1)]
 Color = tuple[Byte, Byte, Byte]
 
 
@@ -181,10 +183,18 @@ class FileRecord(Record):
     sha256: Sha256
 
 
+class SelfTestTolerance(Record):
+    """How far the golden outputs may be off on this machine."""
+
+    max_relative_difference: Annotated[float, Field(ge=0)]
+    agreement: Share
+
+
 class PrecisionRecord(Record):
     """The graph of one precision."""
 
     file: GraphFile
+    self_test: SelfTestTolerance
 
 
 class Certificate(Record):
@@ -194,14 +204,20 @@ class Certificate(Record):
     model: str
     version: Version
     files: dict[str, FileRecord]
+    golden: GoldenFile
     precisions: dict[str, PrecisionRecord]
 
-    def graph(self, precision: str) -> tuple[str, str]:
-        """Return the file of a precision's graph, and its SHA-256."""
-        record = self.precisions.get(precision)
-        if record is None or record.file not in self.files:
-            raise InvalidEntry(f"certificate.json states no {precision} graph")
-        return record.file, self.files[record.file].sha256
+    def precision(self, name: str) -> PrecisionRecord:
+        """Return what is stated of a precision."""
+        if name not in self.precisions:
+            raise InvalidEntry(f"certificate.json states no {name} graph")
+        return self.precisions[name]
+
+    def sha256(self, file: str) -> str:
+        """Return a file's SHA-256."""
+        if file not in self.files:
+            raise InvalidEntry(f"certificate.json states no SHA-256 of {file}")
+        return self.files[file].sha256
 
 
 R = TypeVar("R", bound=Record)
@@ -228,13 +244,13 @@ def read_certificate(folder: Path, contract: Contract, version: str) -> Certific
     return certificate
 
 
-def read_graph(folder: Path, certificate: Certificate, precision: str) -> bytes:
-    """Read the graph of a precision; its SHA-256 must be the one in the certificate."""
-    file, sha256 = certificate.graph(precision)
-    graph = _read(folder / certificate.version / file)
-    if hashlib.sha256(graph).hexdigest() != sha256:
+def read_certified(folder: Path, certificate: Certificate, file: str) -> bytes:
+    """Read a file of the version; its SHA-256 must be the one in the certificate."""
+    sha256 = certificate.sha256(file)
+    data = _read(folder / certificate.version / file)
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise InvalidEntry(f"{file} does not have the SHA-256 that certificate.json states")
-    return graph
+    return data
 
 
 def _read(path: Path) -> bytes:

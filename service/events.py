@@ -49,6 +49,11 @@ class Events(Protocol):
     def model_loaded(self, model: ModelIdentity, build: ModelBuild, seconds: float) -> None:
         """Report that a model version serves."""
 
+    def self_tested(
+        self, model: ModelIdentity, max_absolute_error: float, agreement: float, *, ok: bool
+    ) -> None:
+        """Report how far the golden outputs were off."""
+
     def model_refused(self, name: str) -> None:
         """Report that a repository entry could not be loaded."""
 

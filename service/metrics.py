@@ -91,6 +91,25 @@ class PrometheusMetrics:
             ("model", "result"),
             registry=registry,
         )
+        version = ("model", "version")
+        self._self_test_error = Gauge(
+            "vt_selftest_max_abs_error",
+            "Largest difference to the golden outputs.",
+            version,
+            registry=registry,
+        )
+        self._self_test_agreement = Gauge(
+            "vt_selftest_agreement_ratio",
+            "Share of answers equal to the golden ones.",
+            version,
+            registry=registry,
+        )
+        self._self_test_ok = Gauge(
+            "vt_selftest_ok",
+            "1 where the golden outputs were within the tolerance, else 0.",
+            version,
+            registry=registry,
+        )
         self._model_load_seconds = Histogram(
             "vt_model_load_seconds",
             "Reading, checking and warming up a model.",
@@ -136,6 +155,15 @@ class PrometheusMetrics:
             build.active_provider,
             build.graph_sha256,
         ).set(1)
+
+    def self_tested(
+        self, model: ModelIdentity, max_absolute_error: float, agreement: float, *, ok: bool
+    ) -> None:
+        """Set the outcome of a self-test."""
+        labels = (model.name, model.version)
+        self._self_test_error.labels(*labels).set(max_absolute_error)
+        self._self_test_agreement.labels(*labels).set(agreement)
+        self._self_test_ok.labels(*labels).set(ok)
 
     def model_refused(self, name: str) -> None:
         """Count a load that failed."""

@@ -87,6 +87,11 @@ class ModelInstance:
         blank = np.zeros((height, width, 3), np.uint8)
         self._execute([blank], [output.name for output in self.contract.outputs])
 
+    def replay(self, images: Sequence[ImageArray]) -> list[Array]:
+        """Run images one by one, blocking; return the output that answers the task."""
+        prediction = self.contract.prediction
+        return [self._execute([image], [prediction])[0][0][prediction] for image in images]
+
     def close(self) -> None:
         """Drop what waits, and wait for the batch that runs."""
         self._executor.shutdown(wait=True, cancel_futures=True)

@@ -1,13 +1,19 @@
-"""From a folder to a warm `ModelInstance`: hashes, signature, one run."""
+"""From a folder to a warm `ModelInstance`: hashes, signature, self-test."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.contract import Contract, read_certificate, read_graph
+from service.contract import (
+    Contract,
+    SelfTestTolerance,
+    read_certificate,
+    read_certified,
+)
 from service.errors import InferenceFailed, InvalidEntry
 from service.events import Events, ModelBuild, ModelIdentity
 from service.model_instance import ModelInstance
 from service.protocol import MetadataTensor
+from service.self_test import GoldenInput, compare, read_golden
 from service.session import Session
 
 PRECISION = "fp32"
@@ -25,10 +31,12 @@ class LoadOptions:
 def load_instance(
     folder: Path, contract: Contract, options: LoadOptions, events: Events
 ) -> ModelInstance:
-    """Load the newest version, blocking, and run it; raises `InvalidEntry` with the reason."""
+    """Load the newest version, blocking, and test it; raises `InvalidEntry` with the reason."""
     version = contract.newest_version
     certificate = read_certificate(folder, contract, version)
-    graph = read_graph(folder, certificate, PRECISION)
+    precision = certificate.precision(PRECISION)
+    graph = read_certified(folder, certificate, precision.file)
+    golden = read_golden(folder, contract, certificate)
     session = Session(graph, options.execution_providers, options.intra_op_num_threads)
     check_signature(contract, session)
     instance = ModelInstance(
@@ -38,13 +46,14 @@ def load_instance(
             PRECISION,
             session.requested_provider,
             session.active_provider,
-            certificate.graph(PRECISION)[1],
+            certificate.sha256(precision.file),
         ),
         session=session,
         max_queue_size=options.max_queue_size or contract.dynamic_batching.max_queue_size,
         events=events,
     )
     _warm_up(instance)
+    _self_test(instance, golden, precision.self_test, events)
     return instance
 
 
@@ -83,3 +92,23 @@ def _warm_up(instance: ModelInstance) -> None:
         instance.warm_up()
     except InferenceFailed as error:
         raise InvalidEntry("the graph cannot be run") from error
+
+
+def _self_test(
+    instance: ModelInstance,
+    golden: list[GoldenInput],
+    tolerance: SelfTestTolerance,
+    events: Events,
+) -> None:
+    """Run the golden inputs; a graph that is off is not served."""
+    try:
+        actual = instance.replay([each.image for each in golden])
+    except InferenceFailed as error:
+        raise InvalidEntry("the self-test failed: the graph does not run") from error
+    result = compare(instance.contract.task, golden, actual)
+    failure = result.failure(tolerance)
+    events.self_tested(
+        instance.identity, result.max_absolute_error, result.agreement, ok=failure is None
+    )
+    if failure is not None:
+        raise InvalidEntry(failure)

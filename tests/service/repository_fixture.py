@@ -1,6 +1,7 @@
 """Tiny models with true contracts: the colour of a photo, and the colour of each pixel."""
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -122,12 +123,38 @@ def _preprocessing(resize: Json) -> Json:
     }
 
 
-def write_entry(repository: Path, config: Json, graph: bytes, version: str = "1") -> Path:
+def golden_arrays(config: Json, scale: float = 0.05) -> dict[str, np.ndarray]:
+    """Two inputs, and what the tiny models must make of them."""
+    segments = config["task"] == "segmentation"
+    side = 32 if segments else SIDE
+    arrays = {}
+    for index, color in enumerate((0, 2)):
+        image = np.zeros((side, side, 3), np.uint8)
+        image[..., color] = 200
+        arrays[f"image_{index}"] = image
+        if segments:
+            arrays[f"labels_{index}"] = np.full((side, side), color, np.uint8)
+        else:
+            arrays[f"logits_{index}"] = np.eye(3, dtype=np.float32)[color] * np.float32(200 * scale)
+    return arrays
+
+
+def write_entry(
+    repository: Path,
+    config: Json,
+    graph: bytes,
+    version: str = "1",
+    golden: dict[str, np.ndarray] | None = None,
+) -> Path:
     """Write an entry with the hashes that belong to it; return its folder."""
     folder = repository / config["name"]
     (folder / version).mkdir(parents=True, exist_ok=True)
-    (folder / version / "model.onnx").write_bytes(graph)
-    certificate = json.dumps(_certificate(config["name"], version, graph)).encode()
+    arrays = io.BytesIO()
+    np.savez_compressed(arrays, **(golden_arrays(config) if golden is None else golden))
+    files = {"model.onnx": graph, "golden.npz": arrays.getvalue()}
+    for name, data in files.items():
+        (folder / version / name).write_bytes(data)
+    certificate = json.dumps(_certificate(config["name"], version, files)).encode()
     (folder / version / "certificate.json").write_bytes(certificate)
     write_config(folder, config, {version: certificate})
     return folder
@@ -143,13 +170,22 @@ def write_config(folder: Path, config: Json, certificates: dict[str, bytes]) -> 
     (folder / "config.json").write_text(json.dumps(whole))
 
 
-def _certificate(name: str, version: str, graph: bytes) -> Json:
+def _certificate(name: str, version: str, files: dict[str, bytes]) -> Json:
     return {
         "format_version": 1,
         "model": name,
         "version": version,
-        "files": {"model.onnx": {"sha256": sha256(graph), "bytes": len(graph)}},
-        "precisions": {"fp32": {"file": "model.onnx", "execution_providers": {}}},
+        "files": {
+            file: {"sha256": sha256(data), "bytes": len(data)} for file, data in files.items()
+        },
+        "golden": "golden.npz",
+        "precisions": {
+            "fp32": {
+                "file": "model.onnx",
+                "self_test": {"max_relative_difference": 1e-3, "agreement": 0.999},
+                "execution_providers": {},
+            }
+        },
     }
 
 

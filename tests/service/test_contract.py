@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from service.contract import read_certificate, read_contract, read_graph
+from service.contract import read_certificate, read_certified, read_contract
 from service.errors import InvalidEntry
 from service.protocol import Task
 from tests.service.repository_fixture import (
@@ -140,7 +140,7 @@ def test_an_altered_graph_is_refused(tmp_path: Path) -> None:
     certificate = read_certificate(folder, read_contract(folder), "1")
     (folder / "1" / "model.onnx").write_bytes(b"something else")
     with pytest.raises(InvalidEntry, match=r"model.onnx does not have the SHA-256"):
-        read_graph(folder, certificate, "fp32")
+        read_certified(folder, certificate, "model.onnx")
 
 
 def test_a_missing_graph_is_refused_without_naming_a_path(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_missing_graph_is_refused_without_naming_a_path(tmp_path: Path) -> Non
     certificate = read_certificate(folder, read_contract(folder), "1")
     (folder / "1" / "model.onnx").unlink()
     with pytest.raises(InvalidEntry) as caught:
-        read_graph(folder, certificate, "fp32")
+        read_certified(folder, certificate, "model.onnx")
     assert str(caught.value) == "model.onnx cannot be read: No such file or directory"
 
 
@@ -156,7 +156,14 @@ def test_a_precision_that_was_not_certified_is_refused(tmp_path: Path) -> None:
     folder = write_classifier(tmp_path)
     certificate = read_certificate(folder, read_contract(folder), "1")
     with pytest.raises(InvalidEntry, match="states no int8 graph"):
-        read_graph(folder, certificate, "int8")
+        certificate.precision("int8")
+
+
+def test_a_file_that_was_not_certified_is_refused(tmp_path: Path) -> None:
+    folder = write_classifier(tmp_path)
+    certificate = read_certificate(folder, read_contract(folder), "1")
+    with pytest.raises(InvalidEntry, match=r"states no SHA-256 of other\.onnx"):
+        read_certified(folder, certificate, "other.onnx")
 
 
 @pytest.mark.parametrize("file", ["../../secret.onnx", "/etc/model.onnx", "a/b.onnx", ".onnx"])

@@ -16,6 +16,7 @@ from service.protocol import ModelState, Task
 from tests.service.repository_fixture import (
     classification_config,
     classification_graph,
+    golden_arrays,
     segmentation_config,
     segmentation_graph,
     write_classifier,
@@ -89,7 +90,8 @@ async def test_the_status_tells_labels_precision_and_provider(repository: Path) 
 
 async def test_only_the_newest_listed_version_is_served(tmp_path: Path) -> None:
     folder = write_classifier(tmp_path)
-    write_entry(tmp_path, classification_config("colour"), classification_graph(0.1), "10")
+    config = classification_config("colour")
+    write_entry(tmp_path, config, classification_graph(0.1), "10", golden_arrays(config, 0.1))
     (folder / "99").mkdir()
     models = await loaded(tmp_path)
     assert models.find(CLASSIFICATION, "colour", None).identity.version == "10"

@@ -1,0 +1,84 @@
+"""The self-test: golden inputs through the loaded graph, on the very device that will serve."""
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from service.contract import Certificate, Contract, SelfTestTolerance, read_certified
+from service.errors import InvalidEntry
+from service.preprocessing import ImageArray
+from service.protocol import Task
+from service.session import Array
+
+
+@dataclass(frozen=True)
+class GoldenInput:
+    """An input of the graph, UINT8 [height, width, 3], and the output that the certificate has."""
+
+    image: ImageArray
+    expected: Array
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """How far the loaded graph is from its certificate.
+
+    `agreement` is the share of equal top-1 classes, or pixels.
+    """
+
+    max_absolute_error: float
+    max_relative_error: float
+    agreement: float
+
+    def failure(self, tolerance: SelfTestTolerance) -> str | None:
+        """Say what is beyond the tolerance; None where the graph does what it did."""
+        if not self.max_relative_error <= tolerance.max_relative_difference:
+            return (
+                f"the self-test failed: its output differs by {self.max_relative_error:.1e} of the "
+                f"largest, {tolerance.max_relative_difference:.1e} is allowed"
+            )
+        if not self.agreement >= tolerance.agreement:
+            return (
+                f"the self-test failed: {self.agreement:.2%} of its answers are the certificate's, "
+                f"{tolerance.agreement:.2%} are needed"
+            )
+        return None
+
+
+def read_golden(folder: Path, contract: Contract, certificate: Certificate) -> list[GoldenInput]:
+    """Read the golden inputs of a version; raises `InvalidEntry` where there are none."""
+    data = read_certified(folder, certificate, certificate.golden)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            count = sum(name.startswith("image_") for name in arrays.files)
+            golden = [
+                GoldenInput(arrays[f"image_{index}"], arrays[f"{contract.prediction}_{index}"])
+                for index in range(count)
+            ]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidEntry(f"{certificate.golden} does not hold golden inputs") from error
+    if not golden:
+        raise InvalidEntry(f"{certificate.golden} is empty")
+    return golden
+
+
+def compare(task: Task, golden: Sequence[GoldenInput], actual: Sequence[Array]) -> SelfTest:
+    """Compare what the graph returned with what it should; the order is the golden inputs'."""
+    for each, result in zip(golden, actual, strict=True):
+        if each.expected.shape != result.shape:
+            raise InvalidEntry(
+                f"the self-test failed: an output is {list(result.shape)}, "
+                f"not {list(each.expected.shape)}"
+            )
+    expected = np.concatenate([each.expected.reshape(-1) for each in golden]).astype(np.float64)
+    found = np.concatenate([result.reshape(-1) for result in actual]).astype(np.float64)
+    if task is Task.SEGMENTATION:  # classes are names: how far apart two are means nothing
+        return SelfTest(0.0, 0.0, float((expected == found).mean()))
+    error = float(np.abs(expected - found).max())
+    answers = zip(golden, actual, strict=True)
+    same = [each.expected.argmax() == result.argmax() for each, result in answers]
+    return SelfTest(error, error / max(float(np.abs(expected).max()), 1e-12), float(np.mean(same)))
