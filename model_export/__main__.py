@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ExportError as error:
         print(f"vt-export: {error}", file=sys.stderr)
         return error.exit_status
+    except OSError as error:
+        print(f"vt-export: {error}", file=sys.stderr)
+        return ExportError.exit_status
     except KeyboardInterrupt:
         return 130
     return 0
@@ -140,6 +143,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     accuracy: dict[str, Any] = {"data": options.data_name or options.data.name}
     accuracy["images"] = len(samples)
     if task == "classification":
+        samples = _by_label(samples, folders, labels)
         accuracy |= classification_accuracy(predict, samples, version.preprocessing)
     else:
         accuracy |= segmentation_accuracy(predict, samples, version.preprocessing, len(labels))
@@ -167,6 +171,13 @@ def _samples(folder: Path, task: Task) -> tuple[list[Sample], list[str]]:
     return image_folder(folder) if task == "classification" else (image_label_pairs(folder), [])
 
 
+def _by_label(samples: list[Sample], folders: list[str], labels: list[str]) -> list[Sample]:
+    """Folders that are named like the labels count by name, others by their sorted order."""
+    if set(folders) != set(labels):
+        return samples
+    return [Sample(s.image, labels.index(folders[int(str(s.target))])) for s in samples]
+
+
 def _photos(folder: Path) -> list[Path]:
     photos = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     if not photos:
@@ -189,6 +200,13 @@ def _dimensions(options: argparse.Namespace, model: str) -> Dimensions:
         stride_in_1x1=options.stride_in_1x1,
         heads=options.heads,
     )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
 
 
 def _crop_size(text: str) -> tuple[int, int]:
@@ -232,8 +250,8 @@ def _add_train(commands: Any) -> None:
     )
     _add_dimensions(command)
     command.add_argument("--classes", type=int, help="of label maps; ids from there on are ignored")
-    command.add_argument("--epochs", type=int)
-    command.add_argument("--batch-size", type=int)
+    command.add_argument("--epochs", type=_positive)
+    command.add_argument("--batch-size", type=_positive)
     command.add_argument("--learning-rate", type=float)
     command.add_argument(
         "--crop-sizes",
@@ -244,7 +262,7 @@ def _add_train(commands: Any) -> None:
     )
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--workers", type=int, default=1, help="processes that make the crops")
-    command.add_argument("--evaluate-every", type=int, default=1, metavar="EPOCHS")
+    command.add_argument("--evaluate-every", type=_positive, default=1, metavar="EPOCHS")
 
 
 def _add_export(commands: Any) -> None:
@@ -255,7 +273,7 @@ def _add_export(commands: Any) -> None:
     command.add_argument("--labels", type=Path, required=True, help="one label a line")
     _add_dimensions(command)
     command.add_argument("--resize", choices=("squash", "crop"), default="squash")
-    command.add_argument("--max-batch-size", type=int)
+    command.add_argument("--max-batch-size", type=_positive)
     command.add_argument("--examples", type=Path, help="a folder of photos that the entry carries")
     _add_repository(command)
 

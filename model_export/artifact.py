@@ -16,6 +16,7 @@ from torch import nn
 
 from model_export import checkpoint
 from model_export.errors import InvalidEntry
+from model_export.golden import GOLDEN
 from model_export.labels import Labels
 from model_export.preprocessing import Preprocessing
 from model_export.registry import Dimensions, build
@@ -27,6 +28,8 @@ MODEL_CARD = "README.md"
 EXAMPLES = "examples"
 GRAPHS = {"fp32": "model.onnx"}
 FORMAT_VERSION = 1
+SERVING_DEFAULTS = ("dynamic_batching", "instance_group")
+"""What an operator may have changed in a contract: a further version leaves it alone."""
 _TOOLS = ("vt-serve", "torch", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -92,6 +95,10 @@ def open_version(weights: Path, name: str, version: str | None = None) -> Versio
     contract = read_contract(weights / name)
     if contract is None:
         raise InvalidEntry(f"there is no model {name} in {weights}")
+    if contract.get("format_version") != FORMAT_VERSION or not contract.get("versions"):
+        raise InvalidEntry(
+            f"{weights / name / CONTRACT} is no contract of format {FORMAT_VERSION} with versions"
+        )
     newest = max(contract["versions"], key=int)
     chosen = version or newest
     if chosen not in contract["versions"]:
@@ -190,7 +197,16 @@ def provenance(source: Path, opset: int) -> dict[str, Any]:
 
 def check_same_model(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Versions of one model differ in their weights alone; raises `InvalidEntry` otherwise."""
-    keys = ("task", "inputs", "outputs", "labels", "palette", "preprocessing", "dimensions")
+    keys = (
+        "task",
+        "inputs",
+        "outputs",
+        "labels",
+        "palette",
+        "preprocessing",
+        "dimensions",
+        "max_batch_size",
+    )
     different = [key for key in keys if old.get(key) != new.get(key)]
     if different:
         raise InvalidEntry(
@@ -218,6 +234,7 @@ def make_certificate(
         "format_version": FORMAT_VERSION,
         "model": name,
         "version": version,
+        "golden": GOLDEN,
         "files": {
             path.name: {"sha256": checkpoint.sha256(path), "bytes": path.stat().st_size}
             for path in files

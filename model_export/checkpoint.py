@@ -44,7 +44,10 @@ class Checkpoint:
     def dimensions(self) -> Dimensions | None:
         """The model's dimensions, where the file says them."""
         text = self.metadata.get("dimensions")
-        return None if text is None else Dimensions.from_dict(json.loads(text))
+        try:
+            return None if text is None else Dimensions.from_dict(json.loads(text))
+        except ValueError as error:
+            raise InvalidCheckpoint(f"{self.path} names no dimensions: {error}") from error
 
 
 def read(path: Path) -> Checkpoint:
@@ -106,13 +109,20 @@ def _tensors_of(path: Path, content: Any) -> dict[str, Tensor]:
         content = inner
     if not isinstance(content, Mapping) or not content:
         raise InvalidCheckpoint(f"{path} holds no tensors by name, but {type(content).__name__}")
-    strangers = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    strangers = [str(key) for key, value in content.items() if not _is_plain(value)]
     if strangers:
         raise InvalidCheckpoint(
             f"{path} holds more than tensors, and none of {', '.join(WRAPPERS)}:"
-            + _listing("not a tensor", strangers)
+            + _listing("not a plain tensor", strangers)
         )
     return {str(key): value for key, value in content.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor of numbers in memory: not sparse, quantized or without storage."""
+    if not isinstance(value, Tensor) or value.is_quantized:
+        return False
+    return value.layout == torch.strided and value.device.type == "cpu"
 
 
 def _unwrapped(content: Any) -> Any:
@@ -124,16 +134,19 @@ def _unwrapped(content: Any) -> Any:
 
 
 def load(network: nn.Module, checkpoint: Checkpoint, unused: re.Pattern[str] | None = None) -> None:
-    """Load parameters and buffers, every key accounted for; keys matching `unused` are left.
+    """Load parameters and buffers, every key accounted for but those that match `unused`.
 
     Raises:
         InvalidCheckpoint: keys are missing, unexpected, of the wrong shape or type, or hold
             numbers that are not finite. Nothing was loaded.
     """
-    own = network.state_dict()
+    own: dict[str, Tensor] = network.state_dict()
     given = _without_prefixes(checkpoint.tensors, own.keys())
     if unused is not None:
-        given = {key: value for key, value in given.items() if not unused.match(key)}
+        own, given = (
+            {key: value for key, value in tensors.items() if not unused.match(key)}
+            for tensors in (own, given)
+        )
     shared = own.keys() & given.keys()
     faults = {
         "missing": _sorted(own.keys() - given.keys()),
@@ -167,13 +180,13 @@ def load_model(network: nn.Module, checkpoint: Checkpoint, dimensions: Dimension
 
 
 def load_backbone(trunk: ResNet, checkpoint: Checkpoint) -> None:
-    """Load a torchvision ResNet into a trunk: `fc`, and `layer4` where VT replaces it, stay out."""
+    """Load a torchvision ResNet: `fc`, and `layer4` where VT replaces it, stay out."""
     stages_left_out = "".join(rf"|layer{stage}" for stage in range(trunk.stages + 1, 5))
     load(trunk, checkpoint, unused=re.compile(rf"^(fc{stages_left_out})\."))
 
 
 def _finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+    return bool(torch.isfinite(tensor.float()).all())  # not every type knows `isfinite`
 
 
 def _sorted(keys: Iterable[str]) -> list[str]:

@@ -13,14 +13,15 @@ from model_export import artifact, checkpoint
 from model_export.describe import check_input_size
 from model_export.errors import InvalidEntry, InvalidModel, VerificationFailed
 from model_export.export import OPSET, export_graph
+from model_export.golden import GOLDEN, SELF_TEST, golden_file
 from model_export.labels import Labels
 from model_export.model_card import stub
 from model_export.preprocessing import Crop, Multiple, Preprocessing, Squash
 from model_export.registry import Dimensions, build
 from model_export.served import served
-from model_export.verify import Parity, compare
+from model_export.verify import Parity, compare, reference_predictor
 
-NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,63}$")
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 DEFAULT_MAX_BATCH_SIZE = {"classification": 32, "segmentation": 8}
 DEFAULT_INPUT_SIZES = {"classification": (224, 224), "segmentation": (512, 512)}
 _LONG_SIDE = 3
@@ -68,8 +69,7 @@ def convert(conversion: Conversion) -> tuple[Path, Parity]:
     model = served(network, conversion.preprocessing.mean, conversion.preprocessing.std)
     with artifact.staged_folder(conversion.weights, conversion.name) as staged:
         graph = staged / artifact.GRAPHS["fp32"]
-        input_size = _traced_size(conversion.preprocessing)
-        export_graph(model, conversion.dimensions.task, input_size, graph)
+        export_graph(model, conversion.dimensions.task, conversion.preprocessing.common_size, graph)
         new = artifact.make_contract(
             conversion.name,
             conversion.dimensions,
@@ -80,6 +80,7 @@ def convert(conversion: Conversion) -> tuple[Path, Parity]:
         )
         if contract is not None:
             artifact.check_same_model(contract, new)
+            new |= {key: contract[key] for key in artifact.SERVING_DEFAULTS}
         parity = compare(
             model,
             graph,
@@ -88,6 +89,13 @@ def convert(conversion: Conversion) -> tuple[Path, Parity]:
             max_batch_size=conversion.max_batch_size,
         )
         require_parity(parity)
+        golden = golden_file(
+            reference_predictor(model),
+            conversion.dimensions.task,
+            conversion.preprocessing,
+            conversion.examples,
+        )
+        (staged / GOLDEN).write_bytes(golden)
         _store_checkpoint(conversion, network, staged / artifact.CHECKPOINT)
         certificate = artifact.make_certificate(
             conversion.name, version, staged, {"fp32": precision("fp32", parity)}
@@ -108,6 +116,7 @@ def precision(name: str, parity: Parity) -> dict[str, Any]:
     """A certificate's section on one precision."""
     return {
         "file": artifact.GRAPHS[name],
+        "self_test": SELF_TEST,
         "execution_providers": {parity.provider: {"parity": parity.as_dict()}},
     }
 
@@ -121,7 +130,7 @@ def require_parity(parity: Parity) -> None:
 
 
 def _checked_name(name: str) -> str:
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise InvalidEntry(
             f"{name!r} is no name for a model: use up to 64 of a-z, 0-9, '_', '-', '.'"
         )
@@ -155,13 +164,6 @@ def _loaded(conversion: Conversion) -> nn.Module:
     network = build(dimensions)
     checkpoint.load_model(network, stored, dimensions)
     return network.eval()
-
-
-def _traced_size(preprocessing: Preprocessing) -> tuple[int, int]:
-    resize = preprocessing.resize
-    if isinstance(resize, Multiple):
-        return (resize.short_side, resize.short_side)
-    return (resize.height, resize.width)
 
 
 def _store_checkpoint(conversion: Conversion, network: nn.Module, path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
+from model_export.errors import InvalidData
 from model_export.preprocessing import Preprocessing, RgbArray, open_image
 from model_export.training.data import IGNORED, Sample, load_labels
 
@@ -23,13 +24,16 @@ def classification_accuracy(
     preprocessing: Preprocessing,
     batch_size: int = 32,
 ) -> dict[str, float]:
-    """`top1` and `top5`: the share of images whose class is the best, or among the best five."""
+    """`top1` and `top5`: the share of images whose class is the best, or among the best five.
+
+    A tie is a miss, and so is what is not a number: constant logits recognise nothing.
+    """
     ranks = []
     for batch, images in _batches(samples, preprocessing, batch_size):
         logits = predict(images)["logits"]
         truth = np.array([sample.target for sample in batch])
         own = np.take_along_axis(logits, truth[:, None], axis=1)
-        ranks.append((logits > own).sum(axis=1))
+        ranks.append((~(logits < own)).sum(axis=1) - 1)
     rank = np.concatenate(ranks)
     return {"top1": float((rank < 1).mean()), "top5": float((rank < 5).mean())}
 
@@ -45,18 +49,23 @@ def segmentation_accuracy(
 
     IoU of a class = true positives / (true positives + false positives + false negatives), over
     all images together; classes that appear nowhere do not count in the mean.
+
+    Raises:
+        InvalidData: no pixel is labelled at all.
     """
     confusion = np.zeros((classes, classes), np.int64)
     for batch, images in _batches(samples, preprocessing, batch_size):
         for sample, predicted in zip(batch, predict(images)["labels"], strict=True):
             truth = load_labels(Path(str(sample.target)), classes)
             confusion += _confusion(truth, _resized_labels(predicted, truth.shape), classes)
+    if not confusion.any():
+        raise InvalidData("the label maps hold no pixel of any class")
     hits = np.diag(confusion).astype(float)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
     iou = np.divide(hits, union, out=np.full(classes, np.nan), where=union > 0)
     return {
         "miou": float(np.nanmean(iou)),
-        "pixel_accuracy": float(hits.sum() / max(1, confusion.sum())),
+        "pixel_accuracy": float(hits.sum() / confusion.sum()),
         "iou": [None if np.isnan(value) else float(value) for value in iou],
     }
 

@@ -25,7 +25,7 @@ def read_labels(path: Path) -> Labels:
         InvalidData: no such file, not UTF-8 text, empty, or the same label twice.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidData(f"{path} cannot be read as a label file: {error}") from error
     matches = [match for line in lines if (match := _LINE.match(line))]

@@ -94,6 +94,14 @@ class Preprocessing:
         text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def common_size(self) -> tuple[int, int]:
+        """Height and width of the input that a photo of aspect ratio 4:3 becomes."""
+        if isinstance(self.resize, Multiple):
+            width, height = self.resize.size(4000, 3000)
+            return height, width
+        return self.resize.height, self.resize.width
+
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Preprocessing":
         """The inverse of `as_dict`."""
@@ -109,7 +117,7 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> RgbArray:
         """A decoded image to the graph's input, UINT8 `[height, width, 3]`."""
-        return np.asarray(self.resized(to_rgb(image, self.fill)))
+        return np.array(self.resized(to_rgb(image, self.fill)))
 
     def resized(self, image: Image.Image) -> Image.Image:
         """Resize (and crop) an RGB image by the contract's mode; unchanged where it fits."""

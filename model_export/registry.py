@@ -27,6 +27,7 @@ from model_export.models.vt_resnet import VisualTransformer, VTResNet
 Task = Literal["classification", "segmentation"]
 Family = Literal["resnet", "vt_resnet", "fpn", "vt_fpn"]
 
+_FAMILIES: tuple[Family, ...] = ("resnet", "vt_resnet", "fpn", "vt_fpn")
 DEPTHS = (18, 34, 50, 101)
 TOKENIZERS = ("filter", "recurrent", "pooling", "clustering")
 TOKEN_RELATIONS = ("transformer", "graph", "none")
@@ -57,6 +58,10 @@ class Dimensions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, with a sentence that says why."""
+        _require(
+            self.family in _FAMILIES,
+            f"family must be one of {', '.join(_FAMILIES)}, not {self.family!r}",
+        )
         _require(self.depth in DEPTHS, f"depth must be one of {DEPTHS}, not {self.depth}")
         _require(self.classes >= 1, f"a model needs at least 1 class, not {self.classes}")
         _require(
@@ -128,11 +133,12 @@ def _defaults(family: Family, depth: int) -> Dimensions:
     match family:
         case "resnet" | "vt_resnet":
             return Dimensions(family, depth, classes=1000)
-        case "fpn" | "vt_fpn":
+        case "fpn":
+            return Dimensions(family, depth, classes=54)
+        case "vt_fpn":
             return Dimensions(family, depth, classes=54, tokenizer="filter", tokens=8)
 
 
-_FAMILIES: tuple[Family, ...] = ("resnet", "vt_resnet", "fpn", "vt_fpn")
 MODELS: dict[str, Dimensions] = {
     dimensions.name: dimensions
     for dimensions in (_defaults(family, depth) for family in _FAMILIES for depth in DEPTHS)

@@ -30,11 +30,11 @@ class Tolerance:
     """What is still equal.
 
     The relative difference is the largest absolute difference over the largest magnitude of the
-    same output. fp32 sums in another order differ by about 1e-6 of that; the limit leaves
-    room for other instruction sets, not for another weight.
+    same output. fp32 sums in another order differ by about 1e-6 of that, by up to 2e-4 in
+    ill-conditioned networks; the limit leaves room for these, not for another normalisation.
     """
 
-    max_relative_difference: float = 1e-4
+    max_relative_difference: float = 5e-4
     agreement: float = 0.9999
 
 
@@ -77,12 +77,12 @@ class Parity:
 
 def verification_sizes(preprocessing: Preprocessing) -> list[tuple[int, int]]:
     """Heights and widths to compare at: the one input size, or several of a dynamic input."""
-    resize = preprocessing.resize
+    resize, common = preprocessing.resize, preprocessing.common_size
     if not isinstance(resize, Multiple):
-        return [(resize.height, resize.width)]
-    photos = ((4, 3), (3, 4), (16, 9), (1, 1))
+        return [common]
+    photos = ((3, 4), (16, 9), (1, 1))
     sizes = (resize.size(1000 * width, 1000 * height) for width, height in photos)
-    return [(height, width) for width, height in sizes] + [(32, 64)]
+    return list(dict.fromkeys([common, *((h, w) for w, h in sizes), (32, 64)]))
 
 
 def compare(
@@ -101,12 +101,14 @@ def compare(
     """
     batches = sorted({*BATCHES, max_batch_size})
     sizes = verification_sizes(preprocessing)
-    reference, predict = _reference(model), _graph_with_scores(graph)
+    reference, predict = reference_predictor(model), _graph_with_scores(graph)
     sums: dict[str, list[tuple[float, float, float]]] = {}
     agreed, answers = 0, 0
     for images in _inputs(preprocessing, photos, batches, sizes):
         expected, actual = reference(images), predict(images)
         for name, wanted in expected.items():
+            if name not in actual:
+                raise InvalidEntry(f"{graph} has no output {name}")
             got = actual[name].astype(np.float64)
             if got.shape != wanted.shape:
                 raise InvalidEntry(f"{graph} gives {name} {got.shape}, not {wanted.shape}")
@@ -169,7 +171,7 @@ def _photo(path: Path, preprocessing: Preprocessing, height: int, width: int) ->
     return np.asarray(to_rgb(image, preprocessing.fill).resize((width, height)))
 
 
-def _reference(model: ServedModel) -> Predict:
+def reference_predictor(model: ServedModel) -> Predict:
     """The module on the CPU in float32, with the scores behind a segmentation's labels."""
     model = model.eval().float().cpu()
 
@@ -201,7 +203,7 @@ def _graph_with_scores(path: Path) -> Predict:
 
 
 def graph_predictor(graph: Path | bytes, threads: int = 0) -> Predict:
-    """A graph through ONNX Runtime on the CPU; raises `InvalidEntry` where it does not load."""
+    """A graph through ONNX Runtime on the CPU; raises `InvalidEntry` where that is refused."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -213,7 +215,10 @@ def graph_predictor(graph: Path | bytes, threads: int = 0) -> Predict:
     names = [output.name for output in session.get_outputs()]
 
     def predict(images: RgbArray) -> dict[str, npt.NDArray[Any]]:
-        outputs = session.run(names, {session.get_inputs()[0].name: images})
+        try:
+            outputs = session.run(names, {session.get_inputs()[0].name: images})
+        except Exception as error:
+            raise InvalidEntry(f"ONNX Runtime does not run the graph: {error}") from error
         return dict(zip(names, outputs, strict=True))
 
     return predict

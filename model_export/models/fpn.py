@@ -14,6 +14,7 @@ from model_export.models.resnet import ResNet, initialise
 PYRAMID_CHANNELS = 256
 HEAD_CHANNELS = 128
 HEAD_NORM_GROUPS = 32
+PREDICTOR_STD = 0.01
 STRIDES = (4, 8, 16, 32)
 
 
@@ -86,6 +87,8 @@ class SegmentationNetwork(nn.Module):
         self.pyramid = pyramid
         self.head = SegmentationHead(classes)
         initialise(self.head)
+        # He's scale over so few outputs would start at a loss of 15 instead of ln(classes).
+        nn.init.normal_(self.head.predictor.weight, std=PREDICTOR_STD)
 
     def forward(self, images: Tensor) -> Tensor:
         """`[B, 3, H, W]` to logits `[B, classes, H, W]`."""

@@ -132,9 +132,12 @@ class _Trainer:
         if not path.is_file():
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["identity"] != self.run.identity():
+        groups = state["optimizer"]["param_groups"]  # a backbone's parameters have their own
+        if state["identity"] != self.run.identity() or len(groups) != len(
+            self.optimizer.param_groups
+        ):
             raise InvalidCheckpoint(
-                f"{path} belongs to a training with another model, recipe, seed or data; "
+                f"{path} belongs to a training with another model, backbone, recipe, seed or data; "
                 "choose another output folder, or remove it to start anew"
             )
         self.network.load_state_dict(state["network"])
@@ -175,7 +178,9 @@ class _Trainer:
         return mean
 
     def _step(self, images: Tensor, targets: Tensor, done: float) -> float:
-        recipe = self.run.recipe
+        recipe, ignored = self.run.recipe, IGNORED if targets.dim() > 1 else -1
+        if (targets == ignored).all():
+            return 0.0  # nothing to learn from: the mean loss would be 0 / 0
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, done) * group["factor"]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=_fast_bfloat16(self.device)):
@@ -184,7 +189,7 @@ class _Trainer:
             logits.float(),
             targets,
             weight=self.class_weights,
-            ignore_index=IGNORED if targets.dim() > 1 else -1,
+            ignore_index=ignored,
             label_smoothing=recipe.label_smoothing,
         )
         self.optimizer.zero_grad(set_to_none=True)
@@ -281,17 +286,22 @@ def _averaging(decay: float) -> Any:
 
 def _parameter_groups(network: nn.Module, run: Run) -> list[dict[str, Any]]:
     """Norms and biases without weight decay; the backbone's parameters at a rate of their own."""
-    prefix = f"{_trunk_name(run.dimensions)}." if run.backbone is not None else None
+    trunk = _trunk_name(run.dimensions)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         decay = run.recipe.weight_decay if parameter.dim() > 1 else 0.0
-        from_backbone = prefix is not None and name.startswith(prefix)
+        from_backbone = run.backbone is not None and _is_in(trunk, name)
         factor = run.recipe.backbone_learning_rate if from_backbone else 1.0
         groups.setdefault((decay, factor), []).append(parameter)
     return [
         {"params": parameters, "weight_decay": decay, "factor": factor}
         for (decay, factor), parameters in groups.items()
     ]
+
+
+def _is_in(trunk: str, parameter: str) -> bool:
+    """Whether a parameter is the trunk's; a plain ResNet is its own, but for the head."""
+    return parameter.startswith(f"{trunk}.") if trunk else not parameter.startswith("fc.")
 
 
 def _trunk_name(dimensions: Dimensions) -> str:

@@ -1,0 +1,117 @@
+"""What is made once for all tests: a graph takes seconds to export."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_export import artifact, checkpoint, convert
+from model_export.__main__ import main
+from model_export.export import export_graph
+from model_export.registry import Dimensions, build, dimensions_of
+from model_export.served import ServedModel, served
+from tests.model_export.files import color_folders, noise_photo
+from tests.model_export.networks import CONTRACT_MEAN, CONTRACT_STD, randomised
+
+SIDE = 64
+LABELS = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from more threads, and sums keep their order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A served model and its graph."""
+
+    dimensions: Dimensions
+    model: ServedModel
+    graph: Path
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Callable[..., Exported]:
+    """Export a randomised model at 64x64 (or dynamic) with 3 classes; each variant once."""
+    cache: dict[Dimensions, Exported] = {}
+    folder = tmp_path_factory.mktemp("graphs")
+
+    def export(name: str, **changes: object) -> Exported:
+        dimensions = dimensions_of(name, classes=3, **changes)
+        if dimensions not in cache:
+            torch.manual_seed(0)
+            network = randomised(build(dimensions))
+            model = served(network, CONTRACT_MEAN, CONTRACT_STD)
+            graph = folder / f"{len(cache)}.onnx"
+            export_graph(model, dimensions.task, (SIDE, SIDE), graph)
+            cache[dimensions] = Exported(dimensions, model, graph)
+        return cache[dimensions]
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("photos")
+    return [noise_photo(folder / f"{seed}.png", seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="session")
+def labels_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("labels") / "labels.txt"
+    path.write_text("\n".join(LABELS))
+    return path
+
+
+@pytest.fixture(scope="session")
+def colors(tmp_path_factory) -> Path:
+    """Class folders of photos of one colour."""
+    return color_folders(tmp_path_factory.mktemp("colors"), images=4)
+
+
+@pytest.fixture(scope="session")
+def half_checkpoint(tmp_path_factory) -> Path:
+    """A VT-ResNet-18 as training writes it: float16 with its dimensions."""
+    torch.manual_seed(1)
+    dimensions = dimensions_of("vt_resnet18", classes=3)
+    network = randomised(build(dimensions), seed=1)
+    path = tmp_path_factory.mktemp("checkpoint") / "checkpoint.safetensors"
+    checkpoint.write(path, network, dimensions, {"seed": "1"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def classifier_weights(tmp_path_factory, half_checkpoint, labels_file, photos) -> Path:
+    """A model repository with `colors` 1, written by the command; never write into it."""
+    weights = tmp_path_factory.mktemp("classifier") / "weights"
+    arguments = ["--model", "vt_resnet18", "--name", "colors", "--labels", str(labels_file)]
+    arguments += ["--input-size", str(SIDE), str(SIDE), "--max-batch-size", "8"]
+    arguments += ["--weights-dir", str(weights), "--examples", str(photos[0].parent)]
+    assert main(["export", str(half_checkpoint), *arguments]) == 0
+    return weights
+
+
+@pytest.fixture
+def weights(classifier_weights, tmp_path) -> Path:
+    """A copy of the model repository, to write into."""
+    return Path(shutil.copytree(classifier_weights, tmp_path / "weights"))
+
+
+@pytest.fixture
+def ready_graph(classifier_weights, monkeypatch) -> Path:
+    """The graph of `colors`; exports take it instead of tracing the same network again."""
+    graph = artifact.open_version(classifier_weights, "colors").graph
+
+    def copy(model, task, input_size, path):
+        shutil.copyfile(graph, path)
+
+    monkeypatch.setattr(convert, "export_graph", copy)
+    return graph

@@ -1,0 +1,51 @@
+"""Files that tests make: photos of one colour, data sets, label files."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COLORS = {"blue": (20, 40, 220), "green": (30, 200, 50), "red": (220, 30, 40)}
+
+
+def flat_photo(path: Path, color: tuple[int, int, int], size: tuple[int, int] = (40, 36)) -> Path:
+    """A photo of one colour with a little noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    width, height = size
+    chance = np.random.default_rng(sum(path.stem.encode()) + sum(color))
+    pixels = np.array(color) + chance.integers(-20, 21, (height, width, 3))
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+def noise_photo(path: Path, seed: int, size: tuple[int, int] = (50, 44)) -> Path:
+    """A photo of smooth coloured noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def color_folders(root: Path, images: int, prefix: str = "") -> Path:
+    """Class folders `blue`, `green`, `red`, each with photos of its colour."""
+    for name, color in COLORS.items():
+        for index in range(images):
+            flat_photo(root / f"{prefix}{name}" / f"{index}.png", color)
+    return root
+
+
+def two_color_pairs(root: Path, images: int, size: tuple[int, int] = (64, 64)) -> Path:
+    """Images that are red on one side and blue on the other; a void line between them."""
+    width, height = size
+    (root / "images").mkdir(parents=True)
+    (root / "labels").mkdir()
+    chance = np.random.default_rng(images)
+    for index in range(images):
+        border = int(chance.integers(width // 4, 3 * width // 4))
+        labels = np.zeros((height, width), np.uint8)
+        labels[:, border:] = 1
+        pixels = np.array([COLORS["red"], COLORS["blue"]], np.uint8)[labels]
+        labels[:, border] = 255
+        Image.fromarray(pixels).save(root / "images" / f"{index}.png")
+        Image.fromarray(labels).save(root / "labels" / f"{index}.png")
+    return root

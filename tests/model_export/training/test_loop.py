@@ -1,0 +1,290 @@
+"""Training learns, repeats itself to the bit, and goes on where it was interrupted."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from model_export import checkpoint
+from model_export.convert import preprocessing_for
+from model_export.errors import InvalidCheckpoint
+from model_export.models.resnet import ResNet
+from model_export.registry import dimensions_of
+from model_export.training import loop
+from model_export.training.data import IGNORED, image_folder, image_label_pairs
+from model_export.training.loop import Run, TrainingData, train
+from model_export.training.recipes import RECIPES
+from tests.model_export.files import color_folders, two_color_pairs
+from tests.model_export.networks import randomised
+
+
+@pytest.fixture(scope="module")
+def colors(tmp_path_factory) -> TrainingData:
+    root = tmp_path_factory.mktemp("data")
+    train_samples, _ = image_folder(color_folders(root / "train", images=16))
+    validation, _ = image_folder(color_folders(root / "val", images=4))
+    return TrainingData(train_samples, validation)
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory) -> TrainingData:
+    root = tmp_path_factory.mktemp("pairs")
+    pairs = [
+        image_label_pairs(two_color_pairs(root / name, n)) for name, n in (("a", 16), ("b", 3))
+    ]
+    return TrainingData(*pairs)
+
+
+def classification_run(data: TrainingData, directory: Path, **changes) -> Run:
+    dimensions = dimensions_of("resnet18", classes=3)
+    recipe = RECIPES["classification"].changed(
+        epochs=3, batch_size=8, learning_rate=0.02, input_sizes=((32, 32),), ema_decay=0.8
+    )
+    run = Run(
+        dimensions=dimensions,
+        recipe=dataclasses.replace(recipe, color_jitter=0.1),
+        data=data,
+        preprocessing=preprocessing_for(dimensions, (32, 32), "squash"),
+        directory=directory,
+        workers=0,
+    )
+    return dataclasses.replace(run, **changes)
+
+
+def segmentation_run(data: TrainingData, directory: Path, **changes) -> Run:
+    dimensions = dimensions_of("vt_fpn_resnet18", classes=2)
+    recipe = RECIPES["segmentation"].changed(
+        epochs=9, batch_size=4, learning_rate=0.02, input_sizes=((64, 64),), ema_decay=0.8
+    )
+    run = Run(
+        dimensions=dimensions,
+        recipe=dataclasses.replace(recipe, color_jitter=0.1),
+        data=data,
+        preprocessing=preprocessing_for(dimensions, (64, 64), "squash"),
+        directory=directory,
+        workers=0,
+    )
+    return dataclasses.replace(run, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(colors, tmp_path_factory) -> Run:
+    """A training that nobody interrupted."""
+    run = classification_run(colors, tmp_path_factory.mktemp("finished") / "new")
+    train(run)
+    return run
+
+
+def rows_of(run: Run) -> list[dict[str, str]]:
+    with (run.directory / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def tensors_of(run: Run) -> dict[str, torch.Tensor]:
+    return dict(checkpoint.read(run.directory / "checkpoint.safetensors").tensors)
+
+
+def state_of(run: Run) -> dict:
+    return torch.load(run.directory / "last.pt", weights_only=True)
+
+
+def assert_same_bits(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    assert [key for key in one if not torch.equal(one[key], other[key])] == []
+
+
+def test_a_classifier_learns_three_colours(finished):
+    rows = rows_of(finished)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert list(rows[0]) == ["epoch", "train_loss", "train_seconds", "top1", "top5"]
+    assert float(rows[-1]["train_loss"]) < 0.8 * float(rows[0]["train_loss"])
+    assert float(rows[-1]["top1"]) > 0.9
+
+
+def test_the_finished_checkpoint_holds_the_averaged_weights_and_how_they_were_made(finished):
+    stored = checkpoint.read(finished.directory / "checkpoint.safetensors")
+    assert stored.dimensions == finished.dimensions
+    assert {"recipe", "metrics", "seed", "seconds", "device"} <= stored.metadata.keys()
+    averaged = state_of(finished)["averaged"]
+    for key, value in stored.tensors.items():
+        expected = averaged[f"module.{key}"]
+        assert torch.equal(value, expected.half() if value.is_floating_point() else expected)
+    raw = state_of(finished)["network"]["fc.weight"]
+    assert not torch.equal(raw, averaged["module.fc.weight"])
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(
+    finished, colors, tmp_path, monkeypatch
+):
+    run = classification_run(colors, tmp_path)
+    step, steps = loop._Trainer._step, []
+
+    def interrupted(trainer, images, targets, done):
+        steps.append(done)
+        if len(steps) == 8:  # in the middle of the second epoch of 6 steps
+            raise KeyboardInterrupt
+        return step(trainer, images, targets, done)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Trainer, "_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(run)
+    assert [row["epoch"] for row in rows_of(run)] == ["1"]
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+    torch.manual_seed(999)  # whatever the new process has drawn before
+    train(run)
+    assert_same_bits(tensors_of(run), tensors_of(finished))
+    assert_same_bits(state_of(run)["network"], state_of(finished)["network"])
+    for row, expected in zip(rows_of(run), rows_of(finished), strict=True):
+        assert row | {"train_seconds": ""} == expected | {"train_seconds": ""}
+
+
+def test_a_finished_training_is_not_trained_again(finished, monkeypatch):
+    before = tensors_of(finished)
+    monkeypatch.setattr(loop._Trainer, "_fit", lambda trainer: pytest.fail("trained again"))
+    assert train(finished)["epoch"] == 3
+    assert_same_bits(tensors_of(finished), before)
+
+
+def test_another_seed_gives_another_network(finished, colors):
+    device = torch.device("cpu")
+    first, second = (
+        dict(_fresh(dataclasses.replace(finished, seed=seed), device)) for seed in (0, 1)
+    )
+    assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
+
+
+def _fresh(run: Run, device: torch.device):
+    torch.manual_seed(run.seed)
+    return loop._Trainer(run, device).network.state_dict()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": RECIPES["classification"]},
+        {"seed": 1},
+        {"dimensions": dimensions_of("resnet18", classes=4)},
+    ],
+    ids=["recipe", "seed", "dimensions"],
+)
+def test_another_training_in_the_same_folder_is_refused(finished, changes):
+    before = (finished.directory / "last.pt").read_bytes()
+    with pytest.raises(InvalidCheckpoint, match="belongs to a training with another"):
+        train(dataclasses.replace(finished, **changes))
+    assert (finished.directory / "last.pt").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
+    torch.manual_seed(5)
+    weights = randomised(ResNet(18, classes=10)).state_dict()
+    path = tmp_path_factory.mktemp("backbone") / "resnet18.pth"
+    torch.save(weights, path)
+    return path, weights
+
+
+def test_a_training_that_began_with_a_backbone_is_not_resumed_without(finished, backbone):
+    with pytest.raises(InvalidCheckpoint, match="another model, backbone, recipe"):
+        train(dataclasses.replace(finished, backbone=backbone[0]))
+
+
+@pytest.mark.parametrize(
+    ("model", "trunk"),
+    [("resnet18", ""), ("vt_resnet18", "trunk"), ("vt_fpn_resnet18", "backbone")],
+)
+def test_a_training_from_a_backbone_starts_with_its_weights_at_their_own_rate(
+    request, tmp_path, backbone, model, trunk
+):
+    path, weights = backbone
+    segments = model == "vt_fpn_resnet18"
+    make, data = (segmentation_run, "sides") if segments else (classification_run, "colors")
+    run = make(
+        request.getfixturevalue(data),
+        tmp_path,
+        dimensions=dimensions_of(model, classes=3),
+        backbone=path,
+    )
+    trainer = loop._Trainer(run, torch.device("cpu"))
+    network = trainer.network.get_submodule(trunk)
+    own = {key: value for key, value in network.state_dict().items() if key[:3] != "fc."}
+    assert_same_bits(own, {key: weights[key] for key in own})
+    slow = {
+        id(p) for g in trainer.optimizer.param_groups if g["factor"] == 0.5 for p in g["params"]
+    }
+    assert slow == {id(p) for name, p in network.named_parameters() if name[:3] != "fc."}
+
+
+def test_a_foreign_backbone_is_refused_before_anything_is_written(colors, tmp_path):
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "foreign.pth")
+    run = classification_run(colors, tmp_path / "run", backbone=tmp_path / "foreign.pth")
+    with pytest.raises(InvalidCheckpoint, match=r"wrong shape: conv1\.weight"):
+        train(run)
+    assert not (tmp_path / "run").exists()
+
+
+def test_norms_and_biases_are_not_decayed(colors, tmp_path):
+    trainer = loop._Trainer(classification_run(colors, tmp_path), torch.device("cpu"))
+    parameters = dict(trainer.network.named_parameters())
+    for group in trainer.optimizer.param_groups:
+        for parameter in group["params"]:
+            assert (group["weight_decay"] > 0) == (parameter.dim() > 1)
+    counted = sum(len(group["params"]) for group in trainer.optimizer.param_groups)
+    assert counted == len(parameters)
+
+
+def test_a_segmenter_learns_two_colours_and_void_pixels_do_not_count(sides, tmp_path):
+    """Every label map has a void line, which would otherwise be class 255."""
+    run = segmentation_run(sides, tmp_path)
+    train(run)
+    rows = rows_of(run)
+    assert list(rows[0]) == ["epoch", "train_loss", "train_seconds", "miou", "pixel_accuracy"]
+    assert float(rows[-1]["train_loss"]) < 0.8 * float(rows[0]["train_loss"])
+    assert float(rows[-1]["miou"]) > 0.85
+
+
+@pytest.fixture(scope="module")
+def segmenter(sides, tmp_path_factory):
+    run = segmentation_run(sides, tmp_path_factory.mktemp("segmenter"))
+    torch.manual_seed(0)
+    return loop._Trainer(run, torch.device("cpu"))
+
+
+def test_the_loss_is_that_of_the_labelled_pixels_alone(segmenter):
+    chance = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 64, 64, 3), generator=chance).to(torch.uint8)
+    targets = torch.randint(0, 2, (2, 64, 64), generator=chance)
+    targets[:, :, 20:] = IGNORED
+    with torch.no_grad():
+        logits = segmenter.network.train()(segmenter.normalisation(images))
+    expected = functional.cross_entropy(
+        logits[..., :20], targets[..., :20], weight=segmenter.class_weights
+    )
+    given = segmenter._step(images, targets, done=0.0)
+    assert given == pytest.approx(float(expected), rel=0.02)  # bfloat16 on some machines
+
+
+def test_a_batch_without_any_labelled_pixel_changes_nothing(segmenter):
+    before = {k: v.clone() for k, v in segmenter.network.state_dict().items()}
+    images = torch.full((2, 64, 64, 3), 9, dtype=torch.uint8)
+    nothing = torch.full((2, 64, 64), IGNORED)
+    assert segmenter._step(images, nothing, done=0.5) == 0.0
+    assert_same_bits(segmenter.network.state_dict(), before)
+
+
+def test_rare_classes_weigh_more(segmenter):
+    shares = segmenter.samples.label_shares(2)
+    weights = segmenter.class_weights
+    assert (shares[0] > shares[1]) == (weights[0] < weights[1])
+    assert float(weights.mean()) == pytest.approx(1)
+
+
+def test_a_training_that_diverges_stops_with_a_sentence(colors, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop._Trainer, "_step", lambda *_: float("nan"))
+    with pytest.raises(InvalidCheckpoint, match="diverged"):
+        train(classification_run(colors, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

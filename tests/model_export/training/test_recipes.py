@@ -1,0 +1,32 @@
+"""A recipe is data: stages of sizes, and changes on the command line."""
+
+import dataclasses
+
+import pytest
+
+from model_export.training.loop import learning_rate
+from model_export.training.recipes import RECIPES
+
+RECIPE = RECIPES["classification"]
+
+
+def test_input_sizes_are_stages_of_equal_length():
+    recipe = RECIPE.changed(epochs=6, input_sizes=((32, 32), (64, 64), (96, 96)))
+    sides = [recipe.input_size(epoch)[0] for epoch in range(6)]
+    assert sides == [32, 32, 64, 64, 96, 96]
+
+
+def test_changes_that_are_none_leave_the_recipe_as_it_is():
+    changed = RECIPE.changed(epochs=3, batch_size=None, learning_rate=None)
+    assert changed == dataclasses.replace(RECIPE, epochs=3)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_0():
+    rates = [learning_rate(RECIPE, step / 1000) for step in range(1001)]
+    peak = rates.index(max(rates))
+    assert peak == 100
+    assert max(rates) == pytest.approx(RECIPE.learning_rate)
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert 0 < rates[0] < 0.02 * RECIPE.learning_rate
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
