@@ -1,10 +1,12 @@
 """What the service has is documented, and what is documented is there."""
 
 import re
+from argparse import _SubParsersAction
 from pathlib import Path
 
 import pytest
 
+from model_export.__main__ import _parser as export_parser
 from service import errors
 from service.__main__ import _parser
 from service.app import create_app
@@ -85,6 +87,18 @@ def test_every_option_of_a_prediction_is_documented(described: dict) -> None:
         section = text.split(f"## `POST {path}`")[1].split("\n## ")[0]
         for parameter in described[path]["post"]["parameters"]:
             assert f"`{parameter['name']}`" in section
+
+
+def test_every_export_command_and_flag_is_documented() -> None:
+    text = read("export.md")
+    commands = next(a for a in export_parser()._actions if isinstance(a, _SubParsersAction))
+    for name, command in commands.choices.items():
+        section = (
+            text.split(f"## `vt-export {name}")[1].split("\n## ")[0] + text.split("## Flags")[1]
+        )
+        for action in command._actions:
+            flag = action.option_strings[-1] if action.option_strings else action.metavar
+            assert flag in (None, "--help") or flag in section, f"{name} {flag}"
 
 
 def test_every_status_of_the_error_tree_is_documented() -> None:
