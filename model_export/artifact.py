@@ -258,15 +258,20 @@ def publish(
     (staged / CERTIFICATE).write_bytes(_json(certificate))
     entry.mkdir(exist_ok=True)
     if examples:
-        (entry / EXAMPLES).mkdir(exist_ok=True)
-        for path in examples:
-            shutil.copyfile(path, entry / EXAMPLES / path.name)
+        _copy(examples, entry / EXAMPLES)
     if not (entry / MODEL_CARD).exists():
         checkpoint.write_atomically(entry / MODEL_CARD, card.encode())
     staged.replace(entry / version)
     versions = {**(read_contract(entry) or contract)["versions"], version: {"provenance": origin}}
     _list_version(entry, {**contract, "versions": versions}, version, certificate)
     return entry / version
+
+
+def _copy(paths: Sequence[Path], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for path in paths:
+        if path.resolve().parent != folder.resolve():  # a new version may take the old one's
+            shutil.copyfile(path, folder / path.name)
 
 
 def record(version: Version, certificate: Mapping[str, Any]) -> None:

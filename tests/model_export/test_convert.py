@@ -224,6 +224,15 @@ def test_what_an_operator_tuned_in_the_contract_survives_a_second_export(convers
     assert again["instance_group"] == [{"count": 2, "kind": "KIND_AUTO"}]
 
 
+def test_a_further_version_may_take_the_examples_of_the_entry(conversion, ready_graph):
+    examples = conversion.weights / "colors/examples"
+    before = snapshot(examples)
+    photos = tuple(sorted(examples.iterdir()))
+    folder, _ = convert.convert(dataclasses.replace(conversion, examples=photos))
+    assert folder.name == "2"
+    assert snapshot(examples) == before
+
+
 def test_examples_are_copied_into_the_entry(conversion, ready_graph, tmp_path):
     photo = noise_photo(tmp_path / "new.png", 9)
     convert.convert(dataclasses.replace(conversion, examples=(photo,)))
