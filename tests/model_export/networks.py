@@ -14,12 +14,15 @@ def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
     """A network in evaluation mode that looks trained.
 
     A fresh BatchNorm is the identity and a fresh bias is 0, so a test on them would not notice
-    that one is missing. The scales are below 1 lest activations grow from block to block.
+    that one is missing. The scales are below 1 lest activations grow from block to block. A
+    segmenter's fresh predictor hardly looks at its input, so all pixels would be of one class.
     """
     chance = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if name.endswith("bias"):
+            if name == "head.predictor.weight":
+                parameter.normal_(0, 0.4, generator=chance)
+            elif name.endswith("bias"):
                 parameter.normal_(0, 0.2, generator=chance)
             elif parameter.dim() == 1:
                 parameter.uniform_(0.4, 1.0, generator=chance)

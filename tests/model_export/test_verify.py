@@ -128,7 +128,7 @@ def test_a_segmenter_is_compared_at_several_sizes(verify):
 def test_a_graph_that_computes_something_else_fails(verify, model, break_graph):
     parity = verify(model, break_graph)
     assert any("logits differs by" in sentence for sentence in parity.failures)
-    assert not parity.max_relative_difference["logits"] <= 1e-4
+    assert not parity.max_relative_difference["logits"] <= 5e-4
     with pytest.raises(VerificationFailed, match=r"logits differs by .* of its largest magnitude"):
         require_parity(parity)
 
@@ -214,15 +214,15 @@ def test_the_certificates_section_is_plain_json(verify):
     data = verify(CLASSIFIER, max_batch_size=2).as_dict()
     assert data["batches"] == [1, 2, 7]
     assert data["sizes"] == [[64, 64]]
-    assert data["tolerance"] == {"max_relative_difference": 1e-4, "agreement": 0.9999}
+    assert data["tolerance"] == {"max_relative_difference": 5e-4, "agreement": 0.9999}
     assert "provider" not in data
 
 
 @pytest.mark.parametrize(
     ("difference", "agreement", "failures"),
     [
-        (1e-4, 0.9999, 0),
-        (1.1e-4, 1.0, 1),
+        (5e-4, 0.9999, 0),
+        (5.1e-4, 1.0, 1),
         (0.0, 0.9998, 1),
         (float("nan"), 1.0, 1),
         (float("inf"), float("nan"), 2),

@@ -1,5 +1,7 @@
 """The feature pyramid and its head give class scores for each pixel of any image."""
 
+import math
+
 import pytest
 import torch
 
@@ -70,3 +72,12 @@ def test_every_level_reaches_the_prediction():
     for level in range(4):
         changed = [x.roll(1, dims=3) if index == level else x for index, x in enumerate(maps)]
         assert (head(changed) - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("model", ["fpn_resnet18", "vt_fpn_resnet18"])
+def test_a_fresh_segmenter_has_no_opinion(model):
+    torch.manual_seed(0)
+    network = build(dimensions_of(model, classes=2)).train()
+    truth = torch.zeros(4, 64, 64, dtype=torch.int64)
+    loss = torch.nn.functional.cross_entropy(network(noise()), truth)
+    assert abs(float(loss) - math.log(2)) < 0.3
