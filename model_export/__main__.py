@@ -179,7 +179,7 @@ def _by_label(samples: list[Sample], folders: list[str], labels: list[str]) -> l
 
 
 def _photos(folder: Path) -> list[Path]:
-    photos = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    photos = artifact.files_in(folder)
     if not photos:
         raise InvalidData(f"{folder} holds no photos")
     return photos

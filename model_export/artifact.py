@@ -60,7 +60,7 @@ class Version:
     @property
     def examples(self) -> list[Path]:
         """The photos that the entry carries."""
-        return _files(self.folder.parent / EXAMPLES)
+        return files_in(self.folder.parent / EXAMPLES)
 
     def certificate(self) -> dict[str, Any]:
         """The certificate; raises `InvalidEntry` where it is not the one the contract names."""
@@ -130,17 +130,15 @@ def _parsed(path: Path, content: bytes) -> dict[str, Any]:
     return data
 
 
-def _files(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder, sorted; none where there is no folder."""
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
 
 def next_version(contract: Mapping[str, Any] | None) -> str:
     """One after the newest, or 1."""
-    return (
-        str(1 + max((int(version) for version in contract["versions"]), default=0))
-        if contract
-        else "1"
-    )
+    versions = contract["versions"] if contract else ()
+    return str(1 + max(map(int, versions), default=0))
 
 
 def make_contract(
@@ -229,7 +227,7 @@ def make_certificate(
     name: str, version: str, folder: Path, precisions: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The certificate over the graphs and the checkpoint that stand in a folder."""
-    files = [path for path in _files(folder) if path.name != CERTIFICATE]
+    files = [path for path in files_in(folder) if path.name != CERTIFICATE]
     return {
         "format_version": FORMAT_VERSION,
         "model": name,

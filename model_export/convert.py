@@ -167,7 +167,7 @@ def _loaded(conversion: Conversion) -> nn.Module:
 
 
 def _store_checkpoint(conversion: Conversion, network: nn.Module, path: Path) -> None:
-    """Keep our own files as they are; write foreign ones as float32 safetensors."""
+    """Keep a safetensors file as it is; write what came pickled as float32 safetensors."""
     if conversion.source.suffix == ".safetensors":
         shutil.copyfile(conversion.source, path)
     else:

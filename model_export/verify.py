@@ -92,12 +92,11 @@ def compare(
     photos: Sequence[Path],
     *,
     max_batch_size: int,
-    tolerance: Tolerance | None = None,
 ) -> Parity:
     """Run module and graph on the same images: photos and noise, several batches and sizes.
 
-    Each size sees a batch of every size once; the batch is filled with photos in turn and, for
-    its last part, noise.
+    Photos and noise take turns to fill the batches; the largest batch is run at the first
+    size alone.
     """
     batches = sorted({*BATCHES, max_batch_size})
     sizes = verification_sizes(preprocessing)
@@ -133,7 +132,6 @@ def compare(
             name: float(np.mean([each[2] for each in v])) for name, v in sums.items()
         },
         agreement=agreed / answers,
-        tolerance=tolerance or Tolerance(),
     )
 
 
@@ -152,7 +150,7 @@ def _inputs(
     batches: Sequence[int],
     sizes: Sequence[tuple[int, int]],
 ) -> Iterator[RgbArray]:
-    """UINT8 `[B, H, W, 3]` for every size and batch; the largest batch at the first size alone."""
+    """UINT8 `[B, H, W, 3]`, as `compare` describes."""
     chance = np.random.default_rng(0)
     for index, (height, width) in enumerate(sizes):
         noise = chance.integers(0, 256, (RANDOM_IMAGES, height, width, 3)).astype(np.uint8)
@@ -202,10 +200,9 @@ def _graph_with_scores(path: Path) -> Predict:
     return graph_predictor(proto.SerializeToString())
 
 
-def graph_predictor(graph: Path | bytes, threads: int = 0) -> Predict:
+def graph_predictor(graph: Path | bytes) -> Predict:
     """A graph through ONNX Runtime on the CPU; raises `InvalidEntry` where that is refused."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     source = graph if isinstance(graph, bytes) else str(graph)
     try:
