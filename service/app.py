@@ -63,6 +63,7 @@ def _create_parts(settings: Settings) -> Parts:
         settings.execution_providers,
         settings.intra_op_num_threads or cores,
         settings.max_queue_size,
+        settings.precision,
     )
     load = partial(load_instance, options=options, events=metrics)
     return Parts(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveInt,
@@ -19,13 +20,20 @@ from pydantic import (
 from service.errors import InvalidEntry
 from service.protocol import Datatype, MetadataTensor, Task
 
+
+def _unless_nan(value: object) -> object:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 Byte = Annotated[int, Field(ge=0, le=255)]
 Side = Annotated[int, Field(ge=1, le=8192)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,17}$")]
 GraphFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.onnx$")]
 GoldenFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.npz$")]
+ExternalFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+Measured = Annotated[Share | None, BeforeValidator(_unless_nan)]
 Color = tuple[Byte, Byte, Byte]
 
 
@@ -190,11 +198,51 @@ class SelfTestTolerance(Record):
     agreement: Share
 
 
+class AccuracyRecord(Record):
+    """Shares of right answers on a data set, None where not measured; equal data, equal SHA-256."""
+
+    data: str
+    sha256: Sha256 | None = None
+    images: PositiveInt
+    top1: Measured = None
+    top5: Measured = None
+    miou: Measured = None
+    pixel_accuracy: Measured = None
+    agreement_with_fp32: Measured = None
+
+    def metric(self, task: Task) -> float | None:
+        """Return the figure by which models of a task are compared: top1 or miou."""
+        return self.top1 if task is Task.CLASSIFICATION else self.miou
+
+
+class ProviderRecord(Record):
+    """What was measured on one execution provider."""
+
+    accuracy: AccuracyRecord | None = None
+
+
+class Limits(Record):
+    """How far a precision may be from fp32 to be chosen unasked, as shares; None is no limit."""
+
+    accuracy_loss: float | None = None
+    agreement_with_fp32: float | None = None
+
+
 class PrecisionRecord(Record):
-    """The graph of one precision."""
+    """The graph of one precision: its files, and what was measured of it."""
 
     file: GraphFile
+    external_data: list[ExternalFile] = []
+    golden_outputs: GoldenFile | None = None
+    limits: Limits = Limits()
     self_test: SelfTestTolerance
+    execution_providers: dict[str, ProviderRecord] = {}
+
+    def accuracies(self, provider: str) -> list[AccuracyRecord]:
+        """List what was measured, first on this execution provider, then on the CPU's."""
+        order = dict.fromkeys((provider, "CPUExecutionProvider", *self.execution_providers))
+        records = [self.execution_providers.get(name, ProviderRecord()) for name in order]
+        return [record.accuracy for record in records if record.accuracy is not None]
 
 
 class Certificate(Record):
@@ -212,6 +260,10 @@ class Certificate(Record):
         if name not in self.precisions:
             raise InvalidEntry(f"certificate.json states no {name} graph")
         return self.precisions[name]
+
+    def golden_outputs(self, precision: str) -> str:
+        """Name the file that holds what a precision made of the golden inputs."""
+        return self.precision(precision).golden_outputs or self.golden
 
     def sha256(self, file: str) -> str:
         """Return a file's SHA-256."""

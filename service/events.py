@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.errors import Outcome
-from service.protocol import ModelState, Task
+from service.protocol import Accuracy, ModelState, Task
 from service.stage_timer import Stage
 
 
@@ -26,6 +26,7 @@ class ModelBuild:
     requested_provider: str
     active_provider: str
     graph_sha256: str
+    accuracy: Accuracy | None = None
 
 
 class Events(Protocol):

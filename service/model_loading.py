@@ -1,9 +1,15 @@
-"""From a folder to a warm `ModelInstance`: hashes, signature, self-test."""
+"""From a folder to a warm `ModelInstance`: precision, hashes, signature, self-test."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol, TypeVar
+
+import structlog
 
 from service.contract import (
+    Certificate,
     Contract,
     SelfTestTolerance,
     read_certificate,
@@ -12,11 +18,12 @@ from service.contract import (
 from service.errors import InferenceFailed, InvalidEntry
 from service.events import Events, ModelBuild, ModelIdentity
 from service.model_instance import ModelInstance
-from service.protocol import MetadataTensor
+from service.precision import AUTO, FP32, PrecisionChoice, choose_precision
+from service.protocol import Accuracy, MetadataTensor
 from service.self_test import GoldenInput, compare, read_golden
-from service.session import Session
+from service.session import Session, expected_provider
 
-PRECISION = "fp32"
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -26,35 +33,95 @@ class LoadOptions:
     execution_providers: str
     intra_op_num_threads: int
     max_queue_size: int | None
+    precision: str = AUTO
+
+
+class OnProvider(Protocol):
+    """What runs on an execution provider."""
+
+    active_provider: str
+
+
+Opened = TypeVar("Opened", bound=OnProvider)
 
 
 def load_instance(
     folder: Path, contract: Contract, options: LoadOptions, events: Events
 ) -> ModelInstance:
     """Load the newest version, blocking, and test it; raises `InvalidEntry` with the reason."""
-    version = contract.newest_version
-    certificate = read_certificate(folder, contract, version)
-    precision = certificate.precision(PRECISION)
-    graph = read_certified(folder, certificate, precision.file)
-    golden = read_golden(folder, contract, certificate)
-    session = Session(graph, options.execution_providers, options.intra_op_num_threads)
+    certificate = read_certificate(folder, contract, contract.newest_version)
+    choice, session = open_chosen(
+        expected_provider(options.execution_providers),
+        partial(choose_precision, options.precision, certificate, contract.task),
+        partial(_open_graph, folder, certificate, options),
+    )
+    _log_choice(contract.name, options.precision, choice)
     check_signature(contract, session)
     instance = ModelInstance(
-        identity=ModelIdentity(contract.name, version, contract.task),
+        identity=ModelIdentity(contract.name, certificate.version, contract.task),
         contract=contract,
-        build=ModelBuild(
-            PRECISION,
-            session.requested_provider,
-            session.active_provider,
-            certificate.sha256(precision.file),
-        ),
+        build=_build(certificate, choice.precision, session),
         session=session,
         max_queue_size=options.max_queue_size or contract.dynamic_batching.max_queue_size,
         events=events,
     )
-    _warm_up(instance)
-    _self_test(instance, golden, precision.self_test, events)
+    golden = read_golden(folder, contract, certificate, choice.precision)
+    tolerance = certificate.precision(choice.precision).self_test
+    try:
+        _warm_up(instance)
+        _self_test(instance, golden, tolerance, events)
+    except InvalidEntry as error:
+        if options.precision != AUTO or choice.precision == FP32:
+            raise
+        raise InvalidEntry(f"{error}; VT_PRECISION=fp32 can be tried") from error
     return instance
+
+
+def open_chosen(
+    provider: str,
+    choose: Callable[[str], PrecisionChoice],
+    open_graph: Callable[[str], Opened],
+) -> tuple[PrecisionChoice, Opened]:
+    """Open the graph chosen for a provider; where it got another, choose again for that one."""
+    choice = choose(provider)
+    opened = open_graph(choice.precision)
+    if opened.active_provider == provider:
+        return choice, opened
+    again = choose(opened.active_provider)
+    if again.precision != choice.precision:
+        opened = open_graph(again.precision)
+    return again, opened
+
+
+def _open_graph(
+    folder: Path, certificate: Certificate, options: LoadOptions, precision: str
+) -> Session:
+    record = certificate.precision(precision)
+    return Session(
+        read_certified(folder, certificate, record.file),
+        options.execution_providers,
+        options.intra_op_num_threads,
+        {file: read_certified(folder, certificate, file) for file in record.external_data},
+    )
+
+
+def _log_choice(model: str, setting: str, choice: PrecisionChoice) -> None:
+    """Tell why the preferred precision does not serve, or why the one asked for should not."""
+    if choice.objection is not None:
+        log = _log.info if setting == AUTO else _log.warning
+        log("precision_chosen", model=model, precision=choice.precision, reason=choice.objection)
+
+
+def _build(certificate: Certificate, precision: str, session: Session) -> ModelBuild:
+    record = certificate.precision(precision)
+    measured = record.accuracies(session.active_provider)
+    return ModelBuild(
+        precision,
+        session.requested_provider,
+        session.active_provider,
+        certificate.sha256(record.file),
+        Accuracy.model_validate(measured[0], from_attributes=True) if measured else None,
+    )
 
 
 def check_signature(contract: Contract, session: Session) -> None:

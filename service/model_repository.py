@@ -79,6 +79,7 @@ class ModelEntry:
             precision=build.precision if build else None,
             execution_provider=build
             and ExecutionProvider(requested=build.requested_provider, active=build.active_provider),
+            accuracy=build.accuracy if build else None,
         )
 
 
@@ -158,6 +159,7 @@ class ModelRepository:
             "model_ready",
             model=instance.identity.name,
             version=instance.identity.version,
+            precision=instance.build.precision,
             execution_provider=instance.build.active_provider,
             seconds=round(seconds, 3),
         )

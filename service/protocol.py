@@ -104,6 +104,17 @@ class ExecutionProvider(Wire):
     active: str
 
 
+class Accuracy(Wire):
+    """What was measured of the precision that serves; null is not measured."""
+
+    data: str
+    images: int
+    top1: float | None
+    top5: float | None
+    miou: float | None
+    pixel_accuracy: float | None
+
+
 class ModelStatus(Wire):
     """What the service knows of one model version."""
 
@@ -115,6 +126,7 @@ class ModelStatus(Wire):
     labels: list[str]
     precision: str | None
     execution_provider: ExecutionProvider | None
+    accuracy: Accuracy | None = Field(description="null where it was not measured")
 
 
 class ModelList(Wire):

@@ -5,8 +5,10 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from service.contract import Certificate, Contract, SelfTestTolerance, read_certified
 from service.errors import InvalidEntry
@@ -49,21 +51,34 @@ class SelfTest:
         return None
 
 
-def read_golden(folder: Path, contract: Contract, certificate: Certificate) -> list[GoldenInput]:
-    """Read the golden inputs of a version; raises `InvalidEntry` where there are none."""
-    data = read_certified(folder, certificate, certificate.golden)
+def read_golden(
+    folder: Path, contract: Contract, certificate: Certificate, precision: str
+) -> list[GoldenInput]:
+    """Read a version's golden inputs and a precision's outputs; raises `InvalidEntry`."""
+    images = _read_arrays(folder, certificate, certificate.golden, "image")
+    if not images:
+        raise InvalidEntry(f"{certificate.golden} holds no golden inputs")
+    file = certificate.golden_outputs(precision)
+    outputs = _read_arrays(folder, certificate, file, contract.prediction)
+    if images.keys() != outputs.keys():
+        raise InvalidEntry(f"{file} does not hold one output for each golden input")
+    return [GoldenInput(images[index], outputs[index]) for index in images]
+
+
+def _read_arrays(
+    folder: Path, certificate: Certificate, file: str, name: str
+) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays `<name>_<n>` of a file, by n."""
+    data = read_certified(folder, certificate, file)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            count = sum(name.startswith("image_") for name in arrays.files)
-            golden = [
-                GoldenInput(arrays[f"image_{index}"], arrays[f"{contract.prediction}_{index}"])
-                for index in range(count)
-            ]
+            return {
+                each.removeprefix(f"{name}_"): arrays[each]
+                for each in arrays.files
+                if each.startswith(f"{name}_")
+            }
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidEntry(f"{certificate.golden} does not hold golden inputs") from error
-    if not golden:
-        raise InvalidEntry(f"{certificate.golden} is empty")
-    return golden
+        raise InvalidEntry(f"{file} cannot be read as arrays") from error
 
 
 def compare(task: Task, golden: Sequence[GoldenInput], actual: Sequence[Array]) -> SelfTest:

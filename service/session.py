@@ -1,5 +1,6 @@
 """ONNX Runtime's one door: options, execution providers, and a graph that can be run."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -35,14 +36,27 @@ _DATATYPES = {
 
 
 class Session:
-    """A graph in ONNX Runtime, on the execution provider that it really got."""
+    """A graph in ONNX Runtime, on the execution provider that it really got.
 
-    def __init__(self, graph: bytes, execution_providers: str, intra_op_num_threads: int) -> None:
+    `external_data` holds, by name, the whole of every file that the graph takes initializers
+    from. ONNX Runtime copies what it needs; a file that is not here is not read from the disk.
+    """
+
+    def __init__(
+        self,
+        graph: bytes,
+        execution_providers: str,
+        intra_op_num_threads: int,
+        external_data: Mapping[str, bytes] | None = None,
+    ) -> None:
         wanted = _wanted_providers(execution_providers)
+        providers = _available(wanted)
+        options = _options(intra_op_num_threads)
+        _add_external_data(options, external_data or {})
+        if _PROVIDERS["cuda"] in providers:
+            ort.preload_dlls()
         try:
-            self._session = ort.InferenceSession(
-                graph, _options(intra_op_num_threads), providers=wanted
-            )
+            self._session = ort.InferenceSession(graph, options, providers=providers)
         except Exception as error:
             raise InvalidEntry("ONNX Runtime cannot load the graph") from error
         self.requested_provider = wanted[0]
@@ -73,6 +87,11 @@ class Session:
         return results
 
 
+def expected_provider(execution_providers: str) -> str:
+    """Return the execution provider that a session will have, unless ONNX Runtime falls back."""
+    return _available(_wanted_providers(execution_providers))[0]
+
+
 def _options(intra_op_num_threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_num_threads
@@ -83,14 +102,27 @@ def _options(intra_op_num_threads: int) -> ort.SessionOptions:
     return options
 
 
+def _add_external_data(options: ort.SessionOptions, files: Mapping[str, bytes]) -> None:
+    # A folder in which no file can be: what is not given from memory is refused, never looked for.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
+    if files:
+        options.add_external_initializers_from_files_in_memory(
+            list(files), list(files.values()), [len(data) for data in files.values()]
+        )
+
+
 def _wanted_providers(choice: str) -> list[str]:
     cpu, cuda = _PROVIDERS["cpu"], _PROVIDERS["cuda"]
-    available = cuda in ort.get_available_providers()
-    if choice == "cpu" or (choice == "auto" and not available):
+    if choice == "cpu" or (choice == "auto" and cuda not in ort.get_available_providers()):
         return [cpu]
-    if available:
-        ort.preload_dlls()
     return [cuda, cpu]
+
+
+def _available(providers: list[str]) -> list[str]:
+    available = ort.get_available_providers()
+    return [provider for provider in providers if provider in available]
 
 
 def _metadata(node: ort.NodeArg) -> MetadataTensor:

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     drain_timeout_seconds: PositiveFloat = 20.0
 
     execution_providers: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
     intra_op_num_threads: PositiveInt | None = None
     image_threads: PositiveInt | None = None
 

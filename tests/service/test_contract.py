@@ -2,11 +2,19 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from service.contract import read_certificate, read_certified, read_contract
+from service.contract import (
+    AccuracyRecord,
+    Limits,
+    read_certificate,
+    read_certified,
+    read_contract,
+)
 from service.errors import InvalidEntry
 from service.protocol import Task
 from tests.service.repository_fixture import (
+    SELF_TEST,
     Json,
     classification_config,
     segmentation_config,
@@ -172,3 +180,35 @@ def test_a_certificate_cannot_point_outside_its_folder(tmp_path: Path, file: str
     certify(folder, precisions={"fp32": {"file": file}})
     with pytest.raises(InvalidEntry, match="file"):
         read_certificate(folder, read_contract(folder), "1")
+
+
+@pytest.mark.parametrize("file", ["../checkpoint.safetensors", "/etc/passwd", "a/b", ".hidden"])
+@pytest.mark.parametrize("key", ["external_data", "golden_outputs"])
+def test_a_precisions_other_files_lie_in_its_folder(tmp_path: Path, key: str, file: str) -> None:
+    folder = write_classifier(tmp_path)
+    record = {"file": "model.onnx", "self_test": SELF_TEST}
+    value = [file] if key == "external_data" else f"{file}.npz"
+    certify(folder, precisions={"fp32": {**record, key: value}})
+    with pytest.raises(InvalidEntry, match=key):
+        read_certificate(folder, read_contract(folder), "1")
+
+
+def test_a_certificate_without_the_optional_keys_has_their_defaults(tmp_path: Path) -> None:
+    folder = write_classifier(tmp_path)
+    certify(folder, precisions={"fp32": {"file": "model.onnx", "self_test": SELF_TEST}})
+    certificate = read_certificate(folder, read_contract(folder), "1")
+    record = certificate.precision("fp32")
+    assert (record.external_data, record.limits) == ([], Limits())
+    assert record.accuracies("CPUExecutionProvider") == []
+    assert certificate.golden_outputs("fp32") == "golden.npz"
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, 99.0, float("inf")])
+def test_an_accuracy_is_a_share(value: float) -> None:
+    with pytest.raises(ValidationError, match="top1"):
+        AccuracyRecord(data="colours/val", images=1, top1=value)
+
+
+def test_an_accuracy_that_is_not_a_number_was_not_measured() -> None:
+    record = AccuracyRecord(data="colours/val", images=1, top1=float("nan"))
+    assert record.metric(Task.CLASSIFICATION) is None

@@ -85,6 +85,7 @@ async def test_the_status_tells_labels_precision_and_provider(repository: Path) 
             "requested": "CPUExecutionProvider",
             "active": "CPUExecutionProvider",
         },
+        "accuracy": None,
     }
 
 

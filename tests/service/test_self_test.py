@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.contract import SelfTestTolerance
+from service.contract import SelfTestTolerance, read_certificate, read_contract
 from service.errors import InvalidEntry
 from service.metrics import PrometheusMetrics
 from service.model_loading import LoadOptions, load_instance
 from service.model_repository import ModelRepository
 from service.protocol import ModelState, Task
-from service.self_test import GoldenInput, compare
+from service.self_test import GoldenInput, compare, read_golden
 from tests.service.repository_fixture import (
     classification_config,
     classification_graph,
@@ -22,6 +22,7 @@ from tests.service.repository_fixture import (
     segmentation_config,
     segmentation_graph,
     write_entry,
+    write_quantized_classifier,
     write_segmenter,
 )
 
@@ -84,14 +85,38 @@ def test_an_altered_golden_file_is_refused_by_its_hash(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "golden",
-    [{}, {"image_0": IMAGE}, {"image_0": IMAGE, "labels_0": np.array([None])}],
+    ("golden", "expected"),
+    [
+        ({}, "holds no golden inputs"),
+        ({"image_0": IMAGE}, "does not hold one output for each golden input"),
+        ({"image_0": IMAGE, "labels_0": np.array([None])}, "cannot be read as arrays"),
+    ],
     ids=["empty", "without an output", "with a pickled object"],
 )
-def test_a_golden_file_without_golden_inputs_is_refused(tmp_path: Path, golden: dict) -> None:
+def test_a_golden_file_without_golden_inputs_is_refused(
+    tmp_path: Path, golden: dict, expected: str
+) -> None:
     write_entry(tmp_path, segmentation_config("pixels"), segmentation_graph(), golden=golden)
-    reason = load(tmp_path)[0].get("pixels").reason
-    assert reason in {"golden.npz is empty", "golden.npz does not hold golden inputs"}
+    assert load(tmp_path)[0].get("pixels").reason == f"golden.npz {expected}"
+
+
+def test_a_precisions_own_golden_outputs_are_compared_with_the_common_inputs(
+    tmp_path: Path,
+) -> None:
+    folder = write_quantized_classifier(tmp_path)
+    contract = read_contract(folder)
+    certificate = read_certificate(folder, contract, "1")
+    fp32 = read_golden(folder, contract, certificate, "fp32")
+    int8 = read_golden(folder, contract, certificate, "int8")
+    for ours, theirs in zip(int8, fp32, strict=True):
+        assert (ours.image == theirs.image).all()
+        assert ours.expected == pytest.approx(theirs.expected * 1.01)
+
+
+def test_golden_outputs_of_other_inputs_are_refused(tmp_path: Path) -> None:
+    write_quantized_classifier(tmp_path, golden_outputs={"logits_0": np.zeros(3, np.float32)})
+    reason = load(tmp_path)[0].get("colour").reason
+    assert reason == "golden.int8.npz does not hold one output for each golden input"
 
 
 def test_an_output_that_is_not_a_number_fails() -> None:

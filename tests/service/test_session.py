@@ -1,10 +1,20 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import structlog
 
 from service.errors import InferenceFailed, InvalidEntry
 from service.protocol import Datatype
-from service.session import Session
-from tests.service.repository_fixture import SIDE, classification_graph, segmentation_graph
+from service.session import Session, expected_provider
+from tests.service.repository_fixture import (
+    SIDE,
+    classification_graph,
+    externalize,
+    segmentation_graph,
+)
+
+IMAGES = np.full((2, SIDE, SIDE, 3), 100, np.uint8)
 
 
 @pytest.fixture
@@ -24,8 +34,7 @@ def test_a_session_tells_its_tensors_in_the_protocols_words(session: Session) ->
 
 
 def test_only_the_outputs_that_are_named_are_fetched(session: Session) -> None:
-    images = np.full((2, SIDE, SIDE, 3), 100, np.uint8)
-    (logits,) = session.run({"images": images}, ["logits"])
+    (logits,) = session.run({"images": IMAGES}, ["logits"])
     assert logits == pytest.approx(np.full((2, 3), 5.0))
 
 
@@ -43,3 +52,55 @@ def test_bytes_that_are_no_graph_are_an_invalid_entry() -> None:
 def test_requested_and_active_provider_are_told() -> None:
     session = Session(segmentation_graph(), "cpu", 1)
     assert session.requested_provider == session.active_provider == "CPUExecutionProvider"
+
+
+def test_a_provider_that_is_not_there_is_requested_and_another_active(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with structlog.testing.capture_logs() as lines:
+        session = Session(segmentation_graph(), "cuda", 1)
+    assert [line["event"] for line in lines] == ["execution_provider_unavailable"]
+    assert session.requested_provider == "CUDAExecutionProvider"
+    assert session.active_provider == expected_provider("cuda") == "CPUExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("auto", "CUDAExecutionProvider"),
+        ("cuda", "CUDAExecutionProvider"),
+        ("cpu", "CPUExecutionProvider"),
+    ],
+)
+def test_the_provider_is_known_before_the_graph_is_read(
+    monkeypatch: pytest.MonkeyPatch, choice: str, expected: str
+) -> None:
+    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
+    assert expected_provider(choice) == expected
+
+
+def test_external_data_is_taken_from_memory() -> None:
+    graph, data = externalize(classification_graph(), "weights.bin")
+    session = Session(graph, "cpu", 1, {"weights.bin": data})
+    (logits,) = session.run({"images": IMAGES}, ["logits"])
+    assert logits == pytest.approx(np.full((2, 3), 5.0))
+
+
+@pytest.mark.parametrize("given", [{}, {"other.bin": bytes(100)}], ids=["nothing", "another file"])
+@pytest.mark.parametrize("location", ["weights.bin", "./weights.bin", "{folder}/weights.bin"])
+def test_external_data_that_is_not_given_is_never_read_from_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, given: dict[str, bytes]
+) -> None:
+    graph, data = externalize(classification_graph(), location.format(folder=tmp_path))
+    (tmp_path / "weights.bin").write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidEntry, match="cannot load the graph"):
+        Session(graph, "cpu", 1, given)
+
+
+def test_external_data_that_is_too_short_is_refused() -> None:
+    graph, data = externalize(classification_graph(), "weights.bin")
+    with pytest.raises(InvalidEntry, match="cannot load the graph"):
+        Session(graph, "cpu", 1, {"weights.bin": data[:-1]})

@@ -37,6 +37,7 @@ def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch) -> No
         ("VT_DEFAULT_TIMEOUT_SECONDS", "-1"),
         ("VT_LOG_FORMAT", "xml"),
         ("VT_EXECUTION_PROVIDERS", "tpu"),
+        ("VT_PRECISION", "int4"),
     ],
 )
 def test_a_bad_value_is_one_sentence(
