@@ -1,4 +1,4 @@
-"""Command line of `vt-export`: describe, train, export, verify, evaluate."""
+"""Command line of `vt-export`: describe, train, export, verify, quantize, evaluate."""
 
 import argparse
 import json
@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from model_export import artifact, checkpoint
+from model_export.accuracy import accuracy
 from model_export.convert import (
     DEFAULT_MAX_BATCH_SIZE,
     Conversion,
     convert,
-    precision,
     preprocessing_for,
-    require_parity,
 )
 from model_export.describe import describe, table
-from model_export.errors import ExportError, InvalidData, InvalidModel
-from model_export.evaluation import classification_accuracy, segmentation_accuracy
+from model_export.errors import ExportError, InvalidData, InvalidEntry, InvalidModel
 from model_export.labels import read_labels
+from model_export.measure import measure
+from model_export.precisions import PRECISIONS, PrecisionName
+from model_export.predictors import PROVIDERS
+from model_export.quantize import REDUCED, quantize
 from model_export.registry import (
     TOKEN_RELATIONS,
     TOKENIZERS,
@@ -28,10 +30,15 @@ from model_export.registry import (
     dimensions_of,
 )
 from model_export.served import served
-from model_export.training.data import Sample, image_folder, image_label_pairs
+from model_export.training.data import (
+    Sample,
+    image_folder,
+    image_label_pairs,
+    photos_below,
+)
 from model_export.training.loop import Run, TrainingData, train
 from model_export.training.recipes import RECIPES
-from model_export.verify import Parity, compare, graph_predictor
+from model_export.verify import Comparison, Parity, require_parity
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,61 +111,79 @@ def _export(options: argparse.Namespace) -> None:
             examples=examples,
         )
     )
-    _print_parity(parity)
+    _print_parity("fp32", parity)
     print(f"wrote {folder}")
 
 
 def _verify(options: argparse.Namespace) -> None:
     version = artifact.open_version(options.weights_dir, options.name, options.version)
+    certificate = version.certificate()
     preprocessing = version.preprocessing
-    parity = compare(
-        served(version.network(), preprocessing.mean, preprocessing.std),
-        version.graph,
-        preprocessing,
-        _photos(options.images) if options.images else version.examples,
-        max_batch_size=version.contract["max_batch_size"],
-    )
-    _print_parity(parity)
-    require_parity(parity)
+    for name in _precisions(options, version):
+        comparison = Comparison(
+            served(version.network(), preprocessing.mean, preprocessing.std),
+            version.graph(name),
+            preprocessing,
+            _photos(options.images) if options.images else version.examples,
+            version.contract["max_batch_size"],
+            precision=name,
+            provider=PROVIDERS[options.execution_provider],
+        )
+        parity, section = measure(comparison)
+        _print_parity(name, parity)
+        require_parity(parity)
+        providers = certificate["precisions"][name]["execution_providers"]
+        providers[parity.provider] = providers.get(parity.provider, {}) | section
     version.check_files()
     if options.record:
-        certificate = version.certificate()
-        section = certificate["precisions"]["fp32"]["execution_providers"]
-        section[parity.provider] |= precision("fp32", parity)["execution_providers"][
-            parity.provider
-        ]
         artifact.record(version, certificate)
+
+
+def _quantize(options: argparse.Namespace) -> None:
+    version = artifact.open_version(options.weights_dir, options.name, options.version)
+    parities = quantize(version, options.precision or REDUCED, photos_below(options.photos))
+    for name, parity in parities.items():
+        _print_parity(name, parity)
+        print(f"wrote {version.graph(name)}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     version = artifact.open_version(options.weights_dir, options.name, options.version)
     version.check_files()
-    task, labels = version.contract["task"], version.contract["labels"]
-    samples, folders = _samples(options.data, task)
+    labels = version.contract["labels"]
+    samples, folders = _samples(options.data, version.dimensions.task)
     if folders and len(folders) != len(labels):
         raise InvalidData(
             f"{options.data} has {len(folders)} class folders, {options.name} has {len(labels)}"
         )
-    predict = graph_predictor(version.graph)
-    accuracy: dict[str, Any] = {"data": options.data_name or options.data.name}
-    accuracy["images"] = len(samples)
-    if task == "classification":
-        samples = _by_label(samples, folders, labels)
-        accuracy |= classification_accuracy(predict, samples, version.preprocessing)
-    else:
-        accuracy |= segmentation_accuracy(predict, samples, version.preprocessing, len(labels))
-        accuracy["iou"] = dict(zip(labels, accuracy["iou"], strict=True))
-    print(json.dumps(accuracy, indent=2))
+    results = accuracy(
+        version,
+        _precisions(options, version),
+        _by_label(samples, folders, labels) if folders else samples,
+        data=options.data_name or options.data.name,
+        provider=PROVIDERS[options.execution_provider],
+    )
+    print(json.dumps(results, indent=2))
     if options.record:
         certificate = version.certificate()
-        for section in certificate["precisions"]["fp32"]["execution_providers"].values():
-            section["accuracy"] = accuracy
+        for name, result in results.items():
+            providers = certificate["precisions"][name]["execution_providers"]
+            providers.setdefault(PROVIDERS[options.execution_provider], {})["accuracy"] = result
         artifact.record(version, certificate)
 
 
-def _print_parity(parity: Parity) -> None:
+def _precisions(options: argparse.Namespace, version: artifact.Version) -> list[PrecisionName]:
+    """Those that were asked for, by default all that the version has."""
+    there: list[PrecisionName] = list(version.certificate()["precisions"])
+    missing = [name for name in options.precision or () if name not in there]
+    if missing:
+        raise InvalidEntry(f"{version.name} {version.version} has no {missing[0]} graph")
+    return options.precision or there
+
+
+def _print_parity(precision: PrecisionName, parity: Parity) -> None:
     print(
-        f"torch against ONNX Runtime ({parity.provider}): {parity.real_images} photos, "
+        f"torch against {precision} ({parity.provider}): {parity.real_images} photos, "
         f"{parity.random_images} random images, batches {parity.batches}, sizes {parity.sizes}"
     )
     for name, difference in parity.max_absolute_difference.items():
@@ -222,6 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_export(commands)
     _add_verify(commands)
+    _add_quantize(commands)
     _add_evaluate(commands)
     return parser
 
@@ -282,7 +308,15 @@ def _add_verify(commands: Any) -> None:
     command = _add_command(commands, "verify", _verify, "compare a graph with its checkpoint")
     command.add_argument("name")
     command.add_argument("--images", type=Path, help="photos; default: the entry's examples")
-    command.add_argument("--record", action="store_true", help="write it into the certificate")
+    _add_measurement(command)
+    _add_repository(command)
+
+
+def _add_quantize(commands: Any) -> None:
+    command = _add_command(commands, "quantize", _quantize, "add int8 and float16 graphs")
+    command.add_argument("name")
+    command.add_argument("photos", type=Path, help="a folder of photos to calibrate int8 on")
+    command.add_argument("--precision", nargs="+", choices=REDUCED, help="default: both")
     _add_repository(command)
 
 
@@ -290,9 +324,15 @@ def _add_evaluate(commands: Any) -> None:
     command = _add_command(commands, "evaluate", _evaluate, "accuracy through ONNX Runtime")
     command.add_argument("name")
     command.add_argument("data", type=Path, help="class folders, or images/ and labels/")
-    command.add_argument("--record", action="store_true", help="write it into the certificate")
+    _add_measurement(command)
     command.add_argument("--data-name", help="the data's name in the certificate")
     _add_repository(command)
+
+
+def _add_measurement(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--precision", nargs="+", choices=PRECISIONS, help="default: all there")
+    command.add_argument("--execution-provider", choices=PROVIDERS, default="cpu")
+    command.add_argument("--record", action="store_true", help="write it into the certificate")
 
 
 def _add_repository(command: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ from model_export import checkpoint
 from model_export.errors import InvalidEntry
 from model_export.golden import GOLDEN
 from model_export.labels import Labels
+from model_export.precisions import PRECISIONS, PrecisionName
 from model_export.preprocessing import Preprocessing
-from model_export.registry import Dimensions, build
+from model_export.registry import Dimensions, Task, build
 
 CONTRACT = "config.json"
 CERTIFICATE = "certificate.json"
 CHECKPOINT = "checkpoint.safetensors"
 MODEL_CARD = "README.md"
 EXAMPLES = "examples"
-GRAPHS = {"fp32": "model.onnx"}
 FORMAT_VERSION = 1
 SERVING_DEFAULTS = ("dynamic_batching", "instance_group")
 """What an operator may have changed in a contract: a further version leaves it alone."""
@@ -42,10 +42,9 @@ class Version:
     version: str
     contract: Mapping[str, Any]
 
-    @property
-    def graph(self) -> Path:
-        """The fp32 graph."""
-        return self.folder / GRAPHS["fp32"]
+    def graph(self, precision: PrecisionName = "fp32") -> Path:
+        """The graph of a precision, which may not be there."""
+        return self.folder / PRECISIONS[precision].graph
 
     @property
     def dimensions(self) -> Dimensions:
@@ -213,6 +212,21 @@ def check_same_model(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         )
 
 
+def precision_section(
+    name: PrecisionName, task: Task, providers: Mapping[str, Any], **more: Any
+) -> dict[str, Any]:
+    """A certificate's section on a precision, with what was measured on each provider."""
+    precision = PRECISIONS[name]
+    return {
+        "file": precision.graph,
+        "golden_outputs": precision.golden_outputs,
+        "self_test": asdict(precision.self_test),
+        "limits": dict(precision.limits.get(task, {})),
+        **more,
+        "execution_providers": dict(providers),
+    }
+
+
 @contextmanager
 def staged_folder(weights: Path, name: str) -> Iterator[Path]:
     """A folder beside the entries, on the same file system, that is gone afterwards."""
@@ -227,17 +241,22 @@ def make_certificate(
     name: str, version: str, folder: Path, precisions: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The certificate over the graphs and the checkpoint that stand in a folder."""
-    files = [path for path in files_in(folder) if path.name != CERTIFICATE]
     return {
         "format_version": FORMAT_VERSION,
         "model": name,
         "version": version,
         "golden": GOLDEN,
-        "files": {
-            path.name: {"sha256": checkpoint.sha256(path), "bytes": path.stat().st_size}
-            for path in files
-        },
+        "files": certified_files(folder),
         "precisions": dict(precisions),
+    }
+
+
+def certified_files(folder: Path) -> dict[str, Any]:
+    """SHA-256 and size of every file of a version but the certificate itself."""
+    return {
+        path.name: {"sha256": checkpoint.sha256(path), "bytes": path.stat().st_size}
+        for path in files_in(folder)
+        if path.name != CERTIFICATE
     }
 
 

@@ -11,15 +11,19 @@ from torch import nn
 
 from model_export import artifact, checkpoint
 from model_export.describe import check_input_size
-from model_export.errors import InvalidEntry, InvalidModel, VerificationFailed
+from model_export.errors import InvalidEntry, InvalidModel
 from model_export.export import OPSET, export_graph
-from model_export.golden import GOLDEN, SELF_TEST, golden_file
+from model_export.external_data import external_files, share_weights_of
+from model_export.golden import GOLDEN, golden_file
 from model_export.labels import Labels
+from model_export.measure import measure
 from model_export.model_card import stub
+from model_export.precisions import PRECISIONS
+from model_export.predictors import reference_predictor
 from model_export.preprocessing import Crop, Multiple, Preprocessing, Squash
 from model_export.registry import Dimensions, build
 from model_export.served import served
-from model_export.verify import Parity, compare, reference_predictor
+from model_export.verify import Comparison, Parity, require_parity
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 DEFAULT_MAX_BATCH_SIZE = {"classification": 32, "segmentation": 8}
@@ -68,8 +72,10 @@ def convert(conversion: Conversion) -> tuple[Path, Parity]:
     network = _loaded(conversion)
     model = served(network, conversion.preprocessing.mean, conversion.preprocessing.std)
     with artifact.staged_folder(conversion.weights, conversion.name) as staged:
-        graph = staged / artifact.GRAPHS["fp32"]
+        graph = staged / PRECISIONS["fp32"].graph
         export_graph(model, conversion.dimensions.task, conversion.preprocessing.common_size, graph)
+        _store_checkpoint(conversion, network, staged / artifact.CHECKPOINT)
+        share_weights_of(graph, staged / artifact.CHECKPOINT)
         new = artifact.make_contract(
             conversion.name,
             conversion.dimensions,
@@ -81,12 +87,14 @@ def convert(conversion: Conversion) -> tuple[Path, Parity]:
         if contract is not None:
             artifact.check_same_model(contract, new)
             new |= {key: contract[key] for key in artifact.SERVING_DEFAULTS}
-        parity = compare(
-            model,
-            graph,
-            conversion.preprocessing,
-            conversion.examples,
-            max_batch_size=conversion.max_batch_size,
+        parity, section = measure(
+            Comparison(
+                model,
+                graph,
+                conversion.preprocessing,
+                conversion.examples,
+                conversion.max_batch_size,
+            )
         )
         require_parity(parity)
         golden = golden_file(
@@ -96,9 +104,18 @@ def convert(conversion: Conversion) -> tuple[Path, Parity]:
             conversion.examples,
         )
         (staged / GOLDEN).write_bytes(golden)
-        _store_checkpoint(conversion, network, staged / artifact.CHECKPOINT)
         certificate = artifact.make_certificate(
-            conversion.name, version, staged, {"fp32": precision("fp32", parity)}
+            conversion.name,
+            version,
+            staged,
+            {
+                "fp32": artifact.precision_section(
+                    "fp32",
+                    conversion.dimensions.task,
+                    {parity.provider: section},
+                    external_data=external_files(graph),
+                )
+            },
         )
         folder = artifact.publish(
             conversion.weights,
@@ -110,23 +127,6 @@ def convert(conversion: Conversion) -> tuple[Path, Parity]:
             examples=conversion.examples,
         )
     return folder, parity
-
-
-def precision(name: str, parity: Parity) -> dict[str, Any]:
-    """A certificate's section on one precision."""
-    return {
-        "file": artifact.GRAPHS[name],
-        "self_test": SELF_TEST,
-        "execution_providers": {parity.provider: {"parity": parity.as_dict()}},
-    }
-
-
-def require_parity(parity: Parity) -> None:
-    """Raise `VerificationFailed` with every number that is beyond the tolerance."""
-    if parity.failures:
-        raise VerificationFailed(
-            "the graph does not compute what the checkpoint computes: " + "; ".join(parity.failures)
-        )
 
 
 def _checked_name(name: str) -> str:

@@ -1,5 +1,6 @@
 """Accuracy on a data set, through any predictor: the torch module or the exported graph."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
+from model_export.checkpoint import sha256
 from model_export.errors import InvalidData
 from model_export.preprocessing import Preprocessing, RgbArray, open_image
 from model_export.training.data import IGNORED, Sample, load_labels
@@ -16,6 +18,43 @@ from model_export.training.data import IGNORED, Sample, load_labels
 Outputs = Mapping[str, npt.NDArray[Any]]
 Predict = Callable[[RgbArray], Outputs]
 """UINT8 `[B, H, W, 3]` to the outputs by name."""
+
+
+class Agreement:
+    """A predictor that also counts how often its answers are those of another one."""
+
+    def __init__(self, predict: Predict, reference: Predict) -> None:
+        self._predict = predict
+        self._reference = reference
+        self._equal = 0
+        self._answers = 0
+
+    def __call__(self, images: RgbArray) -> Outputs:
+        """The first predictor's outputs."""
+        outputs = self._predict(images)
+        same = answers(outputs) == answers(self._reference(images))
+        self._equal, self._answers = self._equal + int(same.sum()), self._answers + same.size
+        return outputs
+
+    @property
+    def share(self) -> float:
+        """The share of equal top-1 classes or pixels, of all images so far."""
+        return self._equal / self._answers
+
+
+def answers(outputs: Outputs) -> npt.NDArray[Any]:
+    """The class of each image, or of each pixel."""
+    return outputs["labels"] if "labels" in outputs else outputs["logits"].argmax(axis=1)
+
+
+def data_sha256(samples: Sequence[Sample]) -> str:
+    """SHA-256 over the hashes of the images and targets, in the order of the samples."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        target = sample.target
+        digest.update(sha256(sample.image).encode())
+        digest.update((sha256(target) if isinstance(target, Path) else str(target)).encode())
+    return digest.hexdigest()
 
 
 def classification_accuracy(

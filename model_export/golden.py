@@ -14,8 +14,6 @@ from model_export.registry import Task
 GOLDEN = "golden.npz"
 COUNT = 4
 ANSWERS = {"classification": "logits", "segmentation": "labels"}
-SELF_TEST = {"max_relative_difference": 2e-3, "agreement": 0.999}
-"""Wider than the parity's tolerance: a GPU computes float32 with 10-bit mantissas (TF32)."""
 
 
 def golden_file(
@@ -25,10 +23,31 @@ def golden_file(
 
     The answers are the PyTorch module's. Without photos the images are noise.
     """
-    arrays: dict[str, Any] = {}
-    for index, image in enumerate(_images(preprocessing, photos)):
-        arrays[f"image_{index}"] = image
-        arrays[f"{ANSWERS[task]}_{index}"] = reference(image[None])[ANSWERS[task]][0]
+    images = _images(preprocessing, photos)
+    return _npz(
+        {f"image_{index}": image for index, image in enumerate(images)}
+        | _outputs(reference, task, images)
+    )
+
+
+def golden_images(path: Path) -> list[RgbArray]:
+    """The images of a golden file, UINT8 `[H, W, 3]` each."""
+    with np.load(path, allow_pickle=False) as arrays:
+        count = sum(name.startswith("image_") for name in arrays.files)
+        return [arrays[f"image_{index}"] for index in range(count)]
+
+
+def golden_outputs(predict: Predict, task: Task, images: Sequence[RgbArray]) -> bytes:
+    """An `.npz` of `logits_<n>` or `labels_<n>` alone: a graph's own answers to the images."""
+    return _npz(_outputs(predict, task, images))
+
+
+def _outputs(predict: Predict, task: Task, images: Sequence[RgbArray]) -> dict[str, Any]:
+    name = ANSWERS[task]
+    return {f"{name}_{index}": predict(image[None])[name][0] for index, image in enumerate(images)}
+
+
+def _npz(arrays: dict[str, Any]) -> bytes:
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     return file.getvalue()

@@ -8,34 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnxruntime
-import torch
-from onnx import TensorProto, helper
 
-from model_export.errors import InvalidEntry
-from model_export.evaluation import Predict
+from model_export.errors import InvalidEntry, VerificationFailed
+from model_export.evaluation import Outputs, answers
+from model_export.precisions import PRECISIONS, PrecisionName, Tolerance
+from model_export.predictors import CPU, SCORES, reference_predictor, scores_predictor
 from model_export.preprocessing import Multiple, Preprocessing, RgbArray, open_image, to_rgb
-from model_export.served import ServedModel, ServedSegmentation
+from model_export.served import ServedModel
 
 BATCHES = (1, 2, 7)
 RANDOM_IMAGES = 4
-PROVIDER = "CPUExecutionProvider"
-SCORES = "logits"
-"""The numbers behind a segmentation's labels, compared but not served."""
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What is still equal.
-
-    The relative difference is the largest absolute difference over the largest magnitude of the
-    same output. fp32 sums in another order differ by about 1e-6 of that, by up to 2e-4 in
-    ill-conditioned networks; the limit leaves room for these, not for another normalisation.
-    """
-
-    max_relative_difference: float = 5e-4
-    agreement: float = 0.9999
 
 
 @dataclass
@@ -51,7 +33,12 @@ class Parity:
     max_relative_difference: dict[str, float] = field(default_factory=dict)
     mean_absolute_difference: dict[str, float] = field(default_factory=dict)
     agreement: float = 0.0
-    tolerance: Tolerance = Tolerance()
+    precision: PrecisionName = "fp32"
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """What the precision allows."""
+        return PRECISIONS[self.precision].parity
 
     @property
     def failures(self) -> list[str]:
@@ -60,19 +47,34 @@ class Parity:
         sentences = [
             f"{name} differs by {value:.2e} of its largest magnitude, more than "
             f"{limit.max_relative_difference:.0e}"
-            for name, value in self.max_relative_difference.items()
+            for name, value in self._judged.items()
             if not value <= limit.max_relative_difference
         ]
         if not self.agreement >= limit.agreement:
             sentences.append(f"only {self.agreement:.4%} of the answers agree")
         return sentences
 
+    @property
+    def _judged(self) -> Mapping[str, float]:
+        differences = self.max_relative_difference
+        if PRECISIONS[self.precision].answers_only:
+            return {name: value for name, value in differences.items() if name == SCORES}
+        return differences
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON data for the certificate."""
-        data = asdict(self)
-        del data["provider"]
+        data = asdict(self) | {"tolerance": asdict(self.tolerance)}
+        del data["provider"], data["precision"]
         data["sizes"] = [list(size) for size in self.sizes]
         return data
+
+
+def require_parity(parity: Parity) -> None:
+    """Raise `VerificationFailed` with every number that is beyond the tolerance."""
+    if parity.failures:
+        raise VerificationFailed(
+            "the graph does not compute what the checkpoint computes: " + "; ".join(parity.failures)
+        )
 
 
 def verification_sizes(preprocessing: Preprocessing) -> list[tuple[int, int]]:
@@ -85,66 +87,94 @@ def verification_sizes(preprocessing: Preprocessing) -> list[tuple[int, int]]:
     return list(dict.fromkeys([common, *((h, w) for w, h in sizes), (32, 64)]))
 
 
-def compare(
-    model: ServedModel,
-    graph: Path,
-    preprocessing: Preprocessing,
-    photos: Sequence[Path],
-    *,
-    max_batch_size: int,
-) -> Parity:
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared: a model's graph of one precision, on one execution provider."""
+
+    model: ServedModel
+    graph: Path
+    preprocessing: Preprocessing
+    photos: Sequence[Path]
+    max_batch_size: int
+    precision: PrecisionName = "fp32"
+    provider: str = CPU
+
+
+def compare(comparison: Comparison) -> Parity:
     """Run module and graph on the same images: photos and noise, several batches and sizes.
 
-    Photos and noise take turns to fill the batches; the largest batch is run at the first
-    size alone.
+    Photos and noise take turns to fill the batches; at sizes other than the first, only the two
+    smallest are run.
     """
-    batches = sorted({*BATCHES, max_batch_size})
-    sizes = verification_sizes(preprocessing)
-    reference, predict = reference_predictor(model), _graph_with_scores(graph)
-    sums: dict[str, list[tuple[float, float, float]]] = {}
-    agreed, answers = 0, 0
-    for images in _inputs(preprocessing, photos, batches, sizes):
-        expected, actual = reference(images), predict(images)
-        for name, wanted in expected.items():
-            if name not in actual:
-                raise InvalidEntry(f"{graph} has no output {name}")
-            got = actual[name].astype(np.float64)
-            if got.shape != wanted.shape:
-                raise InvalidEntry(f"{graph} gives {name} {got.shape}, not {wanted.shape}")
-            if name != "labels":
-                difference = np.abs(got - wanted)
-                sums.setdefault(name, []).append(
-                    (difference.max(), np.abs(wanted).max(), difference.mean())
-                )
-        equal = _answers(expected) == _answers(actual)
-        agreed, answers = agreed + int(equal.sum()), answers + equal.size
+    batches = sorted({*BATCHES, comparison.max_batch_size})
+    sizes = verification_sizes(comparison.preprocessing)
+    reference = reference_predictor(comparison.model)
+    predict = scores_predictor(comparison.graph, comparison.provider)
+    differences = Differences()
+    for images in inputs(comparison.preprocessing, comparison.photos, batches, sizes):
+        differences.add(reference(images), predict(images))
     return Parity(
-        provider=PROVIDER,
+        provider=comparison.provider,
         batches=batches,
         sizes=sizes,
-        real_images=len(photos),
+        real_images=len(comparison.photos),
         random_images=RANDOM_IMAGES * len(sizes),
-        max_absolute_difference={name: _worst(v, 0) for name, v in sums.items()},
-        max_relative_difference={
-            name: _worst(v, 0) / max(_worst(v, 1), 1e-12) for name, v in sums.items()
-        },
-        mean_absolute_difference={
-            name: float(np.mean([each[2] for each in v])) for name, v in sums.items()
-        },
-        agreement=agreed / answers,
+        max_absolute_difference=differences.largest,
+        max_relative_difference=differences.relative,
+        mean_absolute_difference=differences.mean,
+        agreement=differences.agreement,
+        precision=comparison.precision,
     )
 
 
-def _worst(values: list[tuple[float, float, float]], column: int) -> float:
-    """The largest, and not a number where any is not."""
-    return float(np.max([value[column] for value in values]))
+@dataclass
+class Differences:
+    """Running maxima and means over pairs of outputs by name."""
+
+    largest: dict[str, float] = field(default_factory=dict)
+    means: dict[str, list[float]] = field(default_factory=dict)
+    magnitudes: dict[str, float] = field(default_factory=dict)
+    equal: int = 0
+    answers: int = 0
+
+    def add(self, expected: Outputs, actual: Outputs) -> None:
+        """Count a batch; raises `InvalidEntry` where an output is missing or of another shape."""
+        for name, wanted in expected.items():
+            if name not in actual:
+                raise InvalidEntry(f"the graph has no output {name}")
+            got = actual[name]
+            if got.shape != wanted.shape:
+                raise InvalidEntry(f"the graph gives {name} {got.shape}, not {wanted.shape}")
+            if name != "labels":
+                self._add_output(name, np.abs(got.astype(np.float64) - wanted), np.abs(wanted))
+        same = answers(expected) == answers(actual)
+        self.equal, self.answers = self.equal + int(same.sum()), self.answers + same.size
+
+    def _add_output(
+        self, name: str, difference: npt.NDArray[Any], magnitude: npt.NDArray[Any]
+    ) -> None:
+        """`np.maximum` and not `max`: it keeps what is not a number."""
+        self.largest[name] = float(np.maximum(self.largest.get(name, 0.0), difference.max()))
+        self.magnitudes[name] = float(np.maximum(self.magnitudes.get(name, 0.0), magnitude.max()))
+        self.means.setdefault(name, []).append(float(difference.mean()))
+
+    @property
+    def relative(self) -> dict[str, float]:
+        """The largest difference over the largest magnitude, by output."""
+        return {name: v / max(self.magnitudes[name], 1e-12) for name, v in self.largest.items()}
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """The mean absolute difference, by output."""
+        return {name: float(np.mean(values)) for name, values in self.means.items()}
+
+    @property
+    def agreement(self) -> float:
+        """The share of equal top-1 classes or pixels."""
+        return self.equal / self.answers
 
 
-def _answers(outputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    return outputs["labels"] if "labels" in outputs else outputs["logits"].argmax(axis=1)
-
-
-def _inputs(
+def inputs(
     preprocessing: Preprocessing,
     photos: Sequence[Path],
     batches: Sequence[int],
@@ -157,7 +187,7 @@ def _inputs(
         turns = itertools.cycle(
             [*(_photo(p, preprocessing, height, width) for p in photos), *noise]
         )
-        for batch in batches if index == 0 else batches[:-1]:
+        for batch in batches if index == 0 else batches[:2]:
             yield np.stack(list(itertools.islice(turns, batch)))
 
 
@@ -167,55 +197,3 @@ def _photo(path: Path, preprocessing: Preprocessing, height: int, width: int) ->
     if array.shape[:2] == (height, width):
         return array
     return np.asarray(to_rgb(image, preprocessing.fill).resize((width, height)))
-
-
-def reference_predictor(model: ServedModel) -> Predict:
-    """The module on the CPU in float32, with the scores behind a segmentation's labels."""
-    model = model.eval().float().cpu()
-
-    def predict(images: RgbArray) -> dict[str, npt.NDArray[Any]]:
-        batch = torch.from_numpy(images)
-        with torch.inference_mode():
-            if isinstance(model, ServedSegmentation):
-                scores = model.network(model.normalisation(batch))
-                return {"labels": scores.argmax(dim=1).byte().numpy(), SCORES: scores.numpy()}
-            outputs = zip(model.output_names, model(batch), strict=True)
-            return {name: output.numpy() for name, output in outputs}
-
-    return predict
-
-
-def _graph_with_scores(path: Path) -> Predict:
-    """The graph as it stands; where it ends in an argmax, with the argmax's input as well."""
-    try:
-        proto = onnx.load(path)
-    except Exception as error:
-        raise InvalidEntry(f"{path} is not an ONNX graph: {error}") from error
-    argmax = [node for node in proto.graph.node if node.op_type == "ArgMax"]
-    if argmax and all(output.name != SCORES for output in proto.graph.output):
-        scores = argmax[-1].input[0]
-        identity = helper.make_node("Identity", [scores], [SCORES])
-        proto.graph.node.append(identity)
-        proto.graph.output.append(helper.make_tensor_value_info(SCORES, TensorProto.FLOAT, None))
-    return graph_predictor(proto.SerializeToString())
-
-
-def graph_predictor(graph: Path | bytes) -> Predict:
-    """A graph through ONNX Runtime on the CPU; raises `InvalidEntry` where that is refused."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    source = graph if isinstance(graph, bytes) else str(graph)
-    try:
-        session = onnxruntime.InferenceSession(source, options, providers=[PROVIDER])
-    except Exception as error:
-        raise InvalidEntry(f"ONNX Runtime does not load the graph: {error}") from error
-    names = [output.name for output in session.get_outputs()]
-
-    def predict(images: RgbArray) -> dict[str, npt.NDArray[Any]]:
-        try:
-            outputs = session.run(names, {session.get_inputs()[0].name: images})
-        except Exception as error:
-            raise InvalidEntry(f"ONNX Runtime does not run the graph: {error}") from error
-        return dict(zip(names, outputs, strict=True))
-
-    return predict

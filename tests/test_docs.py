@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from model_export.__main__ import _parser as export_parser
+from model_export.precisions import PRECISIONS
 from service import errors
 from service.__main__ import _parser
 from service.app import create_app
+from service.contract import PrecisionRecord, ProviderRecord
 from service.metrics import PrometheusMetrics
 from service.routes.operations import ENDPOINTS
 from service.settings import PREFIX, Settings
@@ -99,6 +101,31 @@ def test_every_export_command_and_flag_is_documented() -> None:
         for action in command._actions:
             flag = action.option_strings[-1] if action.option_strings else action.metavar
             assert flag in (None, "--help") or flag in section, f"{name} {flag}"
+
+
+def test_every_tolerance_and_limit_of_a_precision_is_documented() -> None:
+    verify = read("export.md").split("## `vt-export verify")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (\w+) \| .+? \| ([\d.]+) \| ([\d.]+) % \|$", verify, re.MULTILINE)
+    assert {name: (float(far), float(equal)) for name, far, equal in rows} == {
+        name: (each.parity.max_relative_difference, pytest.approx(100 * each.parity.agreement))
+        for name, each in PRECISIONS.items()
+    }
+    rows = re.findall(
+        r"^\| (\w+) \| `(\w+)`: .+? \| ([\d.]+) \| ([\d.]+) \|$",
+        read("model_repository.md"),
+        re.MULTILINE,
+    )
+    assert {
+        name: {"classification": {limit: float(one)}, "segmentation": {limit: float(other)}}
+        for name, limit, one, other in rows
+    } == {name: dict(each.limits) for name, each in PRECISIONS.items() if each.limits}
+
+
+def test_every_key_of_a_certificates_precision_is_documented() -> None:
+    section = read("model_repository.md").split("## `certificate.json`")[1]
+    keys = {*PrecisionRecord.model_fields, *ProviderRecord.model_fields}
+    for key in keys | {"parity", "batch_invariance", "latency", "calibration"}:
+        assert f"| `{key}` |" in section or key == "execution_providers"
 
 
 def test_every_status_of_the_error_tree_is_documented() -> None:

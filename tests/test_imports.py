@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "contract": {"errors", "protocol"},
     "events": {"errors", "protocol", "stage_timer"},
     "metrics": {"errors", "events", "protocol", "stage_timer"},
+    "precision": {"contract", "protocol"},
     "session": {"errors", "protocol"},
     "preprocessing": {"contract", "errors"},
     "postprocessing": {"errors", "protocol"},
@@ -40,6 +41,7 @@ ROOMS: dict[str, set[str]] = {
         "errors",
         "events",
         "model_instance",
+        "precision",
         "protocol",
         "self_test",
         "session",
@@ -64,7 +66,12 @@ ROUTES_NEVER = {"__main__", "app", "log", "metrics", "server", "session", "setti
 
 # library -> the files that may import it
 DOORS: dict[str, tuple[str, ...]] = {
-    "onnxruntime": ("service/session.py", "model_export/verify.py"),
+    "onnxruntime": (
+        "service/session.py",
+        "model_export/predictors.py",
+        "model_export/int8.py",
+        "model_export/fp16.py",
+    ),
     "prometheus_client": ("service/metrics.py",),
     "fastapi": ("service/app.py", "service/routes/*.py"),
     "starlette": ("service/app.py", "service/routes/*.py"),

@@ -3,6 +3,7 @@
 The base is the semantic branch of panoptic FPN (arXiv 1901.02446).
 """
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -59,7 +60,7 @@ class SegmentationHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps at strides 4, 8, 16, 32 to logits `[B, classes, H / 4, W / 4]`."""
         levels = [level(x) for level, x in zip(self.levels, maps, strict=True)]
-        return self.predictor(torch.stack(levels).sum(dim=0))  # type: ignore[no-any-return]
+        return self.predictor(functools.reduce(torch.add, levels))  # type: ignore[no-any-return]
 
 
 def _head_level(stride: int) -> nn.Sequential:

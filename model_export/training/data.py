@@ -56,6 +56,14 @@ def image_label_pairs(root: Path) -> list[Sample]:
     return samples
 
 
+def photos_below(folder: Path) -> list[Path]:
+    """Every image file in a folder and its subfolders, sorted; at least one."""
+    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
+    if not photos:
+        raise InvalidData(f"{folder} holds no photos")
+    return photos
+
+
 def _listed(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InvalidData(f"{folder} is not a folder")

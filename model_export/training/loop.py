@@ -37,11 +37,14 @@ from model_export.training.data import (
     classification_view,
     segmentation_view,
 )
+from model_export.training.learning_curve import learning_curve
 from model_export.training.recipes import Recipe
 
 STATE_FILE = "last.pt"
 METRICS_FILE = "metrics.csv"
+CURVE_FILE = "learning_curve.png"
 CHECKPOINT_FILE = "checkpoint.safetensors"
+ADAM_SECOND_MOMENT = 0.99
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,8 @@ class Run:
 def train(run: Run) -> dict[str, Any]:
     """Train to the end, or on from the last whole epoch; returns the last metrics.
 
-    Writes `metrics.csv` (a row an epoch), `last.pt` (to resume from) and, at the end,
-    `checkpoint.safetensors` with the averaged weights in float16.
+    Writes `metrics.csv` (a row an epoch), `learning_curve.png`, `last.pt` (to resume from) and, at
+    the end, `checkpoint.safetensors` with the averaged weights in float16.
     """
     torch.manual_seed(run.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -107,12 +110,7 @@ class _Trainer:
             self.network, multi_avg_fn=_averaging(run.recipe.ema_decay), use_buffers=True
         )
         self.normalisation = Normalisation(run.preprocessing.mean, run.preprocessing.std).to(device)
-        self.optimizer = torch.optim.SGD(
-            _parameter_groups(self.network, run),
-            lr=0.0,
-            momentum=run.recipe.momentum,
-            nesterov=True,
-        )
+        self.optimizer = _optimizer(run.recipe, _parameter_groups(self.network, run))
         self.samples = Samples(run.data.train, _view(run, 0), run.dimensions.classes, run.seed)
         self.class_weights = self._class_weights()
         self.epoch = 0
@@ -232,6 +230,10 @@ class _Trainer:
         writer.writeheader()
         writer.writerows(self.rows)
         checkpoint.write_atomically(self.run.directory / METRICS_FILE, text.getvalue().encode())
+        title = f"{self.run.dimensions.name}, seed {self.run.seed}"
+        checkpoint.write_atomically(
+            self.run.directory / CURVE_FILE, learning_curve(self.rows, title)
+        )
 
     def finish(self) -> dict[str, Any]:
         """Write the averaged weights; return the last row of metrics."""
@@ -297,6 +299,13 @@ def _parameter_groups(network: nn.Module, run: Run) -> list[dict[str, Any]]:
         {"params": parameters, "weight_decay": decay, "factor": factor}
         for (decay, factor), parameters in groups.items()
     ]
+
+
+def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The recipe's optimizer; `learning_rate` sets its rate before every step."""
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0, betas=(recipe.momentum, ADAM_SECOND_MOMENT))
+    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=True)
 
 
 def _is_in(trunk: str, parameter: str) -> bool:

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
 from model_export import artifact, checkpoint, convert
 from model_export.__main__ import main
 from model_export.export import export_graph
+from model_export.labels import Labels
 from model_export.registry import Dimensions, build, dimensions_of
 from model_export.served import ServedModel, served
 from tests.model_export.files import color_folders, noise_photo
@@ -18,6 +20,7 @@ from tests.model_export.networks import CONTRACT_MEAN, CONTRACT_STD, randomised
 
 SIDE = 64
 LABELS = ("blue", "green", "red")
+PALETTE = ((128, 0, 0), (0, 128, 0), (128, 128, 0))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -105,13 +108,61 @@ def weights(classifier_weights, tmp_path) -> Path:
     return Path(shutil.copytree(classifier_weights, tmp_path / "weights"))
 
 
+@pytest.fixture(scope="session")
+def quantized_weights(tmp_path_factory, classifier_weights, photos) -> Path:
+    """The same model repository after `quantize`; never write into it."""
+    weights = tmp_path_factory.mktemp("quantized") / "weights"
+    shutil.copytree(classifier_weights, weights)
+    arguments = [str(photos[0].parent), "--weights-dir", str(weights)]
+    assert main(["quantize", "colors", *arguments]) == 0
+    return weights
+
+
+@pytest.fixture
+def three_precisions(quantized_weights, tmp_path) -> Path:
+    """A copy of the quantized repository, to write into."""
+    return Path(shutil.copytree(quantized_weights, tmp_path / "three" / "weights"))
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command; returns its exit status and what it printed and complained."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        status = main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
 @pytest.fixture
 def ready_graph(classifier_weights, monkeypatch) -> Path:
     """The graph of `colors`; exports take it instead of tracing the same network again."""
-    graph = artifact.open_version(classifier_weights, "colors").graph
+    graph = artifact.open_version(classifier_weights, "colors").graph()
 
     def copy(model, task, input_size, path):
-        shutil.copyfile(graph, path)
+        onnx.save(onnx.load(graph), path)  # with the weights inside, as traced
 
     monkeypatch.setattr(convert, "export_graph", copy)
     return graph
+
+
+@pytest.fixture
+def segmenter_conversion(exported, tmp_path, monkeypatch) -> convert.Conversion:
+    """The export of a segmenter without photos, from a float32 checkpoint and a ready graph."""
+    each = exported("vt_fpn_resnet18")
+    source = tmp_path / "checkpoint.safetensors"
+    checkpoint.write(source, each.model.network, each.dimensions, {}, half=False)
+    monkeypatch.setattr(
+        convert, "export_graph", lambda model, task, size, path: shutil.copyfile(each.graph, path)
+    )
+    return convert.Conversion(
+        source=source,
+        dimensions=each.dimensions,
+        name="two.sides-1",
+        labels=Labels(LABELS, PALETTE),
+        preprocessing=convert.preprocessing_for(each.dimensions, (32, 64), "squash"),
+        max_batch_size=2,
+        weights=tmp_path / "new" / "weights",
+    )

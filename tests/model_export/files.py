@@ -1,6 +1,9 @@
-"""Files that tests make: photos of one colour, data sets, label files."""
+"""Files that tests make: photos of one colour, data sets, label files; and what they hold."""
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -49,3 +52,17 @@ def two_color_pairs(root: Path, images: int, size: tuple[int, int] = (64, 64)) -
         Image.fromarray(pixels).save(root / "images" / f"{index}.png")
         Image.fromarray(labels).save(root / "labels" / f"{index}.png")
     return root
+
+
+def json_of(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by its relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -1,36 +1,20 @@
 """The command line: what it prints, what it writes, and how it ends."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
 
 from model_export import artifact
 from model_export.__main__ import main
-from model_export.evaluation import classification_accuracy
+from model_export.evaluation import classification_accuracy, data_sha256
+from model_export.predictors import graph_predictor
 from model_export.training.data import image_folder
-from model_export.verify import graph_predictor
-from tests.model_export.files import color_folders, two_color_pairs
-
-
-def json_of(path: Path) -> dict:
-    return json.loads(path.read_text())
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command; returns its exit status and what it printed and complained."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
+from tests.model_export.files import color_folders, json_of, sha256, two_color_pairs
 
 
 def test_describe_prints_the_costs_as_json(run):
@@ -206,20 +190,20 @@ def test_verify_takes_other_photos(run, weights, colors, tmp_path):
 
 
 def assert_hashes_agree(weights: Path) -> None:
-    content = (weights / "colors/1/certificate.json").read_bytes()
     listed = json_of(weights / "colors/config.json")["versions"]["1"]["certificate_sha256"]
-    assert listed == hashlib.sha256(content).hexdigest()
+    assert listed == sha256(weights / "colors/1/certificate.json")
 
 
 def test_evaluate_measures_through_the_graph(run, weights, colors):
     status, out, _ = run("evaluate", "colors", colors, "--weights-dir", weights)
     assert status == 0
-    accuracy = json.loads(out)
     version = artifact.open_version(weights, "colors")
+    samples, _ = image_folder(colors)
     expected = classification_accuracy(
-        graph_predictor(version.graph), image_folder(colors)[0], version.preprocessing
+        graph_predictor(version.graph()), samples, version.preprocessing
     )
-    assert accuracy == {"data": colors.name, "images": 12, **expected}
+    facts = {"data": colors.name, "sha256": data_sha256(samples), "images": 12}
+    assert json.loads(out) == {"fp32": facts | expected}
 
 
 def test_recording_changes_the_certificate_and_the_contracts_hash_together(run, weights, colors):
@@ -230,7 +214,7 @@ def test_recording_changes_the_certificate_and_the_contracts_hash_together(run, 
     assert status == 0
     section = json_of(certificate)["precisions"]["fp32"]["execution_providers"]
     accuracy = section["CPUExecutionProvider"]["accuracy"]
-    assert accuracy == json.loads(out)
+    assert accuracy == json.loads(out)["fp32"]
     assert accuracy["data"] == "colors/val"
     assert certificate.read_bytes() != before
     assert_hashes_agree(weights)
@@ -242,6 +226,93 @@ def test_recording_changes_the_certificate_and_the_contracts_hash_together(run, 
     assert section["CPUExecutionProvider"]["accuracy"] == accuracy
     assert_hashes_agree(weights)
     artifact.open_version(weights, "colors").check_files()
+
+
+def test_verify_compares_every_precision_or_those_that_are_named(run, quantized_weights):
+    arguments = ["verify", "colors", "--weights-dir", quantized_weights]
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "")
+    compared = [line.split()[2] for line in out.splitlines() if line.startswith("torch against")]
+    assert compared == ["fp32", "int8", "fp16"]
+    status, out, _ = run(*arguments, "--precision", "fp16")
+    assert status == 0
+    assert out.startswith("torch against fp16 (CPUExecutionProvider)")
+    assert out.count("torch against") == 1
+
+
+def test_verify_records_each_precision_beside_what_was_there(run, three_precisions, colors):
+    arguments = ["--weights-dir", three_precisions, "--record"]
+    run("evaluate", "colors", colors, *arguments)
+    before = json_of(three_precisions / "colors/1/certificate.json")["precisions"]
+    names = ["--precision", "int8", "fp32"]
+    status, _, _ = run("verify", "colors", *arguments, *names, "--images", colors / "red")
+    after = json_of(three_precisions / "colors/1/certificate.json")["precisions"]
+    assert status == 0
+    assert after["fp16"] == before["fp16"]
+    for name in ("int8", "fp32"):
+        section = after[name]["execution_providers"]["CPUExecutionProvider"]
+        assert section["parity"]["real_images"] == 4
+        assert section["accuracy"]["images"] == 12
+    assert after["int8"]["calibration"] == before["int8"]["calibration"]
+    assert_hashes_agree(three_precisions)
+
+
+def test_verify_fails_on_one_changed_graph_of_three(run, three_precisions):
+    path = three_precisions / "colors/1/model.int8.onnx"
+    proto = onnx.load(path)
+    scale = next(t for t in proto.graph.initializer if t.name.endswith("fc.weight_scale"))
+    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * -3, scale.name))
+    onnx.save(proto, path)
+    status, out, err = run("verify", "colors", "--weights-dir", three_precisions)
+    assert status == 1
+    assert "torch against int8" in out
+    assert "the graph does not compute what the checkpoint computes: logits differs by" in err
+
+
+def test_evaluate_records_the_accuracy_of_every_precision_with_the_datas_hash(
+    run, three_precisions, colors
+):
+    arguments = ["evaluate", "colors", colors, "--weights-dir", three_precisions]
+    status, out, err = run(*arguments, "--record")
+    assert (status, err) == (0, "")
+    results = json.loads(out)
+    assert list(results) == ["fp32", "int8", "fp16"]
+    precisions = json_of(three_precisions / "colors/1/certificate.json")["precisions"]
+    for name, result in results.items():
+        providers = precisions[name]["execution_providers"]
+        assert providers["CPUExecutionProvider"]["accuracy"] == result
+        assert result["sha256"] == data_sha256(image_folder(colors)[0])
+    assert 0 <= results["int8"]["agreement_with_fp32"] <= 1
+    assert_hashes_agree(three_precisions)
+
+
+def test_evaluate_refuses_a_graph_that_is_not_the_certified_file(run, three_precisions, colors):
+    path = three_precisions / "colors/1/model.fp16.onnx"
+    path.write_bytes(path.read_bytes() + b" ")
+    status, _, err = run("evaluate", "colors", colors, "--weights-dir", three_precisions)
+    assert status == 2
+    assert "model.fp16.onnx is not the file that the certificate is about" in err
+
+
+@pytest.fixture(params=["verify", "evaluate"])
+def measurement(request, classifier_weights, colors) -> list:
+    photos = [colors] if request.param == "evaluate" else []
+    return [request.param, "colors", *photos, "--weights-dir", classifier_weights]
+
+
+def test_a_precision_that_is_not_there_is_refused(run, measurement):
+    status, out, err = run(*measurement, "--precision", "fp32", "int8")
+    assert (status, out, err) == (2, "", "vt-export: colors 1 has no int8 graph\n")
+
+
+def test_a_gpu_that_onnx_runtime_does_not_see_is_refused_in_one_sentence(
+    run, measurement, monkeypatch
+):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    status, out, err = run(*measurement, "--execution-provider", "cuda")
+    assert (status, out) == (2, "")
+    assert err.startswith("vt-export: ONNX Runtime has no CUDAExecutionProvider here")
+    assert err.count("\n") == 1
 
 
 def test_folders_named_like_the_labels_count_by_name_whatever_their_order(
@@ -258,7 +329,7 @@ def test_folders_named_like_the_labels_count_by_name_whatever_their_order(
         seen.extend((sample.image.parent.name, sample.target) for sample in samples)
         return {"top1": 1.0, "top5": 1.0}
 
-    monkeypatch.setattr("model_export.__main__.classification_accuracy", accuracy)
+    monkeypatch.setattr("model_export.accuracy.classification_accuracy", accuracy)
     run("evaluate", "colors", colors, "--weights-dir", weights)
     assert set(seen) == {("red", 0), ("blue", 1), ("green", 2)}
 
@@ -285,7 +356,7 @@ def test_train_writes_a_checkpoint_that_export_accepts_as_it_is(
     assert status == 0
     assert json.loads(out.splitlines()[-1])["epoch"] == 1
     files = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files == {"last.pt", "metrics.csv", "checkpoint.safetensors"}
+    assert files == {"last.pt", "metrics.csv", "learning_curve.png", "checkpoint.safetensors"}
     status, _, err = run(
         "export",
         tmp_path / "run/checkpoint.safetensors",

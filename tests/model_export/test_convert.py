@@ -1,10 +1,7 @@
 """Exporting writes a whole, verified, documented entry, or nothing."""
 
 import dataclasses
-import hashlib
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -22,28 +19,13 @@ from model_export.errors import (
 )
 from model_export.export import OPSET
 from model_export.labels import Labels
+from model_export.predictors import graph_predictor, reference_predictor
 from model_export.preprocessing import Crop, Multiple, Preprocessing, Squash, open_image
 from model_export.registry import dimensions_of
 from model_export.served import served
-from model_export.verify import graph_predictor, reference_predictor
-from tests.model_export.conftest import LABELS
-from tests.model_export.files import noise_photo
+from tests.model_export.conftest import LABELS, PALETTE
+from tests.model_export.files import json_of, noise_photo, sha256, snapshot
 from tests.model_export.networks import photographs
-
-PALETTE = ((128, 0, 0), (0, 128, 0), (128, 128, 0))
-
-
-def json_of(path: Path) -> dict:
-    return json.loads(path.read_text())
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -141,8 +123,12 @@ def test_the_certificate_holds_the_measured_parity(classifier_weights):
     section = certificate["precisions"]["fp32"]
     assert certificate["golden"] == "golden.npz"
     assert section["file"] == "model.onnx"
+    assert section["golden_outputs"] == "golden.npz"
     assert section["self_test"] == {"max_relative_difference": 2e-3, "agreement": 0.999}
-    parity = section["execution_providers"]["CPUExecutionProvider"]["parity"]
+    assert section["limits"] == {}
+    measured = section["execution_providers"]["CPUExecutionProvider"]
+    assert measured.keys() == {"parity", "batch_invariance", "latency"}
+    parity = measured["parity"]
     assert parity["batches"] == [1, 2, 7, 8]
     assert parity["sizes"] == [[64, 64]]
     assert parity["real_images"] == 3
@@ -164,7 +150,7 @@ def test_the_entry_opens_checks_and_computes(classifier_weights):
     assert version.dimensions == dimensions_of("vt_resnet18", classes=3)
     assert version.preprocessing == Preprocessing(Squash(64, 64))
     assert [path.name for path in version.examples] == ["0.png", "1.png", "2.png"]
-    logits = graph_predictor(version.graph)(photographs(2))["logits"]
+    logits = graph_predictor(version.graph())(photographs(2))["logits"]
     assert logits.shape == (2, 3)
     assert not version.network().training
 
@@ -329,27 +315,8 @@ def test_a_plain_checkpoint_is_stored_as_safetensors(conversion, ready_graph, tm
     assert all(torch.equal(again.tensors[k], v.float()) for k, v in stored.tensors.items())
 
 
-@pytest.fixture
-def segmenter(exported, tmp_path, monkeypatch) -> convert.Conversion:
-    each = exported("vt_fpn_resnet18")
-    source = tmp_path / "checkpoint.safetensors"
-    checkpoint.write(source, each.model.network, each.dimensions, {}, half=False)
-    monkeypatch.setattr(
-        convert, "export_graph", lambda model, task, size, path: shutil.copyfile(each.graph, path)
-    )
-    return convert.Conversion(
-        source=source,
-        dimensions=each.dimensions,
-        name="two.sides-1",
-        labels=Labels(LABELS, PALETTE),
-        preprocessing=convert.preprocessing_for(each.dimensions, (32, 64), "squash"),
-        max_batch_size=2,
-        weights=tmp_path / "new" / "weights",
-    )
-
-
-def test_a_segmenters_contract_has_dynamic_sizes_and_a_palette(segmenter):
-    folder, parity = convert.convert(segmenter)
+def test_a_segmenters_contract_has_dynamic_sizes_and_a_palette(segmenter_conversion):
+    folder, parity = convert.convert(segmenter_conversion)
     contract = json_of(folder.parent / "config.json")
     assert contract["task"] == "segmentation"
     assert contract["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]

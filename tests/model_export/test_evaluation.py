@@ -5,7 +5,12 @@ import pytest
 from PIL import Image
 
 from model_export.errors import InvalidData
-from model_export.evaluation import classification_accuracy, segmentation_accuracy
+from model_export.evaluation import (
+    Agreement,
+    classification_accuracy,
+    data_sha256,
+    segmentation_accuracy,
+)
 from model_export.preprocessing import Multiple, Preprocessing, Squash
 from model_export.training.data import IGNORED, Sample
 
@@ -131,3 +136,59 @@ def test_images_of_differing_sizes_are_all_counted(segmented):
 def test_label_maps_without_any_class_are_refused(segmented):
     with pytest.raises(InvalidData, match="no pixel of any class"):
         segmented([([[0, 1]], [[IGNORED, IGNORED]])], 2)
+
+
+def replay(name, outputs):
+    """A predictor that gives these outputs one call after another."""
+    calls = iter(outputs)
+    return lambda images: {name: np.array(next(calls))}
+
+
+def test_classes_that_agree_are_counted_over_all_batches():
+    predict = Agreement(
+        replay("logits", [[[1, 9, 0], [5, 2, 1]], [[0, 0, 7]]]),
+        replay("logits", [[[0, 1, 0], [2, 5, 1]], [[0, 1, 2]]]),
+    )
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    assert predict(images)["logits"].tolist() == [[1, 9, 0], [5, 2, 1]]
+    assert predict.share == 0.5
+    predict(images[:1])
+    assert predict.share == pytest.approx(2 / 3)
+
+
+def test_pixels_that_agree_are_counted_by_pixels_not_by_images():
+    predict = Agreement(
+        replay("labels", [[[[0, 1], [1, 1]]], [[[2]]]]),
+        replay("labels", [[[[0, 1], [1, 0]]], [[[0]]]]),
+    )
+    for _ in range(2):
+        predict(np.zeros((1, 2, 2, 3), np.uint8))
+    assert predict.share == 3 / 5
+
+
+def test_the_datas_hash_depends_on_images_targets_and_order_and_on_nothing_else(tmp_path):
+    one, other, copy = (tmp_path / f"{name}.png" for name in ("one", "other", "copy"))
+    for path, red in ((one, 1), (other, 2), (copy, 1)):
+        Image.new("RGB", (2, 2), (red, 0, 0)).save(path)
+    data = [Sample(one, 0), Sample(other, 1)]
+    assert data_sha256(data) == data_sha256([Sample(copy, 0), Sample(other, 1)])
+    changes = [
+        [Sample(other, 0), Sample(other, 1)],
+        [Sample(one, 1), Sample(other, 1)],
+        [Sample(other, 1), Sample(one, 0)],
+        [Sample(one, 0)],
+        [Sample(one, other), Sample(other, 1)],
+    ]
+    hashes = {data_sha256(each) for each in [data, *changes]}
+    assert len(hashes) == 1 + len(changes)
+    assert all(len(each) == 64 for each in hashes)
+
+
+def test_the_datas_hash_depends_on_what_a_label_map_holds(tmp_path):
+    image, labels = tmp_path / "image.png", tmp_path / "labels.png"
+    Image.new("RGB", (2, 2)).save(image)
+    hashes = []
+    for label in (0, 1, 0):
+        Image.new("L", (2, 2), label).save(labels)
+        hashes.append(data_sha256([Sample(image, labels)]))
+    assert hashes[0] == hashes[2] != hashes[1]

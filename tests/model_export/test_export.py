@@ -11,9 +11,9 @@ from onnx import TensorProto, numpy_helper
 
 from model_export import artifact, checkpoint
 from model_export.export import OPSET
+from model_export.predictors import graph_predictor
 from model_export.registry import build
 from model_export.training.loop import torch_predictor
-from model_export.verify import graph_predictor
 from tests.model_export.networks import photographs
 
 VARIANTS = {
@@ -163,11 +163,11 @@ def test_half_weights_are_stored_in_half_and_equal_the_checkpoints_to_the_bit(
     classifier_weights, half_checkpoint
 ):
     version = artifact.open_version(classifier_weights, "colors")
-    assert version.graph.stat().st_size < 24e6
+    assert version.graph().stat().st_size < 24e6
     stored = checkpoint.read(half_checkpoint)
     network = build(stored.dimensions)
     checkpoint.load_model(network, stored, stored.dimensions)
-    held = weights_in_float32(version.graph)
+    held = weights_in_float32(version.graph())
     names = [f"network.{name}" for name, p in network.named_parameters() if p.numel() >= 256]
     assert len(names) > 40
     parameters = dict(network.named_parameters())
@@ -180,7 +180,7 @@ def test_half_weights_are_stored_in_half_and_equal_the_checkpoints_to_the_bit(
 def test_storing_halves_changes_no_output(classifier_weights, tmp_path):
     """The same graph with its weights widened in the file gives the same bits."""
     version = artifact.open_version(classifier_weights, "colors")
-    proto = onnx.load(version.graph)
+    proto = onnx.load(version.graph())
     halves = {t.name: t for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT16}
     assert len(halves) > 40
     casts = [n for n in proto.graph.node if n.op_type == "Cast" and n.input[0] in halves]
@@ -190,7 +190,7 @@ def test_storing_halves_changes_no_output(classifier_weights, tmp_path):
         proto.graph.node.remove(node)
     onnx.save(proto, tmp_path / "wide.onnx")
     expected = graph_predictor(tmp_path / "wide.onnx")(photographs(2))
-    actual = graph_predictor(version.graph)(photographs(2))
+    actual = graph_predictor(version.graph())(photographs(2))
     assert all(np.array_equal(actual[name], expected[name]) for name in expected)
 
 

@@ -1,5 +1,6 @@
 """A graph that computes something else than its checkpoint fails, and the numbers say where."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,16 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from model_export.convert import require_parity
-from model_export.errors import InvalidEntry, VerificationFailed
+from model_export.errors import InvalidData, InvalidEntry, VerificationFailed
+from model_export.precisions import PRECISIONS
 from model_export.preprocessing import Crop, Multiple, Preprocessing, Squash
-from model_export.verify import Parity, Tolerance, compare, verification_sizes
+from model_export.verify import (
+    Comparison,
+    Parity,
+    compare,
+    require_parity,
+    verification_sizes,
+)
 
 CLASSIFIER, SEGMENTER = "vt_resnet18", "vt_fpn_resnet18"
 PREPROCESSING = {
@@ -36,8 +43,8 @@ def verify(exported, tmp_path, photos):
             break_graph(proto.graph)
             graph = tmp_path / "broken.onnx"
             onnx.save(proto, graph)
-        options = {"max_batch_size": 8, "preprocessing": PREPROCESSING[model], **options}
-        return compare(each.model, graph, photos=photos, **options)
+        comparison = Comparison(each.model, graph, PREPROCESSING[model], photos, max_batch_size=8)
+        return compare(dataclasses.replace(comparison, **options))
 
     return verify
 
@@ -133,6 +140,13 @@ def test_a_graph_that_computes_something_else_fails(verify, model, break_graph):
         require_parity(parity)
 
 
+def test_an_int8_graph_with_one_number_that_is_none_fails(verify, model):
+    parity = verify(model, not_a_number, precision="int8")
+    assert np.isnan(parity.max_relative_difference["logits"])
+    with pytest.raises(VerificationFailed, match="logits differs by nan"):
+        require_parity(parity)
+
+
 def test_a_changed_token_is_noticed_even_where_the_logits_are_equal(verify):
     def scale_tokens(graph):
         for node in graph.node:
@@ -167,18 +181,13 @@ def test_a_truncated_graph_is_refused(exported, tmp_path, model):
         broken = tmp_path / "truncated.onnx"
         broken.write_bytes(content[: int(len(content) * share)])
         with pytest.raises(InvalidEntry, match=r"is not an ONNX graph|does not load the graph"):
-            compare(each.model, broken, PREPROCESSING[model], [], max_batch_size=2)
+            compare(Comparison(each.model, broken, PREPROCESSING[model], [], 2))
 
 
 def test_a_missing_graph_is_refused(exported, tmp_path):
+    model, nowhere = exported(CLASSIFIER).model, tmp_path / "nowhere.onnx"
     with pytest.raises(InvalidEntry, match="is not an ONNX graph"):
-        compare(
-            exported(CLASSIFIER).model,
-            tmp_path / "nowhere.onnx",
-            PREPROCESSING[CLASSIFIER],
-            [],
-            max_batch_size=2,
-        )
+        compare(Comparison(model, nowhere, PREPROCESSING[CLASSIFIER], [], 2))
 
 
 def test_a_graph_of_another_number_of_classes_is_refused(verify):
@@ -216,22 +225,47 @@ def test_the_certificates_section_is_plain_json(verify):
     assert data["sizes"] == [[64, 64]]
     assert data["tolerance"] == {"max_relative_difference": 5e-4, "agreement": 0.9999}
     assert "provider" not in data
+    assert "precision" not in data
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(
     ("difference", "agreement", "failures"),
     [
-        (5e-4, 0.9999, 0),
-        (5.1e-4, 1.0, 1),
-        (0.0, 0.9998, 1),
-        (float("nan"), 1.0, 1),
+        (1.0, 0.0, 0),
+        (1.02, 0.0, 1),
+        (0.0, -0.0001, 1),
+        (float("nan"), 0.0, 1),
         (float("inf"), float("nan"), 2),
     ],
+    ids=["at the limit", "too far", "too few", "not a number", "no number at all"],
 )
-def test_a_number_beyond_the_tolerance_or_none_at_all_is_a_failure(difference, agreement, failures):
-    parity = Parity("CPU", [1], [(64, 64)], 0, 4, tolerance=Tolerance())
-    parity.max_relative_difference, parity.agreement = {"logits": difference}, agreement
+def test_a_number_beyond_the_precisions_tolerance_or_none_at_all_is_a_failure(
+    precision, difference, agreement, failures
+):
+    """In units of the largest difference, and above the least agreement, that are allowed."""
+    limit = PRECISIONS[precision].parity
+    parity = Parity("CPU", [1], [(64, 64)], 0, 4, precision=precision)
+    parity.max_relative_difference = {"logits": difference * limit.max_relative_difference}
+    parity.agreement = limit.agreement + agreement
     assert len(parity.failures) == failures
+    assert parity.as_dict()["tolerance"] == dataclasses.asdict(limit)
+
+
+@pytest.mark.parametrize(
+    ("precision", "judged"),
+    [
+        ("fp32", ["logits", "tokens", "token_attention"]),
+        ("fp16", ["logits", "tokens", "token_attention"]),
+        ("int8", ["logits"]),
+    ],
+)
+def test_int8_is_judged_by_the_answer_alone_and_records_every_output(precision, judged):
+    differences = {"logits": 9.0, "tokens": 9.0, "token_attention": 9.0}
+    parity = Parity("CPU", [1], [(64, 64)], 0, 4, agreement=1.0, precision=precision)
+    parity.max_relative_difference = differences
+    assert [sentence.split()[0] for sentence in parity.failures] == judged
+    assert parity.as_dict()["max_relative_difference"] == differences
 
 
 @pytest.mark.parametrize(
@@ -251,5 +285,5 @@ def test_a_photo_that_cannot_be_read_is_refused_by_name(exported, tmp_path):
     broken: Path = tmp_path / "broken.png"
     broken.write_bytes(b"no photo")
     each = exported(CLASSIFIER)
-    with pytest.raises(Exception, match=r"broken\.png cannot be read as an image"):
-        compare(each.model, each.graph, PREPROCESSING[CLASSIFIER], [broken], max_batch_size=2)
+    with pytest.raises(InvalidData, match=r"broken\.png cannot be read as an image"):
+        compare(Comparison(each.model, each.graph, PREPROCESSING[CLASSIFIER], [broken], 2))

@@ -17,6 +17,7 @@ from model_export.training.data import (
     image_folder,
     image_label_pairs,
     load_labels,
+    photos_below,
     segmentation_view,
 )
 from model_export.training.recipes import RECIPES
@@ -64,6 +65,20 @@ def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(InvalidData, match="does not hold any image"):
         image_label_pairs(tmp_path)
+
+
+def test_photos_are_found_in_subfolders_too_in_the_order_of_their_names(tmp_path):
+    color_folders(tmp_path, images=1)
+    noise_photo(tmp_path / "a.JPG", 0)
+    (tmp_path / "red" / "notes.txt").write_text("not an image")
+    found = [path.relative_to(tmp_path).as_posix() for path in photos_below(tmp_path)]
+    assert found == ["a.JPG", "blue/0.png", "green/0.png", "red/0.png"]
+
+
+def test_a_folder_without_photos_is_refused(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InvalidData, match="holds no photos"):
+            photos_below(folder)
 
 
 def test_ids_that_are_no_class_are_ignored(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from model_export import checkpoint
@@ -19,6 +20,15 @@ from model_export.training.loop import Run, TrainingData, train
 from model_export.training.recipes import RECIPES
 from tests.model_export.files import color_folders, two_color_pairs
 from tests.model_export.networks import randomised
+
+CLASSIFICATION = RECIPES["classification"].changed(
+    epochs=3,
+    batch_size=8,
+    learning_rate=0.02,
+    input_sizes=((32, 32),),
+    ema_decay=0.8,
+    color_jitter=0.1,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +50,9 @@ def sides(tmp_path_factory) -> TrainingData:
 
 def classification_run(data: TrainingData, directory: Path, **changes) -> Run:
     dimensions = dimensions_of("resnet18", classes=3)
-    recipe = RECIPES["classification"].changed(
-        epochs=3, batch_size=8, learning_rate=0.02, input_sizes=((32, 32),), ema_decay=0.8
-    )
     run = Run(
         dimensions=dimensions,
-        recipe=dataclasses.replace(recipe, color_jitter=0.1),
+        recipe=CLASSIFICATION,
         data=data,
         preprocessing=preprocessing_for(dimensions, (32, 32), "squash"),
         directory=directory,
@@ -78,6 +85,17 @@ def finished(colors, tmp_path_factory) -> Run:
     return run
 
 
+@pytest.fixture(scope="module", params=["adamw", "sgd"])
+def uninterrupted(request, finished, colors, tmp_path_factory) -> Run:
+    """The like, with each optimizer."""
+    if finished.recipe.optimizer == request.param:
+        return finished
+    recipe = finished.recipe.changed(optimizer=request.param)
+    run = classification_run(colors, tmp_path_factory.mktemp("finished"), recipe=recipe)
+    train(run)
+    return run
+
+
 def rows_of(run: Run) -> list[dict[str, str]]:
     with (run.directory / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
@@ -104,6 +122,23 @@ def test_a_classifier_learns_three_colours(finished):
     assert float(rows[-1]["top1"]) > 0.9
 
 
+def test_the_learning_curve_is_drawn(finished):
+    with Image.open(finished.directory / "learning_curve.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 300
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
+)
+def test_the_recipe_names_the_optimizer(colors, tmp_path, optimizer, expected):
+    recipe = CLASSIFICATION.changed(optimizer=optimizer)
+    trainer = loop._Trainer(
+        classification_run(colors, tmp_path, recipe=recipe), torch.device("cpu")
+    )
+    assert type(trainer.optimizer) is expected
+
+
 def test_the_finished_checkpoint_holds_the_averaged_weights_and_how_they_were_made(finished):
     stored = checkpoint.read(finished.directory / "checkpoint.safetensors")
     assert stored.dimensions == finished.dimensions
@@ -117,9 +152,9 @@ def test_the_finished_checkpoint_holds_the_averaged_weights_and_how_they_were_ma
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(
-    finished, colors, tmp_path, monkeypatch
+    uninterrupted, tmp_path, monkeypatch
 ):
-    run = classification_run(colors, tmp_path)
+    run = dataclasses.replace(uninterrupted, directory=tmp_path)
     step, steps = loop._Trainer._step, []
 
     def interrupted(trainer, images, targets, done):
@@ -137,9 +172,9 @@ def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(
 
     torch.manual_seed(999)  # whatever the new process has drawn before
     train(run)
-    assert_same_bits(tensors_of(run), tensors_of(finished))
-    assert_same_bits(state_of(run)["network"], state_of(finished)["network"])
-    for row, expected in zip(rows_of(run), rows_of(finished), strict=True):
+    assert_same_bits(tensors_of(run), tensors_of(uninterrupted))
+    assert_same_bits(state_of(run)["network"], state_of(uninterrupted)["network"])
+    for row, expected in zip(rows_of(run), rows_of(uninterrupted), strict=True):
         assert row | {"train_seconds": ""} == expected | {"train_seconds": ""}
 
 
@@ -167,10 +202,11 @@ def _fresh(run: Run, device: torch.device):
     "changes",
     [
         {"recipe": RECIPES["classification"]},
+        {"recipe": CLASSIFICATION.changed(optimizer="sgd")},
         {"seed": 1},
         {"dimensions": dimensions_of("resnet18", classes=4)},
     ],
-    ids=["recipe", "seed", "dimensions"],
+    ids=["recipe", "optimizer", "seed", "dimensions"],
 )
 def test_another_training_in_the_same_folder_is_refused(finished, changes):
     before = (finished.directory / "last.pt").read_bytes()

@@ -1,0 +1,98 @@
+"""Add the int8 and float16 graphs of a version, each measured before it gets its name."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from model_export import artifact
+from model_export.artifact import Version
+from model_export.evaluation import data_sha256
+from model_export.external_data import external_files
+from model_export.fp16 import fp16_graph
+from model_export.golden import GOLDEN, golden_images, golden_outputs
+from model_export.int8 import calibration_sample, int8_graph
+from model_export.measure import measure
+from model_export.precisions import PRECISIONS, PrecisionName
+from model_export.predictors import graph_predictor
+from model_export.served import served
+from model_export.training.data import Sample
+from model_export.verify import Comparison, Parity, require_parity
+
+REDUCED: tuple[PrecisionName, ...] = ("int8", "fp16")
+
+
+def quantize(
+    version: Version, names: Sequence[PrecisionName], photos: Sequence[Path]
+) -> dict[PrecisionName, Parity]:
+    """Write the graphs of these precisions and what was measured of them; returns the parities.
+
+    `photos` calibrate int8. Accuracies that the certificate holds of an earlier graph of the same
+    precision are dropped: `evaluate` measures them.
+
+    Raises:
+        ExportError: nothing was written. `VerificationFailed` where a graph is too far off.
+    """
+    version.check_files()
+    certificate = version.certificate()
+    parities: dict[PrecisionName, Parity] = {}
+    with artifact.staged_folder(version.folder.parent.parent, version.name) as staged:
+        shutil.copyfile(version.folder / artifact.CHECKPOINT, staged / artifact.CHECKPOINT)
+        for name in names:
+            sample = calibration_sample(photos)
+            _write_graph(version, name, sample, staged)
+            parities[name], section = _measured(version, name, staged)
+            require_parity(parities[name])
+            certificate["precisions"][name] = section | _calibration(name, sample)
+        (staged / artifact.CHECKPOINT).unlink()
+        new = artifact.certified_files(staged)
+        for file in new:
+            (staged / file).replace(version.folder / file)
+    certificate["files"] |= new
+    artifact.record(version, certificate)
+    return parities
+
+
+def _write_graph(
+    version: Version, name: PrecisionName, photos: Sequence[Path], staged: Path
+) -> None:
+    if name == "int8":
+        content = int8_graph(version.graph(), version.preprocessing, photos)
+    else:
+        content = fp16_graph(version.graph(), version.folder / artifact.CHECKPOINT)
+    (staged / PRECISIONS[name].graph).write_bytes(content)
+
+
+def _measured(version: Version, name: PrecisionName, staged: Path) -> tuple[Parity, dict[str, Any]]:
+    precision, preprocessing = PRECISIONS[name], version.preprocessing
+    graph = staged / precision.graph
+    if precision.golden_outputs != GOLDEN:
+        images = golden_images(version.folder / GOLDEN)
+        outputs = golden_outputs(graph_predictor(graph), version.dimensions.task, images)
+        (staged / precision.golden_outputs).write_bytes(outputs)
+    model = served(version.network(), preprocessing.mean, preprocessing.std)
+    parity, measured = measure(
+        Comparison(
+            model,
+            graph,
+            preprocessing,
+            version.examples,
+            version.contract["max_batch_size"],
+            precision=name,
+        )
+    )
+    section = artifact.precision_section(
+        name,
+        version.dimensions.task,
+        {parity.provider: measured},
+        external_data=external_files(graph),
+    )
+    return parity, section
+
+
+def _calibration(name: PrecisionName, photos: Sequence[Path]) -> dict[str, Any]:
+    """What int8 was calibrated on, for the certificate."""
+    if name != "int8":
+        return {}
+    samples = [Sample(photo, 0) for photo in sorted(photos)]
+    return {"calibration": {"images": len(photos), "sha256": data_sha256(samples)}}

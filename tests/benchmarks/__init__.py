@@ -1,0 +1,1 @@
+"""What is measured and not asserted; run by hand, on a machine that does nothing else."""
