@@ -77,9 +77,12 @@ def test_casts_that_are_no_storage_are_not_restored():
 
 def test_a_model_of_half_weights_is_restored_and_stored_again_to_the_bit(classifier_weights):
     graph = artifact.open_version(classifier_weights, "colors").graph()
-    proto = onnx.load(graph)
+    proto, before = onnx.load(graph), onnx.load(graph)
     restore_halves(proto)
     types = {tensor.data_type for tensor in proto.graph.initializer}
     assert TensorProto.FLOAT16 not in types
     store_halves(proto)
-    assert proto == onnx.load(graph)
+    assert proto.graph.node == before.graph.node
+    weights, expected = weights_of(proto), weights_of(before)
+    assert weights.keys() == expected.keys()
+    assert all(np.array_equal(weights[name], expected[name]) for name in weights)

@@ -1,11 +1,13 @@
 import asyncio
+import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 
 from service.app import Parts, create_app
@@ -108,6 +110,16 @@ def start(repository: Path) -> Start:
 async def service(start: Start) -> AsyncIterator[Running]:
     async with start() as running:
         yield running
+
+
+@pytest.fixture
+def restored_log() -> Iterator[None]:
+    """For tests that configure the log: what it writes to is gone after them."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture(autouse=True)

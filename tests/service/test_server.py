@@ -222,6 +222,7 @@ CANNOT_START = {
 }
 
 
+@pytest.mark.usefixtures("restored_log")
 @pytest.mark.parametrize("case", CANNOT_START)
 def test_what_cannot_start_says_so_in_one_line_and_exits_2(
     repository: Path,
@@ -237,6 +238,7 @@ def test_what_cannot_start_says_so_in_one_line_and_exits_2(
     assert re.fullmatch(rf"vt-serve: .*{re.escape(sentence)}.*\n", message)
 
 
+@pytest.mark.usefixtures("restored_log")
 def test_a_taken_port_says_so_and_exits_2(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
