@@ -21,18 +21,19 @@ SCORES = "logits"
 """The numbers behind a segmentation's labels, compared but not served."""
 
 
-def reference_predictor(model: ServedModel) -> Predict:
-    """The module on the CPU in float32, with the scores behind a segmentation's labels."""
-    model = model.eval().float().cpu()
+def reference_predictor(model: ServedModel, device: torch.device | str = "cpu") -> Predict:
+    """The module in float32, with the scores behind a segmentation's labels."""
+    model = model.eval().float().to(device)
 
     def predict(images: RgbArray) -> dict[str, npt.NDArray[Any]]:
-        batch = torch.from_numpy(images)
+        batch = torch.from_numpy(images).to(device)
         with torch.inference_mode():
             if isinstance(model, ServedSegmentation):
                 scores = model.network(model.normalisation(batch))
-                return {"labels": scores.argmax(dim=1).byte().numpy(), SCORES: scores.numpy()}
-            outputs = zip(model.output_names, model(batch), strict=True)
-            return {name: output.numpy() for name, output in outputs}
+                outputs = {"labels": scores.argmax(dim=1).byte(), SCORES: scores}
+            else:
+                outputs = dict(zip(model.output_names, model(batch), strict=True))
+            return {name: output.cpu().numpy() for name, output in outputs.items()}
 
     return predict
 

@@ -7,12 +7,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,14 +20,11 @@ from tqdm import tqdm
 
 from model_export import checkpoint
 from model_export.errors import InvalidCheckpoint
-from model_export.evaluation import (
-    Predict,
-    classification_accuracy,
-    segmentation_accuracy,
-)
-from model_export.preprocessing import Preprocessing, RgbArray
+from model_export.evaluation import classification_accuracy, segmentation_accuracy
+from model_export.predictors import reference_predictor
+from model_export.preprocessing import Preprocessing
 from model_export.registry import Dimensions, build
-from model_export.served import Normalisation, ServedModel, served
+from model_export.served import Normalisation, served
 from model_export.training.data import (
     IGNORED,
     Sample,
@@ -201,8 +197,8 @@ class _Trainer:
         """Accuracy of the averaged weights on the validation samples."""
         model = served(
             self.averaged.module, self.run.preprocessing.mean, self.run.preprocessing.std
-        ).to(self.device)
-        predict = torch_predictor(model.eval(), self.device)
+        )
+        predict = reference_predictor(model, self.device)
         if self.run.dimensions.task == "classification":
             return dict(
                 classification_accuracy(predict, self.run.data.validation, self.run.preprocessing)
@@ -247,20 +243,6 @@ class _Trainer:
         path = self.run.directory / CHECKPOINT_FILE
         checkpoint.write(path, self.averaged.module, self.run.dimensions, metadata)
         return self.rows[-1]
-
-
-def torch_predictor(model: ServedModel, device: torch.device) -> Predict:
-    """A served module as a predictor on arrays, in evaluation mode and full precision."""
-
-    def predict(images: RgbArray) -> Mapping[str, np.ndarray[Any, Any]]:
-        with torch.inference_mode():
-            outputs = model(torch.from_numpy(images).to(device))
-        return {
-            name: output.cpu().numpy()
-            for name, output in zip(model.output_names, outputs, strict=True)
-        }
-
-    return predict
 
 
 def learning_rate(recipe: Recipe, done: float) -> float:

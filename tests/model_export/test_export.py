@@ -11,9 +11,8 @@ from onnx import TensorProto, numpy_helper
 
 from model_export import artifact, checkpoint
 from model_export.export import OPSET
-from model_export.predictors import graph_predictor
+from model_export.predictors import graph_predictor, reference_predictor
 from model_export.registry import build
-from model_export.training.loop import torch_predictor
 from tests.model_export.networks import photographs
 
 VARIANTS = {
@@ -49,7 +48,7 @@ def relative_difference(actual, expected) -> float:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_classifiers_outputs_equal_the_modules(classifier, batch):
-    expected = torch_predictor(classifier.model, torch.device("cpu"))(photographs(batch))
+    expected = reference_predictor(classifier.model)(photographs(batch))
     actual = graph_predictor(classifier.graph)(photographs(batch))
     assert actual.keys() == expected.keys()
     for name in expected:
@@ -79,7 +78,7 @@ def test_a_classifiers_outputs_are_those_of_the_contract(classifier):
 )
 def test_a_segmenters_labels_equal_the_modules_at_any_size(segmenter, batch, height, width):
     images = photographs(batch, height, width)
-    expected = torch_predictor(segmenter.model, torch.device("cpu"))(images)["labels"]
+    expected = reference_predictor(segmenter.model)(images)["labels"]
     actual = graph_predictor(segmenter.graph)(images)["labels"]
     assert actual.dtype == np.uint8
     assert actual.shape == (batch, height, width)
