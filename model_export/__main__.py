@@ -29,7 +29,6 @@ from model_export.registry import (
     Task,
     dimensions_of,
 )
-from model_export.served import served
 from model_export.training.data import (
     Sample,
     image_folder,
@@ -118,13 +117,14 @@ def _export(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> None:
     version = artifact.open_version(options.weights_dir, options.name, options.version)
     certificate = version.certificate()
-    preprocessing = version.preprocessing
+    model = version.served_model()
+    photos = _photos(options.images) if options.images else version.examples
     for name in _precisions(options, version):
         comparison = Comparison(
-            served(version.network(), preprocessing.mean, preprocessing.std),
+            model,
             version.graph(name),
-            preprocessing,
-            _photos(options.images) if options.images else version.examples,
+            version.preprocessing,
+            photos,
             version.contract["max_batch_size"],
             precision=name,
             provider=PROVIDERS[options.execution_provider],

@@ -4,12 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from model_export.artifact import Version
-from model_export.evaluation import (
-    Agreement,
-    classification_accuracy,
-    data_sha256,
-    segmentation_accuracy,
-)
+from model_export.evaluation import Agreement, Predict, data_sha256, task_accuracy
 from model_export.precisions import PrecisionName
 from model_export.predictors import graph_predictor
 from model_export.training.data import Sample
@@ -40,10 +35,8 @@ def accuracy(
     return results
 
 
-def _metrics(version: Version, predict: Any, samples: Sequence[Sample]) -> dict[str, Any]:
-    labels = version.contract["labels"]
-    if version.dimensions.task == "classification":
-        return dict(classification_accuracy(predict, samples, version.preprocessing))
-    metrics = segmentation_accuracy(predict, samples, version.preprocessing, len(labels))
-    metrics["iou"] = dict(zip(labels, metrics["iou"], strict=True))
+def _metrics(version: Version, predict: Predict, samples: Sequence[Sample]) -> dict[str, Any]:
+    metrics = task_accuracy(predict, samples, version.preprocessing, version.dimensions)
+    if "iou" in metrics:
+        metrics["iou"] = dict(zip(version.contract["labels"], metrics["iou"], strict=True))
     return metrics

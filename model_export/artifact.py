@@ -21,6 +21,7 @@ from model_export.labels import Labels
 from model_export.precisions import PRECISIONS, PrecisionName
 from model_export.preprocessing import Preprocessing
 from model_export.registry import Dimensions, Task, build
+from model_export.served import ServedModel, served
 
 CONTRACT = "config.json"
 CERTIFICATE = "certificate.json"
@@ -82,6 +83,10 @@ class Version:
         stored = checkpoint.read(self.folder / CHECKPOINT)
         checkpoint.load_model(network, stored, self.dimensions)
         return network.eval()
+
+    def served_model(self) -> ServedModel:
+        """The same network as it is served: normalisation in front, answers behind."""
+        return served(self.network(), self.preprocessing.mean, self.preprocessing.std)
 
     @property
     def _listed(self) -> Mapping[str, Any]:

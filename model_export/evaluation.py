@@ -13,6 +13,7 @@ from tqdm import tqdm
 from model_export.checkpoint import sha256
 from model_export.errors import InvalidData
 from model_export.preprocessing import Preprocessing, RgbArray, open_image
+from model_export.registry import Dimensions
 from model_export.training.data import IGNORED, Sample, load_labels
 
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -55,6 +56,18 @@ def data_sha256(samples: Sequence[Sample]) -> str:
         digest.update(sha256(sample.image).encode())
         digest.update((sha256(target) if isinstance(target, Path) else str(target)).encode())
     return digest.hexdigest()
+
+
+def task_accuracy(
+    predict: Predict,
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    dimensions: Dimensions,
+) -> dict[str, Any]:
+    """The accuracy that belongs to the model's task."""
+    if dimensions.task == "classification":
+        return dict(classification_accuracy(predict, samples, preprocessing))
+    return segmentation_accuracy(predict, samples, preprocessing, dimensions.classes)
 
 
 def classification_accuracy(

@@ -20,6 +20,7 @@ from onnxruntime.quantization import (
 
 from model_export.errors import InvalidEntry
 from model_export.export import INPUT_NAME
+from model_export.predictors import CPU
 from model_export.preprocessing import Preprocessing, RgbArray, open_image
 from model_export.quiet import quiet
 
@@ -72,7 +73,7 @@ def _folded(graph: Path, path: Path) -> onnx.ModelProto:
     options.optimized_model_filepath = str(path)
     try:
         whole = onnx.load(graph).SerializeToString()
-        onnxruntime.InferenceSession(whole, options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(whole, options, providers=[CPU])
     except Exception as error:
         raise InvalidEntry(f"ONNX Runtime does not load the graph: {error}") from error
     proto = onnx.load(path)

@@ -15,7 +15,7 @@ from model_export.int8 import calibration_sample, int8_graph
 from model_export.measure import measure
 from model_export.precisions import PRECISIONS, PrecisionName
 from model_export.predictors import graph_predictor
-from model_export.served import served
+from model_export.served import ServedModel
 from model_export.training.data import Sample
 from model_export.verify import Comparison, Parity, require_parity
 
@@ -35,13 +35,13 @@ def quantize(
     """
     version.check_files()
     certificate = version.certificate()
+    model, sample = version.served_model(), calibration_sample(photos)
     parities: dict[PrecisionName, Parity] = {}
     with artifact.staged_folder(version.folder.parent.parent, version.name) as staged:
         shutil.copyfile(version.folder / artifact.CHECKPOINT, staged / artifact.CHECKPOINT)
         for name in names:
-            sample = calibration_sample(photos)
             _write_graph(version, name, sample, staged)
-            parities[name], section = _measured(version, name, staged)
+            parities[name], section = _measured(version, model, name, staged)
             require_parity(parities[name])
             certificate["precisions"][name] = section | _calibration(name, sample)
         (staged / artifact.CHECKPOINT).unlink()
@@ -63,19 +63,20 @@ def _write_graph(
     (staged / PRECISIONS[name].graph).write_bytes(content)
 
 
-def _measured(version: Version, name: PrecisionName, staged: Path) -> tuple[Parity, dict[str, Any]]:
-    precision, preprocessing = PRECISIONS[name], version.preprocessing
+def _measured(
+    version: Version, model: ServedModel, name: PrecisionName, staged: Path
+) -> tuple[Parity, dict[str, Any]]:
+    precision = PRECISIONS[name]
     graph = staged / precision.graph
     if precision.golden_outputs != GOLDEN:
         images = golden_images(version.folder / GOLDEN)
         outputs = golden_outputs(graph_predictor(graph), version.dimensions.task, images)
         (staged / precision.golden_outputs).write_bytes(outputs)
-    model = served(version.network(), preprocessing.mean, preprocessing.std)
     parity, measured = measure(
         Comparison(
             model,
             graph,
-            preprocessing,
+            version.preprocessing,
             version.examples,
             version.contract["max_batch_size"],
             precision=name,

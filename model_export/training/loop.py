@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from model_export import checkpoint
 from model_export.errors import InvalidCheckpoint
-from model_export.evaluation import classification_accuracy, segmentation_accuracy
+from model_export.evaluation import task_accuracy
 from model_export.predictors import reference_predictor
 from model_export.preprocessing import Preprocessing
 from model_export.registry import Dimensions, build
@@ -199,12 +199,8 @@ class _Trainer:
             self.averaged.module, self.run.preprocessing.mean, self.run.preprocessing.std
         )
         predict = reference_predictor(model, self.device)
-        if self.run.dimensions.task == "classification":
-            return dict(
-                classification_accuracy(predict, self.run.data.validation, self.run.preprocessing)
-            )
-        return segmentation_accuracy(
-            predict, self.run.data.validation, self.run.preprocessing, self.run.dimensions.classes
+        return task_accuracy(
+            predict, self.run.data.validation, self.run.preprocessing, self.run.dimensions
         )
 
     def _save(self) -> None:

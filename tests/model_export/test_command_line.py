@@ -329,7 +329,7 @@ def test_folders_named_like_the_labels_count_by_name_whatever_their_order(
         seen.extend((sample.image.parent.name, sample.target) for sample in samples)
         return {"top1": 1.0, "top5": 1.0}
 
-    monkeypatch.setattr("model_export.accuracy.classification_accuracy", accuracy)
+    monkeypatch.setattr("model_export.evaluation.classification_accuracy", accuracy)
     run("evaluate", "colors", colors, "--weights-dir", weights)
     assert set(seen) == {("red", 0), ("blue", 1), ("green", 2)}
 
