@@ -27,9 +27,10 @@ from model_export.quiet import quiet
 CALIBRATION_IMAGES = 256
 CENTRE = 114
 """The middle of ImageNet's means, in 0-255."""
-QUANTIZED_OPERATORS = ("Conv", "Gemm", "MaxPool", "Add")
-"""What runs on integers. The rest stays float32: the products of two activations (attention) and
-softmax lose accuracy and gain no time, being a hundredth of the arithmetic."""
+QUANTIZED_OPERATORS = ("Conv", "MaxPool", "Add")
+"""What runs on integers, but for the convolution that makes a segmenter's scores. The rest stays
+float32: the products of two activations (attention) and softmax lose accuracy and gain no time,
+being a hundredth of the arithmetic; scores in 8 bits are often equal, and the first would win."""
 
 
 def calibration_sample(photos: Sequence[Path], count: int = CALIBRATION_IMAGES) -> list[Path]:
@@ -48,7 +49,8 @@ def int8_graph(graph: Path, preprocessing: Preprocessing, photos: Sequence[Path]
     """
     with tempfile.TemporaryDirectory() as folder:
         float32, int8 = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(_folded(graph, Path(folder) / "folded.onnx"), float32)
+        folded = _folded(graph, Path(folder) / "folded.onnx")
+        onnx.save(folded, float32)
         with quiet(None):
             quantize_static(
                 float32,
@@ -56,6 +58,7 @@ def int8_graph(graph: Path, preprocessing: Preprocessing, photos: Sequence[Path]
                 _Calibration(preprocessing(open_image(photo)) for photo in photos),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(QUANTIZED_OPERATORS),
+                nodes_to_exclude=[_scoring_layer(folded.graph).name],
                 per_channel=True,
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
@@ -123,6 +126,15 @@ def fold_normalisation(graph: onnx.GraphProto) -> None:
     del graph.value_info[:]  # the shapes of what was changed; the quantizer infers them anew
     add.op_type, add.input[0] = "Sub", multiply.input[0]
     graph.node.remove(multiply)
+
+
+def _scoring_layer(graph: onnx.GraphProto) -> onnx.NodeProto:
+    """The convolution or linear layer that makes the logits, or the classes' maps."""
+    producers = {name: node for node in graph.node for name in node.output}
+    node = producers[graph.output[0].name]
+    while node.op_type not in ("Conv", "Gemm"):
+        node = producers[node.input[0]]
+    return node
 
 
 def _remove_unused(graph: onnx.GraphProto) -> None:

@@ -60,19 +60,41 @@ def test_inputs_and_outputs_keep_their_names_types_and_shapes(quantized):
     assert signature(quantized.proto) == signature(onnx.load(quantized.float32.graph))
 
 
+def scoring_layer(proto: onnx.ModelProto) -> onnx.NodeProto:
+    """The last one that has weights: behind it come only resizing, argmax and casts."""
+    return (operators(proto, "Gemm") or operators(proto, "Conv"))[-1]
+
+
+def integer_convolutions(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in operators(proto, "Conv") if node != scoring_layer(proto)]
+
+
 def test_convolutions_run_on_integers(quantized):
     """Everything they take comes from an 8-bit number, and what they make becomes one."""
     proto, made_by = quantized.proto, producers(quantized.proto)
-    convolutions = operators(proto, "Conv")
+    convolutions = integer_convolutions(proto)
     assert len(convolutions) > 30
     for node in convolutions:
         assert {made_by[name].op_type for name in node.input} == {"DequantizeLinear"}
         assert consumers(proto, node.output[0]) == {"QuantizeLinear"}
 
 
+def test_the_layer_that_makes_the_scores_stays_float(quantized):
+    """Of scores in 8 bits the two best are often equal, and the first would win."""
+    proto, made_by = quantized.proto, producers(quantized.proto)
+    layer = scoring_layer(proto)
+    weights = set(weights_of(proto)) & set(layer.input)
+    assert len(weights) == len(layer.input) - 1
+    assert "QuantizeLinear" not in consumers(proto, layer.output[0])
+    answer = proto.graph.output[0].name
+    while answer != layer.output[0]:
+        assert made_by[answer].op_type in ("Resize", "ArgMax", "Cast", "Squeeze")
+        answer = made_by[answer].input[0]
+
+
 def test_weights_are_signed_7_bit_numbers_in_a_scale_by_output_channel(quantized):
     tensors, made_by = weights_of(quantized.proto), producers(quantized.proto)
-    for node in operators(quantized.proto, "Conv"):
+    for node in integer_convolutions(quantized.proto):
         weights, scale = (tensors[name] for name in made_by[node.input[1]].input[:2])
         assert weights.dtype == np.int8
         assert scale.shape == weights.shape[:1]
