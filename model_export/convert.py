@@ -20,7 +20,7 @@ from model_export.measure import measure
 from model_export.model_card import stub
 from model_export.precisions import PRECISIONS
 from model_export.predictors import reference_predictor
-from model_export.preprocessing import Crop, Multiple, Preprocessing, Squash
+from model_export.preprocessing import Buckets, Crop, Preprocessing, Squash
 from model_export.registry import Dimensions, build
 from model_export.served import served
 from model_export.verify import Comparison, Parity, require_parity
@@ -28,8 +28,6 @@ from model_export.verify import Comparison, Parity, require_parity
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 DEFAULT_MAX_BATCH_SIZE = {"classification": 32, "segmentation": 8}
 DEFAULT_INPUT_SIZES = {"classification": (224, 224), "segmentation": (512, 512)}
-_LONG_SIDE = 3
-"""The longest photo that keeps its aspect ratio: its short side fits this often into the long."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,11 @@ class Conversion:
 def preprocessing_for(
     dimensions: Dimensions, size: tuple[int, int] | None, resize: str
 ) -> Preprocessing:
-    """Squash or crop to a classifier's one size; a segmenter's short side, in multiples of 32."""
+    """Squash or crop to a classifier's one size; a segmenter's buckets around its short side."""
     height, width = size or DEFAULT_INPUT_SIZES[dimensions.task]
     check_input_size(dimensions, (height, width))
     if dimensions.task == "segmentation":
-        short_side = min(height, width)
-        return Preprocessing(Multiple(short_side, _LONG_SIDE * short_side))
+        return Preprocessing(Buckets.around(min(height, width)))
     if resize == "crop":
         return Preprocessing(Crop(max(height, width) * 8 // 7, height, width))
     return Preprocessing(Squash(height, width))

@@ -7,6 +7,7 @@ compares the two image by image.
 import hashlib
 import io
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from model_export.errors import InvalidData
 RgbArray = npt.NDArray[np.uint8]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+BUCKET_RATIOS = ((1, 1), (7, 6), (4, 3), (3, 2), (16, 9), (7, 3), (3, 1))
+"""Long to short side: what cameras make, and steps between, at most a third apart."""
 MAX_ASPECT_RATIO = 16
 """Of what is scaled before a crop: a strip would become a huge image."""
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -54,28 +57,40 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Multiple:
-    """Keep the aspect ratio as well as sides that are multiples of `multiple_of` allow."""
+class Buckets:
+    """To whichever of `sizes` (height, width) is nearest in aspect ratio.
 
-    short_side: int
-    max_long_side: int
-    multiple_of: int = 32
-    mode: Literal["multiple"] = "multiple"
+    Photos of one bucket can share a batch, and memory does not grow with the variety of photos.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    mode: Literal["buckets"] = "buckets"
+
+    @classmethod
+    def around(cls, short_side: int, multiple_of: int = 32) -> "Buckets":
+        """Landscape and portrait for every ratio, in multiples; longer strips are half as high."""
+
+        def side(length: float) -> int:
+            return max(multiple_of, multiple_of * int(length / multiple_of + 0.5))
+
+        landscape = [(short_side, side(short_side * a / b)) for a, b in BUCKET_RATIOS]
+        landscape.append((side(short_side / 2), landscape[-1][1]))
+        portrait = [(width, height) for height, width in landscape]
+        return cls(tuple(dict.fromkeys([*landscape, *portrait])))
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """The width and height that a photo of this width and height is resized to."""
-        scale = min(self.short_side / min(width, height), self.max_long_side / max(width, height))
-        return self._side(width * scale), self._side(height * scale)
-
-    def _side(self, length: float) -> int:
-        return max(self.multiple_of, self.multiple_of * int(length / self.multiple_of + 0.5))
+        bucket = min(
+            self.sizes, key=lambda each: abs(math.log(width * each[0] / (height * each[1])))
+        )
+        return bucket[1], bucket[0]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """The `preprocessing` of a contract. `mean` and `std` are inside the graph."""
 
-    resize: Squash | Crop | Multiple
+    resize: Squash | Crop | Buckets
     filter: str = "bilinear"
     fill: tuple[int, int, int] = (255, 255, 255)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -97,7 +112,7 @@ class Preprocessing:
     @property
     def common_size(self) -> tuple[int, int]:
         """Height and width of the input that a photo of aspect ratio 4:3 becomes."""
-        if isinstance(self.resize, Multiple):
+        if isinstance(self.resize, Buckets):
             width, height = self.resize.size(4000, 3000)
             return height, width
         return self.resize.height, self.resize.width
@@ -106,7 +121,9 @@ class Preprocessing:
     def from_dict(cls, data: dict[str, Any]) -> "Preprocessing":
         """The inverse of `as_dict`."""
         resize = dict(data["resize"])
-        kinds = {"squash": Squash, "crop": Crop, "multiple": Multiple}
+        kinds = {"squash": Squash, "crop": Crop, "buckets": Buckets}
+        if "sizes" in resize:
+            resize["sizes"] = tuple((height, width) for height, width in resize["sizes"])
         return cls(
             resize=kinds[resize.pop("mode")](**resize),
             filter=data["filter"],
@@ -129,7 +146,7 @@ class Preprocessing:
                 middle = _centre(image, min(image.width, longest), min(image.height, longest))
                 scaled = self._scaled(middle, _short_side_size(middle.size, short_side))
                 return _centre(scaled, width, height)
-            case Multiple():
+            case Buckets():
                 return self._scaled(image, self.resize.size(*image.size))
 
     def _scaled(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:

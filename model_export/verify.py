@@ -13,7 +13,7 @@ from model_export.errors import InvalidEntry, VerificationFailed
 from model_export.evaluation import Outputs, answers
 from model_export.precisions import PRECISIONS, PrecisionName, Tolerance
 from model_export.predictors import CPU, SCORES, reference_predictor, scores_predictor
-from model_export.preprocessing import Multiple, Preprocessing, RgbArray, open_image, to_rgb
+from model_export.preprocessing import Buckets, Preprocessing, RgbArray, open_image, to_rgb
 from model_export.served import ServedModel
 
 BATCHES = (1, 2, 7)
@@ -80,7 +80,7 @@ def require_parity(parity: Parity) -> None:
 def verification_sizes(preprocessing: Preprocessing) -> list[tuple[int, int]]:
     """Heights and widths to compare at: the one input size, or several of a dynamic input."""
     resize, common = preprocessing.resize, preprocessing.common_size
-    if not isinstance(resize, Multiple):
+    if not isinstance(resize, Buckets):
         return [common]
     photos = ((3, 4), (16, 9), (1, 1))
     sizes = (resize.size(1000 * width, 1000 * height) for width, height in photos)

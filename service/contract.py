@@ -66,16 +66,14 @@ class Crop(Record):
         return self
 
 
-class Multiple(Record):
-    """The aspect ratio as well as sides that are multiples of `multiple_of` allow."""
+class Buckets(Record):
+    """To whichever of `sizes` (height, width) is nearest in aspect ratio; the first of equals."""
 
-    mode: Literal["multiple"]
-    short_side: Side
-    max_long_side: Side
-    multiple_of: Side
+    mode: Literal["buckets"]
+    sizes: Annotated[list[tuple[Side, Side]], Field(min_length=1)]
 
 
-Resize = Annotated[Squash | Crop | Multiple, Field(discriminator="mode")]
+Resize = Annotated[Squash | Crop | Buckets, Field(discriminator="mode")]
 
 
 class Preprocessing(Record):
@@ -87,20 +85,28 @@ class Preprocessing(Record):
     filter: Literal["bilinear", "bicubic"]
     resize: Resize
 
+    @property
+    def input_sizes(self) -> list[tuple[int, int]]:
+        """Every width and height at which the graph sees photos."""
+        match self.resize:
+            case Squash() | Crop() as fixed:
+                return [(fixed.width, fixed.height)]
+            case Buckets(sizes=sizes):
+                return [(width, height) for height, width in sizes]
+
     def input_size(self, width: int, height: int) -> tuple[int, int]:
         """Return the width and height at which the graph sees a photo of this size."""
         match self.resize:
             case Squash() | Crop() as fixed:
                 return fixed.width, fixed.height
-            case Multiple() as rule:
-                scale = min(
-                    rule.short_side / min(width, height), rule.max_long_side / max(width, height)
-                )
-                return _multiple(width * scale, rule), _multiple(height * scale, rule)
+            case Buckets(sizes=sizes):
+                nearest = min(sizes, key=lambda size: _distortion(width, height, size))
+                return nearest[1], nearest[0]
 
 
-def _multiple(side: float, rule: Multiple) -> int:
-    return max(rule.multiple_of, rule.multiple_of * math.floor(side / rule.multiple_of + 0.5))
+def _distortion(width: int, height: int, size: tuple[int, int]) -> float:
+    """How far the aspect ratio is changed, either way."""
+    return abs(math.log(width * size[0] / (height * size[1])))
 
 
 class DynamicBatching(Record):
@@ -160,10 +166,9 @@ class Contract(Record):
             raise ValueError("the input must be images UINT8")
         if len(images.shape) != 4 or images.shape[0] != -1 or images.shape[3] != 3:
             raise ValueError("the input's shape must be [-1, height, width, 3]")
-        if not isinstance(self.preprocessing.resize, Multiple):
-            wanted = self.preprocessing.input_size(1, 1)
-            for side, limit in zip(images.shape[2:0:-1], wanted, strict=True):
-                if side not in (-1, limit):
+        for size in self.preprocessing.input_sizes:
+            for side, wanted in zip(images.shape[2:0:-1], size, strict=True):
+                if side not in (-1, wanted):
                     raise ValueError("the input's shape differs from the preprocessing's size")
 
     def _check_prediction(self) -> None:

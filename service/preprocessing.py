@@ -24,7 +24,7 @@ from PIL import (  # the plug-ins too, so that no request pays for loading all o
     WebPImagePlugin,  # noqa: F401
 )
 
-from service.contract import Color, Crop, Multiple, Preprocessing, Squash
+from service.contract import Buckets, Color, Crop, Preprocessing, Squash
 from service.errors import (
     InvalidRequest,
     PayloadTooLarge,
@@ -234,7 +234,7 @@ def resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """Resize (and crop) an RGB image by the contract's mode; unchanged where it fits."""
     resample = _FILTERS[preprocessing.filter]
     match preprocessing.resize:
-        case Squash() | Multiple():
+        case Squash() | Buckets():
             return _scale(image, preprocessing.input_size(*image.size), resample)
         case Crop() as crop:
             middle = _cut_centre(image, *_at_most(MAX_ASPECT_RATIO, image.size))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_export.preprocessing import Crop, Multiple, Preprocessing, Squash, open_image
+from model_export.preprocessing import Buckets, Crop, Preprocessing, Squash, open_image
 from service.contract import Preprocessing as ServedPreprocessing
 from service.preprocessing import ImageLimits, prepare
 from tests.service.images import encode, noise, quarters
@@ -16,7 +16,7 @@ LIMITS = ImageLimits(max_pixels=50_000_000)
 RESIZES = {
     "squash": Squash(64, 96),
     "crop": Crop(72, 64, 64),
-    "multiple": Multiple(64, 192),
+    "buckets": Buckets.around(64),
 }
 SIZES = [(64, 64), (96, 64), (97, 61), (300, 50), (33, 700), (640, 480)]
 

@@ -20,7 +20,7 @@ from model_export.errors import (
 from model_export.export import OPSET
 from model_export.labels import Labels
 from model_export.predictors import graph_predictor, reference_predictor
-from model_export.preprocessing import Crop, Multiple, Preprocessing, Squash, open_image
+from model_export.preprocessing import Buckets, Crop, Preprocessing, Squash, open_image
 from model_export.registry import dimensions_of
 from model_export.served import served
 from tests.model_export.conftest import LABELS, PALETTE
@@ -323,10 +323,8 @@ def test_a_segmenters_contract_has_dynamic_sizes_and_a_palette(segmenter_convers
     assert contract["outputs"] == [{"name": "labels", "datatype": "UINT8", "shape": [-1, -1, -1]}]
     assert contract["palette"] == [list(color) for color in PALETTE]
     assert contract["preprocessing"]["resize"] == {
-        "mode": "multiple",
-        "short_side": 32,
-        "max_long_side": 96,
-        "multiple_of": 32,
+        "mode": "buckets",
+        "sizes": [[32, 32], [32, 64], [32, 96], [64, 32], [96, 32]],
     }
     assert parity.agreement > 0.9999
     golden = np.load(folder / "golden.npz")
@@ -341,8 +339,8 @@ def test_a_segmenters_contract_has_dynamic_sizes_and_a_palette(segmenter_convers
         ("vt_resnet18", None, "squash", Squash(224, 224)),
         ("vt_resnet18", (96, 128), "squash", Squash(96, 128)),
         ("vt_resnet18", None, "crop", Crop(256, 224, 224)),
-        ("fpn_resnet18", None, "squash", Multiple(512, 1536)),
-        ("fpn_resnet18", (320, 416), "squash", Multiple(320, 960)),
+        ("fpn_resnet18", None, "squash", Buckets.around(512)),
+        ("fpn_resnet18", (320, 416), "squash", Buckets.around(320)),
     ],
 )
 def test_the_preprocessing_follows_from_task_and_size(model, size, resize, expected):

@@ -11,7 +11,7 @@ from model_export.evaluation import (
     data_sha256,
     segmentation_accuracy,
 )
-from model_export.preprocessing import Multiple, Preprocessing, Squash
+from model_export.preprocessing import Buckets, Preprocessing, Squash
 from model_export.training.data import IGNORED, Sample
 
 PREPROCESSING = Preprocessing(Squash(4, 4))
@@ -128,7 +128,7 @@ def test_predictions_are_brought_to_the_label_maps_size(segmented):
 def test_images_of_differing_sizes_are_all_counted(segmented):
     wide, tall = np.zeros((32, 64)), np.ones((64, 32))
     accuracy = segmented(
-        [(wide, wide), (tall, tall), (wide, wide)], 2, Preprocessing(Multiple(32, 64))
+        [(wide, wide), (tall, tall), (wide, wide)], 2, Preprocessing(Buckets.around(32))
     )
     assert accuracy["iou"] == [1.0, 1.0]
 

@@ -7,7 +7,7 @@ from onnx import TensorProto, shape_inference
 from model_export import artifact, checkpoint
 from model_export.external_data import external_files
 from model_export.fp16 import fp16_graph
-from model_export.preprocessing import Multiple, Preprocessing, Squash
+from model_export.preprocessing import Buckets, Preprocessing, Squash
 from model_export.verify import Comparison, compare
 from tests.model_export.graphs import operators, signature
 
@@ -38,7 +38,7 @@ def test_inputs_and_outputs_keep_their_names_types_and_shapes(converted):
 def test_it_differs_little_from_the_checkpoint(converted, photos):
     each, graph = converted
     segments = each.dimensions.task == "segmentation"
-    preprocessing = Preprocessing(Multiple(32, 64) if segments else Squash(64, 64))
+    preprocessing = Preprocessing(Buckets.around(32) if segments else Squash(64, 64))
     parity = compare(Comparison(each.model, graph, preprocessing, photos, 4, precision="fp16"))
     assert parity.failures == []
     assert 1e-6 < max(parity.max_relative_difference.values()) < 5e-3

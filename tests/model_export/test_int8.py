@@ -17,7 +17,7 @@ from model_export.int8 import (
     int8_graph,
 )
 from model_export.predictors import graph_predictor
-from model_export.preprocessing import Multiple, Preprocessing, Squash, open_image
+from model_export.preprocessing import Buckets, Preprocessing, Squash, open_image
 from tests.model_export.conftest import Exported
 from tests.model_export.files import noise_photo
 from tests.model_export.graphs import (
@@ -32,7 +32,7 @@ from tests.model_export.networks import photographs
 
 PREPROCESSING = {
     "vt_resnet18": Preprocessing(Squash(64, 64)),
-    "vt_fpn_resnet18": Preprocessing(Multiple(32, 64)),
+    "vt_fpn_resnet18": Preprocessing(Buckets.around(32)),
 }
 
 

@@ -10,13 +10,13 @@ from onnx import helper, numpy_helper
 
 from model_export import measure as measuring
 from model_export.measure import LATENCY_RUNS, batch_invariance, latency, measure
-from model_export.preprocessing import Multiple, Preprocessing, Squash
+from model_export.preprocessing import Buckets, Preprocessing, Squash
 from model_export.verify import Comparison
 from tests.model_export.networks import photographs
 
 PREPROCESSING = {
     "resnet18": Preprocessing(Squash(64, 64)),
-    "vt_fpn_resnet18": Preprocessing(Multiple(32, 64)),
+    "vt_fpn_resnet18": Preprocessing(Buckets.around(32)),
 }
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from model_export.errors import InvalidData
-from model_export.preprocessing import Crop, Multiple, Preprocessing, Squash, open_image, to_rgb
+from model_export.preprocessing import Buckets, Crop, Preprocessing, Squash, open_image, to_rgb
 
 FILL = (10, 20, 30)
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
@@ -73,25 +74,36 @@ def test_crop_scales_the_short_side_and_cuts_the_centre(size, scaled, corner):
 @pytest.mark.parametrize(
     ("width", "height", "expected"),
     [
-        pytest.param(480, 360, (416, 320), id="427 is nearest to 416"),
+        pytest.param(480, 360, (416, 320), id="4 to 3"),
         pytest.param(360, 480, (320, 416), id="portrait"),
         pytest.param(320, 320, (320, 320), id="as it is"),
-        pytest.param(4000, 1000, (640, 160), id="the long side is limited"),
-        pytest.param(5000, 10, (640, 32), id="never below one multiple"),
+        pytest.param(4032, 2268, (576, 320), id="16 to 9"),
+        pytest.param(400, 100, (960, 320), id="a third off"),
+        pytest.param(600, 100, (960, 160), id="a strip"),
+        pytest.param(5000, 10, (960, 160), id="the longest there is"),
         pytest.param(10, 10, (320, 320), id="enlarged"),
-        pytest.param(368, 320, (384, 320), id="halves go up"),
     ],
 )
-def test_multiple_keeps_the_aspect_ratio_in_steps_of_32(width, height, expected):
-    resize = Multiple(320, 640)
+def test_a_photo_goes_to_the_bucket_of_nearest_aspect_ratio(width, height, expected):
+    resize = Buckets.around(320)
     assert resize.size(width, height) == expected
     if max(width, height) <= 500:
         array = Preprocessing(resize)(noise(width, height))
         assert array.shape[1::-1] == expected
 
 
+def test_buckets_are_few_multiples_of_32_whose_ratios_are_at_most_a_third_apart():
+    sizes = Buckets.around(352).sizes
+    assert len(set(sizes)) == len(sizes) == 15
+    assert {side % 32 for size in sizes for side in size} == {0}
+    assert {(width, height) for height, width in sizes} == set(sizes)
+    ratios = sorted(width / height for height, width in sizes if width < 4 * height)
+    steps = [b / a for a, b in itertools.pairwise(ratios) if a >= 1 / 3]
+    assert max(steps) < 4 / 3
+
+
 @pytest.mark.parametrize(
-    "resize", [Squash(32, 64), Crop(32, 32, 64), Multiple(32, 64)], ids=lambda r: r.mode
+    "resize", [Squash(32, 64), Crop(32, 32, 64), Buckets.around(32)], ids=lambda r: r.mode
 )
 def test_a_photo_of_the_right_size_is_not_touched(resize):
     image = noise(64, 32)
@@ -231,9 +243,9 @@ def test_the_dictionary_is_the_documented_one():
     [
         Preprocessing(Squash(96, 128)),
         Preprocessing(Crop(256, 224, 224), filter="bicubic", fill=(1, 2, 3)),
-        Preprocessing(Multiple(512, 1536), mean=(0.0, 0.1, 0.2), std=(1.0, 2.0, 3.0)),
+        Preprocessing(Buckets.around(512), mean=(0.0, 0.1, 0.2), std=(1.0, 2.0, 3.0)),
     ],
-    ids=["squash", "crop", "multiple"],
+    ids=["squash", "crop", "buckets"],
 )
 def test_preprocessing_survives_the_way_through_json(preprocessing):
     again = Preprocessing.from_dict(json.loads(json.dumps(preprocessing.as_dict())))
@@ -254,7 +266,7 @@ def test_the_hash_is_that_of_the_json_with_sorted_keys_and_no_spaces():
 def test_the_hash_tells_two_preprocessings_apart():
     hashes = {
         Preprocessing(resize, filter=name).sha256
-        for resize in (Squash(224, 224), Squash(224, 225), Crop(256, 224, 224), Multiple(224, 448))
+        for resize in (Squash(224, 224), Squash(224, 225), Crop(256, 224, 224), Buckets.around(224))
         for name in ("bilinear", "bicubic")
     }
     assert len(hashes) == 8

@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from model_export.errors import InvalidData, InvalidEntry, VerificationFailed
 from model_export.precisions import PRECISIONS
-from model_export.preprocessing import Crop, Multiple, Preprocessing, Squash
+from model_export.preprocessing import Buckets, Crop, Preprocessing, Squash
 from model_export.verify import (
     Comparison,
     Parity,
@@ -22,7 +22,7 @@ from model_export.verify import (
 CLASSIFIER, SEGMENTER = "vt_resnet18", "vt_fpn_resnet18"
 PREPROCESSING = {
     CLASSIFIER: Preprocessing(Squash(64, 64)),
-    SEGMENTER: Preprocessing(Multiple(32, 64)),
+    SEGMENTER: Preprocessing(Buckets.around(32)),
 }
 
 
@@ -120,7 +120,7 @@ def test_a_classifier_is_compared_at_its_one_size(verify):
 
 
 def test_a_segmenter_is_compared_at_several_sizes(verify):
-    sizes = verify(SEGMENTER, preprocessing=Preprocessing(Multiple(64, 128))).sizes
+    sizes = verify(SEGMENTER, preprocessing=Preprocessing(Buckets.around(64))).sizes
     assert len(set(sizes)) == len(sizes) == 5
     assert any(height > width for height, width in sizes)
     assert any(height < width for height, width in sizes)
@@ -273,9 +273,9 @@ def test_int8_is_judged_by_the_answer_alone_and_records_every_output(precision, 
     [
         (Squash(96, 128), [(96, 128)]),
         (Crop(256, 224, 224), [(224, 224)]),
-        (Multiple(320, 960), [(320, 416), (416, 320), (320, 576), (320, 320), (32, 64)]),
+        (Buckets.around(320), [(320, 416), (416, 320), (320, 576), (320, 320), (32, 64)]),
     ],
-    ids=["squash", "crop", "multiple"],
+    ids=["squash", "crop", "buckets"],
 )
 def test_the_sizes_follow_from_the_preprocessing(resize, sizes):
     assert verification_sizes(Preprocessing(resize)) == sizes

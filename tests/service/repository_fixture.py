@@ -86,7 +86,7 @@ def classification_config(name: str) -> Json:
 
 
 def segmentation_config(name: str) -> Json:
-    resize = {"mode": "multiple", "short_side": 64, "max_long_side": 128, "multiple_of": 32}
+    resize = {"mode": "buckets", "sizes": [[64, 64], [64, 96], [64, 128], [96, 64], [128, 64]]}
     return {
         **_common(name),
         "task": "segmentation",

@@ -25,7 +25,7 @@ def rules(mode: str = "squash", **sizes: object) -> Preprocessing:
     )
 
 
-SIZES = {"height", "width", "short_side", "max_long_side", "multiple_of"}
+SIZES = {"height", "width", "short_side", "sizes"}
 SQUASH = rules(height=32, width=32)
 
 
@@ -191,22 +191,28 @@ def test_crop_equals_scaling_the_whole_and_cutting_the_centre(
     assert np.array_equal(prepare(encode(image), crop, LIMITS).pixels, expected)
 
 
+BUCKETS = [[64, 64], [64, 96], [96, 64]]
+
+
 @pytest.mark.parametrize(
     ("photo", "size"),
     [
-        ((640, 480), (480, 352)),
-        ((480, 640), (352, 480)),
-        ((480, 352), (480, 352)),
-        ((5000, 100), (1024, 32)),
-        ((60_000, 1), (1024, 32)),
-        ((10, 10), (352, 352)),
+        ((640, 480), (96, 64)),
+        ((480, 640), (64, 96)),
+        ((60, 50), (64, 64)),
+        ((60_000, 1), (96, 64)),
+        ((96, 64), (96, 64)),
     ],
 )
-def test_multiple_keeps_the_aspect_ratio_in_steps(
+def test_a_photo_goes_to_the_bucket_of_nearest_aspect_ratio(
     photo: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    rule = rules("multiple", short_side=352, max_long_side=1024, multiple_of=32)
-    assert rule.input_size(*photo) == size
+    assert rules("buckets", sizes=BUCKETS).input_size(*photo) == size
+
+
+def test_of_buckets_that_are_equally_near_the_first_is_taken() -> None:
+    assert rules("buckets", sizes=[[64, 64], [32, 32]]).input_size(10, 10) == (64, 64)
+    assert rules("buckets", sizes=[[32, 32], [64, 64]]).input_size(10, 10) == (32, 32)
 
 
 def test_a_strip_does_not_become_a_huge_image_before_it_is_cropped() -> None:
