@@ -131,7 +131,7 @@ def fold_normalisation(graph: onnx.GraphProto) -> None:
 def _scoring_layer(graph: onnx.GraphProto) -> onnx.NodeProto:
     """The convolution or linear layer that makes the logits, or the classes' maps."""
     producers = {name: node for node in graph.node for name in node.output}
-    node = producers[graph.output[0].name]
+    node: onnx.NodeProto = producers[graph.output[0].name]
     while node.op_type not in ("Conv", "Gemm"):
         node = producers[node.input[0]]
     return node
