@@ -85,6 +85,7 @@ def _train(options: argparse.Namespace) -> None:
         preprocessing=preprocessing_for(dimensions, _size(options), "squash"),
         directory=options.output,
         backbone=options.backbone,
+        initial_checkpoint=options.initial_checkpoint,
         seed=options.seed,
         workers=options.workers,
         evaluate_every=options.evaluate_every,
@@ -267,13 +268,13 @@ def _add_describe(commands: Any) -> None:
 
 
 def _add_train(commands: Any) -> None:
-    command = _add_command(commands, "train", _train, "train from scratch or from a backbone")
+    command = _add_command(commands, "train", _train, "train from scratch, or from weights")
     command.add_argument("data", type=Path, help="a folder with train/ and val/")
     command.add_argument("--model", required=True)
     command.add_argument("--output", type=Path, required=True, help="a folder; resumed if begun")
-    command.add_argument(
-        "--backbone", type=Path, help="a ResNet checkpoint to start the trunk from"
-    )
+    start = command.add_mutually_exclusive_group()
+    start.add_argument("--backbone", type=Path, help="a ResNet checkpoint to start the trunk from")
+    start.add_argument("--initial-checkpoint", type=Path, help="the model's own, to fine-tune it")
     _add_dimensions(command)
     command.add_argument("--classes", type=int, help="of label maps; ids from there on are ignored")
     command.add_argument("--epochs", type=_positive)

@@ -61,6 +61,9 @@ class Run:
     preprocessing: Preprocessing
     directory: Path
     backbone: Path | None = None
+    """A ResNet's checkpoint to start the trunk from."""
+    initial_checkpoint: Path | None = None
+    """The model's own checkpoint to start from, to fine-tune it."""
     seed: int = 0
     workers: int = 1
     evaluate_every: int = 1
@@ -72,6 +75,7 @@ class Run:
             "recipe": dataclasses.asdict(self.recipe),
             "seed": self.seed,
             "samples": len(self.data.train),
+            "fine_tuned": self.initial_checkpoint is not None,
         }
         return json.dumps(parts, sort_keys=True)
 
@@ -98,6 +102,9 @@ class _Trainer:
         self.run = run
         self.device = device
         self.network = build(run.dimensions)
+        if run.initial_checkpoint is not None:
+            source = checkpoint.read(run.initial_checkpoint)
+            checkpoint.load_model(self.network, source, run.dimensions)
         if run.backbone is not None:
             trunk = self.network.get_submodule(_trunk_name(run.dimensions))
             checkpoint.load_backbone(trunk, checkpoint.read(run.backbone))  # type: ignore[arg-type]

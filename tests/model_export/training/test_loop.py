@@ -255,6 +255,22 @@ def test_a_training_from_a_backbone_starts_with_its_weights_at_their_own_rate(
     assert slow == {id(p) for name, p in network.named_parameters() if name[:3] != "fc."}
 
 
+def test_fine_tuning_starts_with_all_weights_of_the_models_own_checkpoint(finished, tmp_path):
+    source = finished.directory / "checkpoint.safetensors"
+    run = dataclasses.replace(finished, directory=tmp_path, initial_checkpoint=source)
+    trainer = loop._Trainer(run, torch.device("cpu"))
+    weights = checkpoint.read(source).tensors
+    own = {key: value.to(weights[key].dtype) for key, value in trainer.network.state_dict().items()}
+    assert_same_bits(own, dict(weights))
+    assert {group["factor"] for group in trainer.optimizer.param_groups} == {1.0}
+
+
+def test_fine_tuning_does_not_go_on_from_a_training_from_scratch(finished):
+    source = finished.directory / "checkpoint.safetensors"
+    with pytest.raises(InvalidCheckpoint, match="belongs to a training with another"):
+        train(dataclasses.replace(finished, initial_checkpoint=source))
+
+
 def test_a_foreign_backbone_is_refused_before_anything_is_written(colors, tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "foreign.pth")
     run = classification_run(colors, tmp_path / "run", backbone=tmp_path / "foreign.pth")
