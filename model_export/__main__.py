@@ -82,7 +82,7 @@ def _train(options: argparse.Namespace) -> None:
         dimensions=dimensions,
         recipe=recipe,
         data=TrainingData(samples, validation),
-        preprocessing=preprocessing_for(dimensions, _size(options), "squash"),
+        preprocessing=preprocessing_for(dimensions, _size(options)),
         directory=options.output,
         backbone=options.backbone,
         initial_checkpoint=options.initial_checkpoint,
@@ -104,7 +104,7 @@ def _export(options: argparse.Namespace) -> None:
             dimensions=dimensions,
             name=options.name,
             labels=labels,
-            preprocessing=preprocessing_for(dimensions, _size(options), options.resize),
+            preprocessing=preprocessing_for(dimensions, _size(options), options.crop_from),
             max_batch_size=options.max_batch_size or DEFAULT_MAX_BATCH_SIZE[dimensions.task],
             weights=options.weights_dir,
             version=options.version,
@@ -299,7 +299,12 @@ def _add_export(commands: Any) -> None:
     command.add_argument("--name", required=True, help="the model's name in the repository")
     command.add_argument("--labels", type=Path, required=True, help="one label a line")
     _add_dimensions(command)
-    command.add_argument("--resize", choices=("squash", "crop"), default="squash")
+    command.add_argument(
+        "--crop-from",
+        type=_positive,
+        metavar="SHORT_SIDE",
+        help="bring a photo's short side to this and cut the centre; default: squash the photo",
+    )
     command.add_argument("--max-batch-size", type=_positive)
     command.add_argument("--examples", type=Path, help="a folder of photos that the entry carries")
     _add_repository(command)

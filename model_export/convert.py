@@ -46,16 +46,21 @@ class Conversion:
 
 
 def preprocessing_for(
-    dimensions: Dimensions, size: tuple[int, int] | None, resize: str
+    dimensions: Dimensions, size: tuple[int, int] | None, short_side: int | None = None
 ) -> Preprocessing:
-    """Squash or crop to a classifier's one size; a segmenter's buckets around its short side."""
+    """Squash to a classifier's one size, or crop it from a photo brought to a short side.
+
+    A segmenter gets buckets around its own short side.
+    """
     height, width = size or DEFAULT_INPUT_SIZES[dimensions.task]
     check_input_size(dimensions, (height, width))
     if dimensions.task == "segmentation":
         return Preprocessing(Buckets.around(min(height, width)))
-    if resize == "crop":
-        return Preprocessing(Crop(max(height, width) * 8 // 7, height, width))
-    return Preprocessing(Squash(height, width))
+    if short_side is None:
+        return Preprocessing(Squash(height, width))
+    if short_side < max(height, width):
+        raise InvalidModel(f"a short side of {short_side} is less than the crop {height}x{width}")
+    return Preprocessing(Crop(short_side, height, width))
 
 
 def convert(conversion: Conversion) -> tuple[Path, Parity]:

@@ -40,7 +40,6 @@ STATE_FILE = "last.pt"
 METRICS_FILE = "metrics.csv"
 CURVE_FILE = "learning_curve.png"
 CHECKPOINT_FILE = "checkpoint.safetensors"
-ADAM_SECOND_MOMENT = 0.99
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,9 @@ class _Trainer:
             self.network, multi_avg_fn=_averaging(run.recipe.ema_decay), use_buffers=True
         )
         self.normalisation = Normalisation(run.preprocessing.mean, run.preprocessing.std).to(device)
-        self.optimizer = _optimizer(run.recipe, _parameter_groups(self.network, run))
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(self.network, run), lr=0.0, betas=run.recipe.betas
+        )
         self.samples = Samples(run.data.train, _view(run, 0), run.dimensions.classes, run.seed)
         self.class_weights = self._class_weights()
         self.epoch = 0
@@ -284,13 +285,6 @@ def _parameter_groups(network: nn.Module, run: Run) -> list[dict[str, Any]]:
         {"params": parameters, "weight_decay": decay, "factor": factor}
         for (decay, factor), parameters in groups.items()
     ]
-
-
-def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The recipe's optimizer; `learning_rate` sets its rate before every step."""
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=(recipe.momentum, ADAM_SECOND_MOMENT))
-    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=True)
 
 
 def _is_in(trunk: str, parameter: str) -> bool:

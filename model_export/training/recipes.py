@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from model_export.registry import Task
 
@@ -26,9 +26,8 @@ class Recipe:
     aspect: float
     """Largest stretch of the crop's aspect ratio, either way."""
     color_jitter: float
-    optimizer: Literal["adamw", "sgd"] = "sgd"
-    """`sgd` has Nesterov's momentum; `adamw` decays its second moments fast, for short runs."""
-    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's; the second moments are forgotten fast, for short runs."""
     warmup: float = 0.1
     label_smoothing: float = 0.0
     class_weight_offset: float | None = None
@@ -58,20 +57,19 @@ RECIPES: dict[Task, Recipe] = {
         scale=(0.3, 1.0),
         aspect=1.67,
         color_jitter=0.3,
-        optimizer="adamw",
         label_smoothing=0.1,
         backbone_learning_rate=0.5,
     ),
     "segmentation": Recipe(
         epochs=60,
         batch_size=8,
-        learning_rate=0.02,
-        weight_decay=5e-4,
+        learning_rate=1e-3,
+        weight_decay=0.05,
         input_sizes=((256, 320),),
         scale=(0.6, 1.8),
         aspect=1.15,
         color_jitter=0.3,
-        class_weight_offset=1.05,
+        class_weight_offset=1.02,
         backbone_learning_rate=0.5,
         ema_decay=0.995,
     ),

@@ -334,19 +334,25 @@ def test_a_segmenters_contract_has_dynamic_sizes_and_a_palette(segmenter_convers
 
 
 @pytest.mark.parametrize(
-    ("model", "size", "resize", "expected"),
+    ("model", "size", "crop_from", "expected"),
     [
-        ("vt_resnet18", None, "squash", Squash(224, 224)),
-        ("vt_resnet18", (96, 128), "squash", Squash(96, 128)),
-        ("vt_resnet18", None, "crop", Crop(256, 224, 224)),
-        ("fpn_resnet18", None, "squash", Buckets.around(512)),
-        ("fpn_resnet18", (320, 416), "squash", Buckets.around(320)),
+        ("vt_resnet18", None, None, Squash(224, 224)),
+        ("vt_resnet18", (96, 128), None, Squash(96, 128)),
+        ("vt_resnet18", None, 256, Crop(256, 224, 224)),
+        ("vt_resnet18", (96, 128), 128, Crop(128, 96, 128)),
+        ("fpn_resnet18", None, None, Buckets.around(512)),
+        ("fpn_resnet18", (320, 416), None, Buckets.around(320)),
     ],
 )
-def test_the_preprocessing_follows_from_task_and_size(model, size, resize, expected):
-    assert convert.preprocessing_for(dimensions_of(model), size, resize).resize == expected
+def test_the_preprocessing_follows_from_task_and_size(model, size, crop_from, expected):
+    assert convert.preprocessing_for(dimensions_of(model), size, crop_from).resize == expected
 
 
 def test_a_segmenters_size_must_be_a_multiple_of_32():
     with pytest.raises(InvalidModel, match="multiples of 32"):
-        convert.preprocessing_for(dimensions_of("fpn_resnet18"), (100, 100), "squash")
+        convert.preprocessing_for(dimensions_of("fpn_resnet18"), (100, 100))
+
+
+def test_a_crop_is_not_larger_than_what_it_is_cut_from():
+    with pytest.raises(InvalidModel, match="short side of 200 is less than the crop 224x224"):
+        convert.preprocessing_for(dimensions_of("vt_resnet18"), (224, 224), 200)

@@ -30,10 +30,3 @@ def test_the_learning_rate_warms_up_and_falls_to_0():
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert 0 < rates[0] < 0.02 * RECIPE.learning_rate
     assert rates[-1] == pytest.approx(0, abs=1e-9)
-
-
-def test_a_classifier_is_trained_with_adamw_and_a_segmenter_with_sgd():
-    assert {task: recipe.optimizer for task, recipe in RECIPES.items()} == {
-        "classification": "adamw",
-        "segmentation": "sgd",
-    }
