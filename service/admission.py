@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from service.errors import DeadlineExceeded, QueueFull, ServerStopping
-from service.moving_average import MovingAverage
+from service.moving_average import MovingAverage, whole_seconds
 
 
 class Admission:
@@ -31,18 +31,23 @@ class Admission:
         return self._stopping
 
     @asynccontextmanager
-    async def request(self) -> AsyncIterator[None]:
-        """Admit one request or refuse it at once; whatever it waits for ends at its deadline."""
+    async def request(self, timeout_seconds: float | None = None) -> AsyncIterator[float]:
+        """Admit one request or refuse it at once; whatever it waits for ends at its deadline.
+
+        Yields the deadline, on the event loop's clock. A request may ask for a nearer one than
+        the default, not for a later one.
+        """
         self._refuse()
         started = time.monotonic()
-        deadline = asyncio.timeout(self._timeout_seconds)
+        allowed = min(timeout_seconds or self._timeout_seconds, self._timeout_seconds)
+        deadline = asyncio.timeout(allowed)
         self._deadlines.add(deadline)
         try:
             async with deadline:
-                yield
+                yield asyncio.get_running_loop().time() + allowed
         except TimeoutError:
             if deadline.expired():
-                raise self._late() from None
+                raise self._late(allowed) from None
             raise
         finally:
             self._deadlines.discard(deadline)
@@ -66,10 +71,10 @@ class Admission:
         if len(self._deadlines) >= self._max_concurrent_requests:
             raise QueueFull(
                 f"The server has {len(self._deadlines)} requests in flight; try again later.",
-                self._seconds.retry_after_seconds(1),
+                whole_seconds(self._seconds.seconds),
             )
 
-    def _late(self) -> DeadlineExceeded | ServerStopping:
+    def _late(self, allowed: float) -> DeadlineExceeded | ServerStopping:
         if self._aborted:
             return ServerStopping("The server stopped before the answer was ready.")
-        return DeadlineExceeded(f"The answer was not ready within {self._timeout_seconds:g} s.")
+        return DeadlineExceeded(f"The answer was not ready within {allowed:g} s.")

@@ -11,12 +11,14 @@ from fastapi import FastAPI
 from service import __version__
 from service.admission import Admission
 from service.cores import usable_cores
+from service.device import Devices
 from service.inference import Classifier, PhotoInference, Segmenter
 from service.metrics import PrometheusMetrics
 from service.model_loading import LoadOptions, load_instance
 from service.model_repository import ModelRepository
 from service.preprocessing import ImageLimits
 from service.routes.boundary import Boundary
+from service.routes.direct import DirectRoutes
 from service.routes.errors import add_error_handlers
 from service.routes.open_inference import OpenInferenceRoutes
 from service.routes.operations import OperationsRoutes
@@ -48,10 +50,13 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.parts = parts
-    app.include_router(_predict_routes(parts, settings).router())
+    predict = _predict_routes(parts, settings)
+    predict_router = predict.router()
+    app.include_router(predict_router)
     app.include_router(OpenInferenceRoutes(parts.repository, parts.admission).router())
     app.include_router(OperationsRoutes(parts.repository, parts.metrics.render).router())
     add_error_handlers(app)
+    app.add_middleware(DirectRoutes, routes=predict.direct(predict_router))
     app.add_middleware(Boundary, events=parts.metrics, max_body_bytes=settings.max_body_bytes)
     return app
 
@@ -59,18 +64,27 @@ def create_app(settings: Settings) -> FastAPI:
 def _create_parts(settings: Settings) -> Parts:
     cores = usable_cores()
     metrics = PrometheusMetrics()
-    options = LoadOptions(
-        settings.execution_providers,
-        settings.intra_op_num_threads or cores,
-        settings.max_queue_size,
-        settings.precision,
+    load = partial(
+        load_instance, options=_load_options(settings), devices=Devices(cores), events=metrics
     )
-    load = partial(load_instance, options=options, events=metrics)
     return Parts(
         ModelRepository(settings.model_repository, load, metrics),
         WorkerPool(settings.image_threads or cores),
         Admission(settings.max_concurrent_requests, settings.default_timeout_seconds),
         metrics,
+    )
+
+
+def _load_options(settings: Settings) -> LoadOptions:
+    return LoadOptions(
+        execution_providers=settings.execution_providers,
+        precision=settings.precision,
+        intra_op_num_threads=settings.intra_op_num_threads,
+        max_batch_size=settings.max_batch_size,
+        max_queue_size=settings.max_queue_size,
+        max_queue_delay_microseconds=settings.max_queue_delay_microseconds,
+        max_batch_seconds=settings.max_batch_seconds,
+        calibration_folder=settings.calibration_folder,
     )
 
 
@@ -99,4 +113,4 @@ async def _lifespan(parts: Parts, _app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await loading
         await asyncio.to_thread(parts.pool.close)
-        await asyncio.to_thread(parts.repository.close)
+        await parts.repository.close()

@@ -86,6 +86,11 @@ class Preprocessing(Record):
     resize: Resize
 
     @property
+    def common_size(self) -> tuple[int, int]:
+        """The width and height at which the graph sees a photo of aspect ratio 4:3."""
+        return self.input_size(4, 3)
+
+    @property
     def input_sizes(self) -> list[tuple[int, int]]:
         """Every width and height at which the graph sees photos."""
         match self.resize:
@@ -113,6 +118,7 @@ class DynamicBatching(Record):
     """Defaults of the queue."""
 
     max_queue_size: PositiveInt
+    max_queue_delay_microseconds: Annotated[int, Field(ge=0)] = 0
 
 
 class VersionRecord(Record):

@@ -7,8 +7,10 @@ ServiceError                    answered as {"error": "<sentence>"}
 |-- PayloadTooLarge       413
 |-- UnsupportedMediaType  415
 |-- QueueFull             429   with a computed Retry-After
+|   `-- DeadlineUnreachable     the wait would outlast the request's deadline
 |-- ClientDisconnected    499   logged and counted; nobody is there to read it
 |-- InferenceFailed       500   the cause is logged, never sent
+|   `-- OutOfMemory             the device has no room for the batch
 |-- ModelNotReady         503
 |-- ServerStopping        503
 `-- DeadlineExceeded      504
@@ -19,7 +21,9 @@ InvalidEntry                    a repository entry that cannot be served; the se
 
 from typing import ClassVar, Literal
 
-Outcome = Literal["ok", "bad_input", "rejected_full", "timeout", "cancelled", "error"]
+Outcome = Literal[
+    "ok", "bad_input", "rejected_full", "rejected_deadline", "timeout", "cancelled", "error"
+]
 
 
 class ServiceError(Exception):
@@ -68,11 +72,17 @@ class QueueFull(ServiceError):
     """A bound is reached; the client may try again after `retry_after_seconds`."""
 
     status = 429
-    outcome = "rejected_full"
+    outcome: ClassVar[Outcome] = "rejected_full"
 
     def __init__(self, message: str, retry_after_seconds: int) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineUnreachable(QueueFull):
+    """What waits already takes longer than the request's deadline allows."""
+
+    outcome = "rejected_deadline"
 
 
 class ClientDisconnected(ServiceError):
@@ -84,6 +94,10 @@ class ClientDisconnected(ServiceError):
 
 class InferenceFailed(ServiceError):
     """The model could not be run, or returned something that it should not."""
+
+
+class OutOfMemory(InferenceFailed):
+    """The device has no memory for the batch."""
 
 
 class ModelNotReady(ServiceError):

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from service.errors import Outcome
 from service.protocol import Accuracy, ModelState, Task
 from service.stage_timer import Stage
+
+DispatchReason = Literal["full", "idle", "delay", "retry"]
+DropReason = Literal["cancelled", "deadline"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,26 @@ class ModelBuild:
     accuracy: Accuracy | None = None
 
 
+class ModelLoad(Protocol):
+    """How busy a model is, now."""
+
+    @property
+    def pending(self) -> int:
+        """Images admitted and not yet predicted."""
+
+    @property
+    def executing(self) -> int:
+        """Batches that run."""
+
+    @property
+    def oldest_wait_seconds(self) -> float:
+        """How long the oldest image in the queue has waited."""
+
+    @property
+    def predicted_wait_seconds(self) -> float:
+        """How long one more image would wait."""
+
+
 class Events(Protocol):
     """Everything that is reported."""
 
@@ -44,11 +67,30 @@ class Events(Protocol):
     ) -> None:
         """Report how an inference request ended; `images` were predicted."""
 
-    def queue_changed(self, model: ModelIdentity, images: int) -> None:
-        """Report how many images are admitted and not yet predicted."""
+    def batch_dispatched(
+        self, model: ModelIdentity, batch_size: int, reason: DispatchReason
+    ) -> None:
+        """Report that an execution begins."""
 
-    def model_loaded(self, model: ModelIdentity, build: ModelBuild, seconds: float) -> None:
-        """Report that a model version serves."""
+    def images_dropped(self, model: ModelIdentity, images: int, reason: DropReason) -> None:
+        """Report images that were admitted and never run."""
+
+    def ran_out_of_memory(self, model: ModelIdentity, max_batch_size: int) -> None:
+        """Report that an execution found no memory; batches are smaller from now on."""
+
+    def session_rebuilt(self, model: ModelIdentity) -> None:
+        """Report that a session was made anew."""
+
+    def execution_hung(self, model: ModelIdentity, seconds: float) -> None:
+        """Report that an execution has not ended after so long; the model is not ready."""
+
+    def execution_recovered(self, model: ModelIdentity) -> None:
+        """Report that everything that hung has ended; the model is ready again."""
+
+    def model_loaded(
+        self, model: ModelIdentity, build: ModelBuild, seconds: float, load: ModelLoad
+    ) -> None:
+        """Report that a model version serves; its load may be read at any time."""
 
     def self_tested(
         self, model: ModelIdentity, max_absolute_error: float, agreement: float, *, ok: bool

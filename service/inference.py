@@ -1,7 +1,6 @@
 """From photos to predictions: decode, infer, postprocess. No HTTP here."""
 
 import base64
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,8 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from service.contract import Contract, Preprocessing
-from service.errors import ServiceError
+from service.contract import Contract
 from service.model_instance import ModelInstance
 from service.postprocessing import (
     Labels,
@@ -21,7 +19,7 @@ from service.postprocessing import (
     scale_labels,
     top_classes,
 )
-from service.preprocessing import ImageLimits, PreparedImage, decode, prepare
+from service.preprocessing import ImageLimits, Photo, PreparedImage, decode
 from service.protocol import (
     Classification,
     ClassifyResponse,
@@ -35,6 +33,15 @@ from service.stage_timer import StageTimer
 from service.worker_pool import WorkerPool
 
 MaskFormat = Literal["png", "rle", "none"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request's photos, its deadline on the event loop's clock, and where its time goes."""
+
+    photos: Sequence[bytes]
+    deadline: float
+    timer: StageTimer
 
 
 @dataclass(frozen=True)
@@ -52,22 +59,24 @@ class PhotoInference:
         self.pool = pool
         self.limits = limits
 
-    async def infer(
-        self, instance: ModelInstance, photos: Sequence[bytes], timer: StageTimer
-    ) -> Inferred:
-        """Return the model's answer to each photo, in order."""
-        with instance.reserve(len(photos)):
-            with timer.stage("decode"):
-                images = await self._prepare(photos, instance.contract.preprocessing)
-            return Inferred(images, await _infer(instance, images, timer))
+    async def infer(self, instance: ModelInstance, job: Job) -> Inferred:
+        """Return the model's answer to each photo, in order.
 
-    async def _prepare(
-        self, photos: Sequence[bytes], preprocessing: Preprocessing
-    ) -> list[PreparedImage]:
-        return await self.pool.gather(
-            partial(_prepare_nth, index, photo, preprocessing, self.limits)
-            for index, photo in enumerate(photos)
-        )
+        Where photos share batches they are decoded here, in the image threads. Where each runs
+        alone its own thread decodes it: there are as many of those as cores, and the image stays
+        in the core's cache.
+        """
+        preprocessing = instance.contract.preprocessing
+        with instance.reserve(len(job.photos), job.deadline):
+            photos = [
+                Photo(data, preprocessing, self.limits, index)
+                for index, data in enumerate(job.photos)
+            ]
+            if instance.batches:
+                with job.timer.stage("decode"):
+                    await self.pool.gather(photo.prepare for photo in photos)
+            outputs = await _infer(instance, photos, job)
+        return Inferred([photo.prepare() for photo in photos], outputs)
 
 
 class Classifier:
@@ -76,14 +85,12 @@ class Classifier:
     def __init__(self, inference: PhotoInference) -> None:
         self._inference = inference
 
-    async def classify(
-        self, instance: ModelInstance, photos: Sequence[bytes], top_k: int, timer: StageTimer
-    ) -> ClassifyResponse:
+    async def classify(self, instance: ModelInstance, job: Job, top_k: int) -> ClassifyResponse:
         """Return the likeliest classes of each photo."""
-        inferred = await self._inference.infer(instance, photos, timer)
-        with timer.stage("encode"):
-            logits = np.stack(inferred.outputs).astype(np.float32)
-            rows = top_classes(logits, instance.contract.labels, top_k)
+        inferred = await self._inference.infer(instance, job)
+        with job.timer.stage("encode"):
+            labels = instance.contract.labels
+            rows = [top_classes(logits, labels, top_k) for logits in inferred.outputs]
         return ClassifyResponse(
             model=instance.identity.name,
             version=instance.identity.version,
@@ -97,12 +104,10 @@ class Segmenter:
     def __init__(self, inference: PhotoInference) -> None:
         self._inference = inference
 
-    async def segment(
-        self, instance: ModelInstance, photos: Sequence[bytes], mask: MaskFormat, timer: StageTimer
-    ) -> SegmentResponse:
+    async def segment(self, instance: ModelInstance, job: Job, mask: MaskFormat) -> SegmentResponse:
         """Return the areas of each photo, and its mask in the format asked for."""
-        inferred = await self._inference.infer(instance, photos, timer)
-        with timer.stage("encode"):
+        inferred = await self._inference.infer(instance, job)
+        with job.timer.stage("encode"):
             predictions = await self._inference.pool.gather(
                 partial(_segmentation, image, output, mask, instance.contract)
                 for image, output in zip(inferred.images, inferred.outputs, strict=True)
@@ -113,41 +118,30 @@ class Segmenter:
             predictions=predictions,
         )
 
-    async def mask(self, instance: ModelInstance, photo: bytes, timer: StageTimer) -> bytes:
-        """Return the photo's mask as a PNG."""
-        inferred = await self._inference.infer(instance, [photo], timer)
-        with timer.stage("encode"):
+    async def mask(self, instance: ModelInstance, job: Job) -> bytes:
+        """Return the one photo's mask as a PNG."""
+        inferred = await self._inference.infer(instance, job)
+        with job.timer.stage("encode"):
             return await self._inference.pool.run(
                 _mask, inferred.images[0], inferred.outputs[0], instance.contract
             )
 
-    async def overlay(self, instance: ModelInstance, photo: bytes, timer: StageTimer) -> bytes:
-        """Return the photo with its mask blended over it, as a PNG."""
-        inferred = await self._inference.infer(instance, [photo], timer)
-        with timer.stage("encode"):
+    async def overlay(self, instance: ModelInstance, job: Job) -> bytes:
+        """Return the one photo with its mask blended over it, as a PNG."""
+        (photo,) = job.photos
+        inferred = await self._inference.infer(instance, job)
+        with job.timer.stage("encode"):
             return await self._inference.pool.run(
                 _overlay, photo, inferred.outputs[0], instance.contract, self._inference.limits
             )
 
 
-def _prepare_nth(
-    index: int, photo: bytes, preprocessing: Preprocessing, limits: ImageLimits
-) -> PreparedImage:
-    try:
-        return prepare(photo, preprocessing, limits)
-    except ServiceError as error:
-        raise type(error)(f"Image {index} is refused: {error}.") from error
-
-
-async def _infer(
-    instance: ModelInstance, images: Sequence[PreparedImage], timer: StageTimer
-) -> list[Array]:
+async def _infer(instance: ModelInstance, photos: Sequence[Photo], job: Job) -> list[Array]:
     prediction = instance.contract.prediction
-    started = time.perf_counter()
-    inference = await instance.infer([image.pixels for image in images], [prediction])
-    waited = time.perf_counter() - started - inference.compute_seconds
-    timer.add("queue", max(0.0, waited))
-    timer.add("compute", inference.compute_seconds)
+    inference = await instance.infer(photos, [prediction], job.deadline)
+    job.timer.add("queue", inference.queue_seconds)
+    job.timer.add("decode", inference.decode_seconds)
+    job.timer.add("compute", inference.compute_seconds)
     return [outputs[prediction] for outputs in inference.outputs]
 
 

@@ -1,7 +1,10 @@
 """Every Prometheus collector, declared once; the logic reports events to this module."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import TypeVar
 
+import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -13,9 +16,11 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from service.errors import Outcome
-from service.events import ModelBuild, ModelIdentity
+from service.events import DispatchReason, DropReason, ModelBuild, ModelIdentity, ModelLoad
 from service.protocol import ModelState
 from service.stage_timer import Stage
+
+_log = structlog.get_logger()
 
 # No `_created` twin of every counter and histogram: nothing here is ever reset.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -25,7 +30,22 @@ SECONDS = (
     *(0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.05, 0.075),
     *(0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
 )
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+LOAD_GAUGES = (
+    ("pending", "vt_queue_depth", "Images admitted and not yet predicted."),
+    ("executing", "vt_inflight_batches", "Batches that run."),
+    ("oldest_wait_seconds", "vt_queue_oldest_seconds", "Wait of the oldest image in the queue."),
+    ("predicted_wait_seconds", "vt_predicted_wait_seconds", "Wait of one more image."),
+)
 LOAD_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+M = TypeVar("M", Counter, Histogram)
+
+
+def _children_of(metric: M) -> Callable[..., M]:
+    """The metric's samples by their labels' values; each is looked up once."""
+    return cache(metric.labels)
 
 
 class PrometheusMetrics:
@@ -35,42 +55,79 @@ class PrometheusMetrics:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         http = ("method", "route", "status")
-        self._http_requests = Counter(
-            "http_requests_total", "Answers sent.", http, registry=registry
+        self._http_requests = _children_of(
+            Counter("http_requests_total", "Answers sent.", http, registry=registry)
         )
-        self._http_seconds = Histogram(
-            "http_request_duration_seconds",
-            "From a request's first byte to its answer's last.",
-            http,
-            buckets=SECONDS,
-            registry=registry,
+        self._http_seconds = _children_of(
+            Histogram(
+                "http_request_duration_seconds",
+                "From a request's first byte to its answer's last.",
+                http,
+                buckets=SECONDS,
+                registry=registry,
+            )
         )
-        self._inference_requests = Counter(
-            "vt_inference_requests_total",
-            "Prediction requests for a model, by how they ended.",
-            ("model", "version", "task", "outcome"),
-            registry=registry,
+        self._inference_requests = _children_of(
+            Counter(
+                "vt_inference_requests_total",
+                "Prediction requests for a model, by how they ended.",
+                ("model", "version", "task", "outcome"),
+                registry=registry,
+            )
         )
-        self._inference_images = Counter(
-            "vt_inference_images_total",
-            "Images predicted.",
-            ("model", "version"),
-            registry=registry,
+        self._inference_images = _children_of(
+            Counter(
+                "vt_inference_images_total",
+                "Images predicted.",
+                ("model", "version"),
+                registry=registry,
+            )
         )
-        self._stage_seconds = Histogram(
-            "vt_stage_duration_seconds",
-            "Where a prediction request's time goes.",
-            ("model", "stage"),
-            buckets=SECONDS,
-            registry=registry,
+        self._stage_seconds = _children_of(
+            Histogram(
+                "vt_stage_duration_seconds",
+                "Where a prediction request's time goes.",
+                ("model", "stage"),
+                buckets=SECONDS,
+                registry=registry,
+            )
         )
-        self._queue_depth = Gauge(
-            "vt_queue_depth",
-            "Images admitted and not yet predicted.",
-            ("model",),
-            registry=registry,
-        )
+        self._declare_batching(registry)
         self._declare_models(registry)
+
+    def _declare_batching(self, registry: CollectorRegistry) -> None:
+        model = ("model",)
+        self._batch_size = _children_of(
+            Histogram(
+                "vt_batch_size", "Images in a batch.", model, buckets=BATCH_SIZES, registry=registry
+            )
+        )
+        self._batch_dispatches = _children_of(
+            Counter(
+                "vt_batch_dispatch_total",
+                "Batches by why they left the queue.",
+                ("model", "reason"),
+                registry=registry,
+            )
+        )
+        self._images_dropped = Counter(
+            "vt_images_dropped_total",
+            "Images that were admitted and never run, by why.",
+            ("model", "reason"),
+            registry=registry,
+        )
+        self._out_of_memory = Counter(
+            "vt_oom_total", "Batches for which there was no memory.", model, registry=registry
+        )
+        self._session_rebuilds = Counter(
+            "vt_session_rebuilds_total", "Sessions made anew.", model, registry=registry
+        )
+        self._hung = Gauge(
+            "vt_hung", "1 while a batch does not end, else 0.", model, registry=registry
+        )
+        self._load_gauges = {
+            read: Gauge(name, text, model, registry=registry) for read, name, text in LOAD_GAUGES
+        }
 
     def _declare_models(self, registry: CollectorRegistry) -> None:
         self._model_info = Gauge(
@@ -126,24 +183,57 @@ class PrometheusMetrics:
     def http_finished(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answer."""
         labels = (method, route, str(status))
-        self._http_requests.labels(*labels).inc()
-        self._http_seconds.labels(*labels).observe(seconds)
+        self._http_requests(*labels).inc()
+        self._http_seconds(*labels).observe(seconds)
 
     def inference_finished(
         self, model: ModelIdentity, outcome: Outcome, images: int, stages: Mapping[Stage, float]
     ) -> None:
         """Count a prediction request and time its stages."""
-        self._inference_requests.labels(model.name, model.version, model.task, outcome).inc()
-        self._inference_images.labels(model.name, model.version).inc(images)
+        self._inference_requests(model.name, model.version, model.task, outcome).inc()
+        self._inference_images(model.name, model.version).inc(images)
         for stage, seconds in stages.items():
-            self._stage_seconds.labels(model.name, stage).observe(seconds)
+            self._stage_seconds(model.name, stage).observe(seconds)
 
-    def queue_changed(self, model: ModelIdentity, images: int) -> None:
-        """Set the depth of a model's queue."""
-        self._queue_depth.labels(model.name).set(images)
+    def batch_dispatched(
+        self, model: ModelIdentity, batch_size: int, reason: DispatchReason
+    ) -> None:
+        """Count a batch."""
+        self._batch_size(model.name).observe(batch_size)
+        self._batch_dispatches(model.name, reason).inc()
 
-    def model_loaded(self, model: ModelIdentity, build: ModelBuild, seconds: float) -> None:
-        """Count a load and describe what was loaded."""
+    def images_dropped(self, model: ModelIdentity, images: int, reason: DropReason) -> None:
+        """Count images that were never run."""
+        self._images_dropped.labels(model.name, reason).inc(images)
+
+    def ran_out_of_memory(self, model: ModelIdentity, max_batch_size: int) -> None:
+        """Count a failed allocation, and log what follows from it."""
+        self._out_of_memory.labels(model.name).inc()
+        _log.warning("out_of_memory", model=model.name, max_batch_size=max_batch_size)
+
+    def session_rebuilt(self, model: ModelIdentity) -> None:
+        """Count a session made anew."""
+        self._session_rebuilds.labels(model.name).inc()
+
+    def execution_hung(self, model: ModelIdentity, seconds: float) -> None:
+        """Tell that a batch does not end."""
+        self._hung.labels(model.name).set(1)
+        self.model_state_changed(model.name, model.version, ModelState.UNAVAILABLE)
+        _log.error("execution_hung", model=model.name, seconds=round(seconds, 1))
+
+    def execution_recovered(self, model: ModelIdentity) -> None:
+        """Tell that it ended after all."""
+        self._hung.labels(model.name).set(0)
+        self.model_state_changed(model.name, model.version, ModelState.READY)
+        _log.warning("execution_recovered", model=model.name)
+
+    def model_loaded(
+        self, model: ModelIdentity, build: ModelBuild, seconds: float, load: ModelLoad
+    ) -> None:
+        """Count a load, describe what was loaded, and read its load at every scrape."""
+        for attribute, gauge in self._load_gauges.items():
+            gauge.labels(model.name).set_function(partial(getattr, load, attribute))
+        self._hung.labels(model.name).set(0)
         self._model_loads.labels(model.name, "success").inc()
         self._model_load_seconds.labels(model.name).observe(seconds)
         self._model_info.labels(

@@ -1,37 +1,47 @@
-"""One loaded model version: its session on a thread of its own, and the bound on what waits."""
+"""One loaded model version: what it is, who may wait for it, and how its batches run."""
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TypeVar
 
 from service.contract import Contract
-from service.errors import InferenceFailed, PayloadTooLarge, QueueFull
+from service.device import Device
+from service.dynamic_batcher import DynamicBatcher
+from service.errors import DeadlineUnreachable, PayloadTooLarge, QueueFull
 from service.events import Events, ModelBuild, ModelIdentity
-from service.moving_average import MovingAverage
-from service.preprocessing import ImageArray
-from service.session import Array, Session
+from service.execution_plan import ExecutionPlan
+from service.graph_sessions import GraphSessions
+from service.moving_average import whole_seconds
+from service.preprocessing import Photo
+from service.protocol import Batching
+from service.request_queue import PendingInference
+from service.session import Outputs
+from service.worker_threads import WorkerThreads
 
-Outputs = Mapping[str, Array]
+T = TypeVar("T")
 
-WARM_UP_PHOTO = (640, 480)
+CLOSE_SECONDS = 5.0
+"""What still runs after this is left to its thread, which ends with the process."""
 
 
 @dataclass(frozen=True)
 class Inference:
-    """Each image's outputs, in the order of the images, and the seconds the graph ran."""
+    """Each photo's outputs, in order, and where the time went.
+
+    `queue_seconds` ended when the first photo began; the rest is split by what executions spent.
+    """
 
     outputs: list[Outputs]
+    queue_seconds: float
+    decode_seconds: float
     compute_seconds: float
 
 
 class ModelInstance:
-    """A model version that can be asked."""
+    """A model version that can be asked. Lives on the event loop but for what runs in threads."""
 
     def __init__(
         self,
@@ -39,95 +49,221 @@ class ModelInstance:
         identity: ModelIdentity,
         contract: Contract,
         build: ModelBuild,
-        session: Session,
+        sessions: GraphSessions,
+        plan: ExecutionPlan,
+        device: Device,
         max_queue_size: int,
         events: Events,
     ) -> None:
         self.identity = identity
         self.contract = contract
         self.build = build
-        self._session = session
         self._max_queue_size = max_queue_size
-        self._events = events
         self._pending = 0
-        self._image_seconds = MovingAverage()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=identity.name)
+        self._runner = _InThreads(identity, sessions, device.workers, events)
+        self._batcher = DynamicBatcher(
+            identity=identity,
+            runner=self._runner,
+            plan=plan,
+            device=device,
+            events=events,
+            in_flight=lambda: self._pending,
+        )
 
-    @contextmanager
-    def reserve(self, images: int) -> Iterator[None]:
-        """Hold room for a request's images, or refuse it at once."""
-        self._refuse(images)
-        self._change_pending(images)
-        try:
-            yield
-        finally:
-            self._change_pending(-images)
+    @property
+    def pending(self) -> int:
+        """Images admitted and not yet predicted."""
+        return self._pending
 
-    async def infer(self, images: Sequence[ImageArray], outputs: Sequence[str]) -> Inference:
-        """Run images of any shapes, those of one shape together; only `outputs` are computed.
+    @property
+    def executing(self) -> int:
+        """Batches that run."""
+        return self._batcher.executing
 
-        A batch that has not started when the caller leaves is never run.
+    @property
+    def is_hung(self) -> bool:
+        """Whether a batch does not end."""
+        return self._batcher.is_hung
+
+    @property
+    def oldest_wait_seconds(self) -> float:
+        """How long the oldest image in the queue has waited; 0 where none does."""
+        oldest = self._batcher.queue.oldest
+        return 0.0 if oldest is None else max(0.0, time.monotonic() - oldest.arrived_at)
+
+    @property
+    def predicted_wait_seconds(self) -> float:
+        """How long one more image would wait, by the rate measured."""
+        return self._pending * self._batcher.rate.seconds_per_image
+
+    @property
+    def batching(self) -> Batching:
+        """What clients may know of how batches are formed."""
+        plan = self._batcher.plan
+        width, height = self.contract.preprocessing.common_size
+        return Batching(
+            widths=list(plan.widths),
+            max_queue_delay_microseconds=round(plan.max_queue_delay_seconds * 1e6),
+            max_queue_size=self._max_queue_size,
+            measurements=list(plan.measurements),
+            measured_at=(height, width),
+        )
+
+    @property
+    def batches(self) -> bool:
+        """Whether batches of several images pay; if so, photos must be prepared before."""
+        return any(width.max_batch_size > 1 for width in self._batcher.plan.widths)
+
+    def check(self, images: int, deadline: float) -> None:
+        """Refuse images that will not be answered in time; nothing is held.
+
+        Raises:
+            PayloadTooLarge: there are more than ever fit.
+            QueueFull: there is no room now.
+            DeadlineUnreachable: there is room, and too long a wait.
         """
-        loop = asyncio.get_running_loop()
-        results: dict[int, Outputs] = {}
-        compute_seconds = 0.0
-        for batch in _batches(images, self.contract.max_batch_size):
-            members = [images[index] for index in batch]
-            rows, seconds = await loop.run_in_executor(
-                self._executor, self._execute, members, outputs
-            )
-            results.update(zip(batch, rows, strict=True))
-            compute_seconds += seconds
-            self._image_seconds.add(seconds / len(batch))
-        return Inference([results[index] for index in range(len(images))], compute_seconds)
-
-    def warm_up(self) -> None:
-        """Run the graph once, blocking, as it will be run for a common photo."""
-        width, height = self.contract.preprocessing.input_size(*WARM_UP_PHOTO)
-        blank = np.zeros((height, width, 3), np.uint8)
-        self._execute([blank], [output.name for output in self.contract.outputs])
-
-    def replay(self, images: Sequence[ImageArray]) -> list[Array]:
-        """Run images one by one, blocking; return the output that answers the task."""
-        prediction = self.contract.prediction
-        return [self._execute([image], [prediction])[0][0][prediction] for image in images]
-
-    def close(self) -> None:
-        """Drop what waits, and wait for the batch that runs."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def _execute(
-        self, images: Sequence[ImageArray], outputs: Sequence[str]
-    ) -> tuple[list[Outputs], float]:
-        started = time.perf_counter()
-        results = self._session.run({self.contract.inputs[0].name: np.stack(images)}, outputs)
-        seconds = time.perf_counter() - started
-        if [len(result) for result in results] != [len(images)] * len(outputs):
-            raise InferenceFailed("The model returned another number of results than images.")
-        return [dict(zip(outputs, row, strict=True)) for row in zip(*results, strict=True)], seconds
-
-    def _refuse(self, images: int) -> None:
         name, limit = self.identity.name, self._max_queue_size
         if images > limit:
             raise PayloadTooLarge(f"The model {name} takes at most {limit} images at a time.")
         if self._pending + images > limit:
             raise QueueFull(
                 f"The model {name} has {self._pending} images waiting; try again later.",
-                self._image_seconds.retry_after_seconds(self._pending),
+                whole_seconds(self.predicted_wait_seconds),
             )
+        late = self.predicted_wait_seconds - (deadline - asyncio.get_running_loop().time())
+        if self._pending and late > 0:
+            raise DeadlineUnreachable(
+                f"The wait for the model {name} is {self.predicted_wait_seconds:.1f} s, "
+                "more than this request has; try again later.",
+                whole_seconds(late),
+            )
+
+    @contextmanager
+    def reserve(self, images: int, deadline: float) -> Iterator[None]:
+        """Hold room for a request's images, or refuse it at once, as `check` does."""
+        self.check(images, deadline)
+        self._change_pending(images)
+        try:
+            yield
+        finally:
+            self._change_pending(-images)
+
+    async def infer(
+        self,
+        photos: Sequence[Photo],
+        outputs: Sequence[str],
+        deadline: float,
+        priority: int = 0,
+    ) -> Inference:
+        """Predict photos of any sizes and number; only `outputs` are computed.
+
+        Those that are not prepared are prepared in the thread that runs them. A photo that has
+        not started when the caller leaves never is.
+        """
+        loop = asyncio.get_running_loop()
+        names, now = tuple(outputs), loop.time()
+        inferences = [
+            PendingInference(photo, names, deadline, now, loop.create_future(), priority)
+            for photo in photos
+        ]
+        futures = [inference.future for inference in inferences]
+        try:
+            self._batcher.submit(inferences)
+            results = [await futures[0]] if len(futures) == 1 else await asyncio.gather(*futures)
+        finally:
+            for future in futures:
+                future.cancel()
+        return _inference(inferences, results, loop.time() - now)
+
+    async def close(self) -> None:
+        """Fail what waits, and wait for the batches that run, unless they seem to hang."""
+        self._batcher.abort()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0 if self.is_hung else CLOSE_SECONDS):
+                await self._batcher.drain()
 
     def _change_pending(self, images: int) -> None:
         self._pending += images
-        self._events.queue_changed(self.identity, self._pending)
 
 
-def _batches(images: Sequence[ImageArray], max_batch_size: int) -> list[list[int]]:
-    """Group images of one shape, by index, into batches."""
-    by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for index, image in enumerate(images):
-        by_shape[image.shape].append(index)
-    return [
-        members[start : start + max_batch_size]
-        for members in by_shape.values()
-        for start in range(0, len(members), max_batch_size)
-    ]
+def _inference(
+    inferences: Sequence[PendingInference], outputs: Sequence[Outputs], seconds: float
+) -> Inference:
+    """Sum up photos that are answered, `seconds` after they were queued."""
+    began = min(each.started_at or each.arrived_at for each in inferences)
+    queued = began - inferences[0].arrived_at
+    executing = sum((each.ended_at or began) - (each.started_at or began) for each in inferences)
+    preparing = sum(each.photo.prepare_seconds for each in inferences if each.prepared_in_run)
+    decode = (seconds - queued) * min(1.0, preparing / executing) if executing else 0.0
+    return Inference(list(outputs), queued, decode, seconds - queued - decode)
+
+
+class _InThreads:
+    """Runs batches in the device's threads."""
+
+    def __init__(
+        self,
+        identity: ModelIdentity,
+        sessions: GraphSessions,
+        workers: WorkerThreads,
+        events: Events,
+    ) -> None:
+        self._identity = identity
+        self._sessions = sessions
+        self._workers = workers
+        self._events = events
+
+    def execute(
+        self, members: Sequence[PendingInference], threads: int
+    ) -> "asyncio.Future[Sequence[Outputs]]":
+        loop = asyncio.get_running_loop()
+
+        def run() -> Sequence[Outputs]:
+            there = [member for member in members if not member.future.cancelled()]
+            if not there:
+                raise asyncio.CancelledError
+            started_at = loop.time()
+            for member in there:
+                member.started_at = started_at
+            images = [member.photo.prepare().pixels for member in there]
+            results = iter(self._sessions.run(images, members[0].outputs, threads))
+            return [next(results) if member in there else {} for member in members]
+
+        return self._in_thread(run)
+
+    async def rebuild(self, threads: int) -> None:
+        if await self._in_thread(lambda: self._sessions.rebuild(threads)):
+            self._events.session_rebuilt(self._identity)
+
+    def _in_thread(self, function: Callable[[], T]) -> "asyncio.Future[T]":
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def call() -> None:
+            try:
+                result = function()
+            except BaseException as error:
+                tell(_fail, future, error)
+            else:
+                tell(_succeed, future, result)
+
+        def tell(settle: Callable[..., None], *arguments: object) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
+                loop.call_soon_threadsafe(settle, *arguments)
+
+        self._workers.submit(call)
+        return future
+
+
+def _succeed(future: "asyncio.Future[T]", result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: "asyncio.Future[T]", error: BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(error, asyncio.CancelledError):
+        future.cancel()
+    else:
+        future.set_exception(error)

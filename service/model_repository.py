@@ -31,9 +31,8 @@ class ModelEntry:
 
     folder: Path
     contract: Contract | None = None
-    state: ModelState = ModelState.LOADING
-    reason: str | None = None
     instance: ModelInstance | None = None
+    refusal: str | None = None
 
     @property
     def name(self) -> str:
@@ -50,6 +49,20 @@ class ModelEntry:
         """What the model answers, where its contract could be read."""
         return self.contract.task if self.contract else None
 
+    @property
+    def state(self) -> ModelState:
+        """Where the version is in its life; one that does not answer is unavailable."""
+        if self.reason is not None:
+            return ModelState.UNAVAILABLE
+        return ModelState.LOADING if self.instance is None else ModelState.READY
+
+    @property
+    def reason(self) -> str | None:
+        """Why the model does not serve; None where it does, or will."""
+        if self.instance is not None and self.instance.is_hung:
+            return "a batch has been running for far too long"
+        return self.refusal
+
     def require_version(self, version: str | None) -> None:
         """Refuse a version other than the one that is served; none means any."""
         if version not in (None, self.version) and self.version is not None:
@@ -57,7 +70,7 @@ class ModelEntry:
 
     def ready_instance(self) -> ModelInstance:
         """Return the instance, or say why there is none."""
-        if self.instance is None:
+        if self.instance is None or self.state is not ModelState.READY:
             raise ModelNotReady(f"The model {self.describe()}.")
         return self.instance
 
@@ -80,6 +93,7 @@ class ModelEntry:
             execution_provider=build
             and ExecutionProvider(requested=build.requested_provider, active=build.active_provider),
             accuracy=build.accuracy if build else None,
+            batching=self.instance.batching if self.instance else None,
         )
 
 
@@ -150,11 +164,11 @@ class ModelRepository:
     async def _load_newest(self, entry: ModelEntry, contract: Contract) -> None:
         started = time.perf_counter()
         instance = await asyncio.to_thread(self._load, entry.folder, contract)
-        entry.instance, entry.state = instance, ModelState.READY
+        entry.instance = instance
         self._report_loaded(instance, time.perf_counter() - started)
 
     def _report_loaded(self, instance: ModelInstance, seconds: float) -> None:
-        self._events.model_loaded(instance.identity, instance.build, seconds)
+        self._events.model_loaded(instance.identity, instance.build, seconds, instance)
         _log.info(
             "model_ready",
             model=instance.identity.name,
@@ -165,15 +179,15 @@ class ModelRepository:
         )
 
     def _refuse(self, entry: ModelEntry, reason: str, error: Exception) -> None:
-        entry.state, entry.reason = ModelState.UNAVAILABLE, reason
+        entry.refusal = reason
         self._events.model_refused(entry.name)
         _log.error("model_unavailable", model=entry.name, reason=reason, exc_info=error)
 
-    def close(self) -> None:
-        """Unload everything, blocking until the last batch has run."""
+    async def close(self) -> None:
+        """Unload everything, once the last batch has run."""
         for entry in self:
             if entry.instance is not None:
-                entry.instance.close()
+                await entry.instance.close()
 
 
 def _folders(path: Path) -> list[Path]:

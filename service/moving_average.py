@@ -1,4 +1,4 @@
-"""A mean that forgets: the measured basis of every Retry-After."""
+"""A mean that forgets, and whole seconds for Retry-After."""
 
 import math
 
@@ -17,6 +17,12 @@ class MovingAverage:
         else:
             self._seconds += self._weight * (seconds - self._seconds)
 
-    def retry_after_seconds(self, pending: int) -> int:
-        """Return how long `pending` turns will take, in whole seconds, one at least."""
-        return max(1, math.ceil(pending * (self._seconds or 0.0)))
+    @property
+    def seconds(self) -> float:
+        """The mean; 0 before the first measurement."""
+        return self._seconds or 0.0
+
+
+def whole_seconds(seconds: float) -> int:
+    """Return the seconds rounded up, one at least: what a Retry-After may say."""
+    return max(1, math.ceil(seconds))

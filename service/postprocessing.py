@@ -18,24 +18,24 @@ PNG_COMPRESS_LEVEL = 1  # the default level takes several times as long for a fe
 OVERLAY_OPACITY = 0.5
 
 
-def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Turn logits [images, classes] into probabilities, without overflow."""
-    exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    probabilities: npt.NDArray[np.float64] = exponents / exponents.sum(axis=1, keepdims=True)
-    return probabilities
-
-
 def top_classes(
-    logits: npt.NDArray[np.floating], labels: Sequence[str], top_k: int
-) -> list[list[ClassScore]]:
-    """Return the `top_k` likeliest classes of each image; equal scores in order of index."""
-    if not np.isfinite(logits).all():
+    logits: npt.NDArray[np.generic], labels: Sequence[str], top_k: int
+) -> list[ClassScore]:
+    """Return the `top_k` likeliest classes of logits [classes]; equal scores by index.
+
+    The scores are the softmax over all classes.
+    """
+    values = logits.astype(np.float64)
+    if not np.isfinite(values).all():
         raise InferenceFailed("The model returned a score that is not a number.")
-    scores = softmax(logits)
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
+    exponents = np.exp(values - values.max())
+    total = float(exponents.sum())
+    best = np.argsort(-values, kind="stable")[:top_k].tolist()
     return [
-        [ClassScore(label=labels[index], index=index, score=round(row[index], 6)) for index in best]
-        for row, best in zip(scores.tolist(), order.tolist(), strict=True)
+        ClassScore(
+            label=labels[index], index=index, score=round(float(exponents[index]) / total, 6)
+        )
+        for index in best
     ]
 
 

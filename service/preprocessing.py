@@ -5,6 +5,7 @@ a pixel is allocated, and whatever Pillow raises on broken bytes is the client's
 """
 
 import io
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,6 +82,38 @@ class PreparedImage:
     pixels: ImageArray
     photo_width: int
     photo_height: int
+
+
+class Photo:
+    """An image file on its way to the graph: prepared once, in the thread that needs it first."""
+
+    def __init__(
+        self, data: bytes, preprocessing: Preprocessing, limits: ImageLimits, index: int = 0
+    ) -> None:
+        self._data = data
+        self._preprocessing = preprocessing
+        self._limits = limits
+        self._index = index
+        self.prepared: PreparedImage | None = None
+        self.prepare_seconds = 0.0
+
+    @classmethod
+    def ready(cls, image: PreparedImage) -> "Photo":
+        """What needs no preparation."""
+        photo = cls.__new__(cls)
+        photo.prepared, photo.prepare_seconds = image, 0.0
+        return photo
+
+    def prepare(self) -> PreparedImage:
+        """Return the graph's input; a refusal names the photo's index in its request."""
+        if self.prepared is None:
+            started = time.perf_counter()
+            try:
+                self.prepared = prepare(self._data, self._preprocessing, self._limits)
+            except ServiceError as error:
+                raise type(error)(f"Image {self._index} is refused: {error}.") from error
+            self.prepare_seconds = time.perf_counter() - started
+        return self.prepared
 
 
 def prepare(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> PreparedImage:

@@ -115,6 +115,31 @@ class Accuracy(Wire):
     pixel_accuracy: float | None
 
 
+class Measurement(Wire):
+    """What one execution of a batch takes on so many threads, by the calibration at start."""
+
+    threads: int
+    batch_size: int
+    seconds: float
+
+
+class Width(Wire):
+    """A way to execute: on so many threads, so many images at most."""
+
+    threads: int
+    max_batch_size: int
+
+
+class Batching(Wire):
+    """How a model uses its device, and the measurements from which that was chosen."""
+
+    widths: list[Width] = Field(description="narrow to wide; the load decides which is used")
+    max_queue_delay_microseconds: int
+    max_queue_size: int = Field(description="images")
+    measurements: list[Measurement]
+    measured_at: tuple[int, int] = Field(description="height and width of the images measured")
+
+
 class ModelStatus(Wire):
     """What the service knows of one model version."""
 
@@ -127,6 +152,7 @@ class ModelStatus(Wire):
     precision: str | None
     execution_provider: ExecutionProvider | None
     accuracy: Accuracy | None = Field(description="null where it was not measured")
+    batching: Batching | None = Field(description="null where the model does not serve")
 
 
 class ModelList(Wire):

@@ -11,6 +11,7 @@ import uvicorn
 
 from service.admission import Admission
 from service.errors import InvalidConfiguration
+from service.http_protocol import OneWriteProtocol
 from service.settings import Settings
 
 ABORT_SECONDS = 2  # for those failed at the end of the drain to get their answer
@@ -36,9 +37,11 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=OneWriteProtocol,
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # nothing here depends on the client's address
                 timeout_graceful_shutdown=ABORT_SECONDS,
             )
         )

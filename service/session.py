@@ -8,14 +8,19 @@ import numpy.typing as npt
 import onnxruntime as ort
 import structlog
 
-from service.errors import InferenceFailed, InvalidEntry
+from service.errors import InferenceFailed, InvalidEntry, OutOfMemory
 from service.protocol import Datatype, MetadataTensor
 
 Array = npt.NDArray[np.generic]
+Outputs = Mapping[str, Array]
+"""What a graph made of one image, by the outputs' names."""
 
 _log = structlog.get_logger()
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+_OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "bad_alloc", "cudnn_status_alloc")
+"""Words of ONNX Runtime's arena, CUDA, the C++ runtime and cuDNN, in lower case."""
 
 _DATATYPES = {
     "tensor(bool)": Datatype.BOOL,
@@ -37,6 +42,8 @@ _DATATYPES = {
 
 class Session:
     """A graph in ONNX Runtime, on the execution provider that it really got.
+
+    May be run by several threads at once.
 
     `external_data` holds, by name, the whole of every file that the graph takes initializers
     from. ONNX Runtime copies what it needs; a file that is not here is not read from the disk.
@@ -83,6 +90,8 @@ class Session:
         try:
             results: list[Array] = self._session.run(list(outputs), dict(inputs))
         except Exception as error:
+            if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+                raise OutOfMemory("There is no memory to run the model.") from error
             raise InferenceFailed("The model could not be run on this input.") from error
         return results
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import InvalidConfiguration
@@ -36,6 +36,11 @@ class Settings(BaseSettings):
     default_timeout_seconds: PositiveFloat = 30.0
     body_timeout_seconds: PositiveFloat = 20.0
     drain_timeout_seconds: PositiveFloat = 20.0
+
+    max_batch_size: PositiveInt | None = None
+    max_batch_seconds: PositiveFloat = 0.2
+    max_queue_delay_microseconds: NonNegativeInt | None = None
+    calibration_folder: Path | None = None
 
     execution_providers: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"

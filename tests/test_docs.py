@@ -86,9 +86,12 @@ def test_every_route_that_the_docs_or_the_root_name_exists(described: dict) -> N
 def test_every_option_of_a_prediction_is_documented(described: dict) -> None:
     text = read("api.md")
     for path in ("/v1/classify", "/v1/segment"):
-        section = text.split(f"## `POST {path}`")[1].split("\n## ")[0]
+        sections = {
+            "query": text.split(f"## `POST {path}`")[1].split("\n## ")[0],
+            "header": text.split("## Headers")[1].split("\n## ")[0],
+        }
         for parameter in described[path]["post"]["parameters"]:
-            assert f"`{parameter['name']}`" in section
+            assert f"`{parameter['name']}`" in sections[parameter["in"]]
 
 
 def test_every_export_command_and_flag_is_documented() -> None:

@@ -36,7 +36,7 @@ async def service(precision: str) -> AsyncIterator[httpx.AsyncClient]:
     ) as http:
         yield http
     await asyncio.to_thread(parts.pool.close)
-    await asyncio.to_thread(parts.repository.close)
+    await parts.repository.close()
 
 
 def evaluated(version: Version, precision: str, photo: Path) -> dict[str, np.ndarray]:

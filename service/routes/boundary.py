@@ -1,6 +1,7 @@
 """The outermost layer: request id, timing headers, the log line, the last-resort 500."""
 
 import asyncio
+import itertools
 import re
 import time
 import uuid
@@ -24,6 +25,10 @@ CLIENT_LEFT = 499
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 QUIET_ROUTES = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
 UNMATCHED = "unmatched"
+
+_PROCESS_ID = uuid.uuid4().hex[:24]
+"""What the ids that are made here begin with; random, so that two processes' do not meet."""
+_COUNTER = itertools.count()
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@,~-]{1,128}")
 _INTERNAL_ERROR = ErrorResponse(error="The server failed; its log says why.")
@@ -161,7 +166,7 @@ class Exchange:
 
 def _request_id(header: bytes) -> str:
     text = header.decode("latin-1")
-    return text if _REQUEST_ID.fullmatch(text) else uuid.uuid4().hex
+    return text if _REQUEST_ID.fullmatch(text) else f"{_PROCESS_ID}{next(_COUNTER):08x}"
 
 
 def _log_request(fields: dict[str, Any], error: Exception | None) -> None:

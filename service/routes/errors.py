@@ -28,6 +28,11 @@ def describe_errors(*statuses: int) -> dict[int | str, dict[str, object]]:
 
 
 async def _service_error(request: Request, error: ServiceError) -> Response:
+    return answer_error(request, error)
+
+
+def answer_error(request: Request, error: ServiceError) -> Response:
+    """Return the answer to an error of the tree, and keep the error for the log."""
     request.state.error = error
     headers = {}
     if isinstance(error, QueueFull):
@@ -42,7 +47,7 @@ async def _invalid_query(request: Request, error: RequestValidationError) -> Res
         sentence = f"There is no parameter {name}."
     else:
         sentence = f"The parameter {name} is not valid: {problem['msg']}."
-    return await _service_error(request, InvalidRequest(sentence))
+    return answer_error(request, InvalidRequest(sentence))
 
 
 async def _framework_error(_request: Request, error: HTTPException) -> Response:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request, Response
 
 from service.model_repository import ModelRepository
-from service.protocol import ModelList
+from service.protocol import ModelList, ModelStatus
 from service.routes.errors import describe_errors
 
 Render = Callable[[str], tuple[bytes, str]]
@@ -14,6 +14,7 @@ ENDPOINTS = {
     "POST /v1/classify": "what a photo shows; the body is the photo",
     "POST /v1/segment": "what each pixel of a photo shows; the body is the photo",
     "GET /v1/models": "the models and their states",
+    "GET /v1/models/{model}": "one of them, with what was measured of it at start",
     "GET /v2/health/live": "does the server turn",
     "GET /v2/health/ready": "does every model serve",
     "GET /v2/models/{model}": "a model's inputs and outputs",
@@ -34,6 +35,7 @@ class OperationsRoutes:
         router = APIRouter(tags=["operations"], responses=describe_errors())
         router.add_api_route("/", self.endpoints)
         router.add_api_route("/v1/models", self.models)
+        router.add_api_route("/v1/models/{model}", self.model, responses=describe_errors(404))
         router.add_api_route(
             "/metrics",
             self.metrics,
@@ -49,6 +51,10 @@ class OperationsRoutes:
     async def models(self) -> ModelList:
         """List every model with its state."""
         return ModelList(models=[entry.status() for entry in self._repository])
+
+    async def model(self, model: str) -> ModelStatus:
+        """Tell a model's state, how accurate it is, and how it uses its device."""
+        return self._repository.get(model).status()
 
     async def metrics(self, request: Request) -> Response:
         """Return every number in Prometheus's text format."""

@@ -1,31 +1,47 @@
 """`POST /v1/classify` and `POST /v1/segment`: photos in, classes and masks out."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.admission import Admission
 from service.errors import InvalidRequest, Outcome, ServiceError
 from service.events import Events
-from service.inference import Classifier, MaskFormat, Segmenter
+from service.inference import Classifier, Job, MaskFormat, Segmenter
 from service.model_instance import ModelInstance
 from service.model_repository import ModelRepository
 from service.protocol import ClassifyResponse, SegmentResponse, Task
 from service.routes.accept import prefers_png
+from service.routes.direct import DirectRoute, Endpoint
 from service.routes.errors import describe_errors
 from service.routes.images_in_body import images_in_body, is_raw
-from service.routes.request_body import BodyLimits, read_body, unless_disconnected
+from service.routes.request_body import (
+    TIMEOUT_HEADER,
+    BodyLimits,
+    read_body,
+    requested_timeout,
+    unless_disconnected,
+)
 from service.stage_timer import StageTimer
 from service.worker_pool import WorkerPool
 
-Predict = Callable[[ModelInstance, Sequence[bytes], StageTimer], Coroutine[Any, Any, Response]]
+Predict = Callable[[ModelInstance, Job], Coroutine[Any, Any, Response]]
 
 ERRORS = describe_errors(400, 404, 408, 413, 415, 429, 500, 503, 504)
 BINARY = {"type": "string", "format": "binary"}
-BODY: dict[str, Any] = {
+REQUEST: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": TIMEOUT_HEADER,
+            "in": "header",
+            "schema": {"type": "integer", "minimum": 1},
+            "description": "milliseconds that the server has for the answer",
+        }
+    ],
     "requestBody": {
         "required": True,
         "description": "One image as it is, a form with files, or JSON with base64.",
@@ -50,7 +66,7 @@ BODY: dict[str, Any] = {
                 }
             },
         },
-    }
+    },
 }
 
 
@@ -115,7 +131,7 @@ class PredictRoutes:
             methods=["POST"],
             response_model=ClassifyResponse,
             responses=ERRORS,
-            openapi_extra=BODY,
+            openapi_extra=REQUEST,
         )
         router.add_api_route(
             "/segment",
@@ -124,19 +140,29 @@ class PredictRoutes:
             response_model=SegmentResponse,
             response_model_exclude_none=True,
             responses=ERRORS | {200: {"content": {"image/png": {"schema": BINARY}}}},
-            openapi_extra=BODY,
+            openapi_extra=REQUEST,
         )
         return router
+
+    def direct(self, router: APIRouter) -> dict[tuple[str, str], DirectRoute]:
+        """Return the routes of this router that may be called past the framework."""
+        endpoints: dict[str, tuple[Endpoint, type[ModelQuery]]] = {
+            "/v1/classify": (self.classify, ClassifyQuery),
+            "/v1/segment": (self.segment, SegmentQuery),
+        }
+        return {
+            ("POST", route.path): DirectRoute(route, *endpoints[route.path])
+            for route in router.routes
+            if isinstance(route, APIRoute)
+        }
 
     async def classify(
         self, request: Request, query: Annotated[ClassifyQuery, Query()]
     ) -> Response:
         """Tell what each photo shows."""
 
-        async def predict(
-            instance: ModelInstance, photos: Sequence[bytes], timer: StageTimer
-        ) -> Response:
-            answer = await self._classifier.classify(instance, photos, query.top_k, timer)
+        async def predict(instance: ModelInstance, job: Job) -> Response:
+            answer = await self._classifier.classify(instance, job, query.top_k)
             return _json(answer.model_dump_json())
 
         return await self._serve(request, Task.CLASSIFICATION, query, predict)
@@ -153,10 +179,8 @@ class PredictRoutes:
         return await self._serve(request, Task.SEGMENTATION, query, predict)
 
     def _predict_json(self, query: SegmentQuery) -> Predict:
-        async def predict(
-            instance: ModelInstance, photos: Sequence[bytes], timer: StageTimer
-        ) -> Response:
-            answer = await self._segmenter.segment(instance, photos, query.mask, timer)
+        async def predict(instance: ModelInstance, job: Job) -> Response:
+            answer = await self._segmenter.segment(instance, job, query.mask)
             return _json(await self._pool.run(answer.model_dump_json, exclude_none=True))
 
         return predict
@@ -164,12 +188,10 @@ class PredictRoutes:
     def _predict_png(self, query: SegmentQuery) -> Predict:
         draw = self._segmenter.overlay if query.overlay else self._segmenter.mask
 
-        async def predict(
-            instance: ModelInstance, photos: Sequence[bytes], timer: StageTimer
-        ) -> Response:
-            if len(photos) > 1:
+        async def predict(instance: ModelInstance, job: Job) -> Response:
+            if len(job.photos) > 1:
                 raise InvalidRequest("A PNG answer shows one photo; ask for JSON or send one.")
-            return Response(await draw(instance, photos[0], timer), media_type="image/png")
+            return Response(await draw(instance, job), media_type="image/png")
 
         return predict
 
@@ -183,10 +205,12 @@ class PredictRoutes:
         outcome: Outcome = "cancelled"
         photos: list[bytes] = []
         try:
-            async with self._admission.request():
+            async with self._admission.request(requested_timeout(request)) as deadline:
+                instance.check(1, deadline)  # before the body is read: a refusal is cheap
                 with timer.stage("receive"):
                     photos = await self._photos(request)
-                response = await unless_disconnected(request, predict(instance, photos, timer))
+                job = Job(photos, deadline, timer)
+                response = await unless_disconnected(request, predict(instance, job))
             outcome = "ok"
         except Exception as error:
             outcome = error.outcome if isinstance(error, ServiceError) else "error"

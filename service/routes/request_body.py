@@ -1,4 +1,4 @@
-"""Read a body within its limits, and notice a client that leaves."""
+"""Read a request within its limits, and notice a client that leaves."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
 
 from service.errors import BodyTimeout, ClientDisconnected, InvalidRequest, PayloadTooLarge
 
 T = TypeVar("T")
+
+WATCH_AFTER_SECONDS = 0.2
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,16 @@ class BodyLimits:
 
     max_bytes: int
     timeout_seconds: float
+
+
+def requested_timeout(request: Request) -> float | None:
+    """Return how many seconds the client gives the server; None where it does not say."""
+    text = request.headers.get(TIMEOUT_HEADER)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and 0 < len(text) <= 12 and int(text) > 0):
+        raise InvalidRequest(f"{TIMEOUT_HEADER} must be a whole number of milliseconds.")
+    return int(text) / 1000
 
 
 async def read_body(request: Request, limits: BodyLimits) -> bytes:
@@ -31,20 +43,22 @@ async def read_body(request: Request, limits: BodyLimits) -> bytes:
             body = await _receive(request, limits)
     except TimeoutError:
         raise BodyTimeout(f"The body did not arrive within {limits.timeout_seconds:g} s.") from None
-    except ClientDisconnect:
-        raise ClientDisconnected("The client left while it sent the body.") from None
     if not body:
         raise InvalidRequest("The body is empty; send an image.")
     return body
 
 
 async def _receive(request: Request, limits: BodyLimits) -> bytes:
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
+    chunks, size, more = list[bytes](), 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected("The client left while it sent the body.")
+        chunks.append(message.get("body", b""))
+        more = message.get("more_body", False)
+        size += len(chunks[-1])
         _check_bytes(size, limits)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _check_bytes(size: int, limits: BodyLimits) -> None:
@@ -55,19 +69,37 @@ def _check_bytes(size: int, limits: BodyLimits) -> None:
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Return the work's result; drop the work where the client leaves first.
 
-    The body must have been read: what then arrives is the news that the client left.
+    The body must have been read: what then arrives is the news that the client left. Nobody
+    looks for it before `WATCH_AFTER_SECONDS`: most answers are faster than that.
     """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_client_leaves(request))
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    watching: asyncio.Future[None] | None = None
+    left = False
+
+    async def cancel_when_left() -> None:
+        nonlocal left
+        await _client_leaves(request)
+        left = True
+        if task is not None:
+            task.cancel()
+
+    def watch() -> None:
+        nonlocal watching
+        watching = asyncio.ensure_future(cancel_when_left())
+
+    timer = loop.call_later(WATCH_AFTER_SECONDS, watch)
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnected("The client left before the answer was ready.")
+        return await work
+    except asyncio.CancelledError:
+        if not left or task is None:
+            raise
+        task.uncancel()
+        raise ClientDisconnected("The client left before the answer was ready.") from None
     finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        timer.cancel()
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
 
 async def _client_leaves(request: Request) -> None:

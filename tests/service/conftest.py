@@ -1,7 +1,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import structlog
 from fastapi import FastAPI
 
 from service.app import Parts, create_app
+from service.model_instance import ModelInstance
+from service.protocol import Measurement
 from service.settings import Settings
 from tests.service.repository_fixture import write_classifier, write_segmenter
 
@@ -42,8 +44,9 @@ class Running:
 
     def gate(self, model: str) -> "Gate":
         """Hold the model's next runs until they are released."""
-        instance = self.parts.repository.get(model).ready_instance()
-        instance._session = gate = Gate(instance._session)
+        sessions = sessions_of(self.parts.repository.get(model).ready_instance())
+        gate = Gate(next(iter(sessions.values())))
+        sessions.update(dict.fromkeys(sessions, gate))
         self.gates.append(gate)
         return gate
 
@@ -52,7 +55,19 @@ class Running:
             gate.open()
         await self.http.aclose()
         await asyncio.to_thread(self.parts.pool.close)
-        await asyncio.to_thread(self.parts.repository.close)
+        await self.parts.repository.close()
+
+
+def measured(_: object, threads: Sequence[int], max_batch_size: int) -> list[Measurement]:
+    """What a machine might measure on which batches pay."""
+    singles = [Measurement(threads=count, batch_size=1, seconds=1e-6 / count) for count in threads]
+    larger = [Measurement(threads=threads[0], batch_size=n, seconds=1.2e-6) for n in (2, 4)]
+    return [*singles, *(row for row in larger if row.batch_size <= max_batch_size)]
+
+
+def sessions_of(instance: ModelInstance) -> dict[int, object]:
+    """The sessions by number of threads; what is put in their place will be run."""
+    return instance._runner._sessions._sessions
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -90,11 +105,16 @@ Start = Callable[..., AbstractAsyncContextManager[Running]]
 
 
 @pytest.fixture
-def start(repository: Path) -> Start:
-    """Start the application on the tiny models, with settings by name."""
+def start(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Start the application on the tiny models, with settings by name, by default on one core.
+
+    What calibration would measure is fixed: batches of four pay, and all cores for one image.
+    """
+    monkeypatch.setattr("service.model_loading.calibrate", measured)
 
     @asynccontextmanager
-    async def started(**settings: object) -> AsyncIterator[Running]:
+    async def started(cores: int = 1, **settings: object) -> AsyncIterator[Running]:
+        monkeypatch.setattr("service.app.usable_cores", lambda: cores)
         settings = {"model_repository": repository, "image_threads": 2, **settings}
         running = Running(create_app(Settings(**settings)))
         await running.parts.repository.load()

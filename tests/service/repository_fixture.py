@@ -45,7 +45,7 @@ def classification_graph(scale: float = 0.05) -> bytes:
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name, shape in outputs.items()
     ]
-    return _serialize(nodes, constants, ["batch", SIDE, SIDE, 3], infos)
+    return serialize(nodes, constants, ["batch", SIDE, SIDE, 3], infos)
 
 
 def segmentation_graph(channels: int = 3) -> bytes:
@@ -56,10 +56,10 @@ def segmentation_graph(channels: int = 3) -> bytes:
         helper.make_node("Cast", ["classes"], ["labels"], to=TensorProto.UINT8),
     ]
     info = helper.make_tensor_value_info("labels", TensorProto.UINT8, ["batch", "h", "w"])
-    return _serialize(nodes, {}, ["batch", "h", "w", channels], [info])
+    return serialize(nodes, {}, ["batch", "h", "w", channels], [info])
 
 
-def _serialize(nodes: list, constants: dict, shape: list, outputs: list) -> bytes:
+def serialize(nodes: list, constants: dict, shape: list, outputs: list) -> bytes:
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, shape)
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "tiny", [images], outputs, initializers)

@@ -8,9 +8,10 @@ import httpx
 import pytest
 import structlog
 
+from service import dynamic_batcher
 from service.inference import Classifier
 from service.routes import boundary
-from tests.service.conftest import Running, Start, until
+from tests.service.conftest import Running, Start, sessions_of, until
 from tests.service.images import GREEN, encode, solid
 from tests.service.test_app import error_of
 
@@ -70,13 +71,14 @@ async def test_images_beyond_the_queues_bound_are_refused_at_once(start: Start) 
         assert [(await task).status_code for task in (first, fits)] == [200, 200]
 
 
-async def test_the_other_model_serves_while_one_is_busy(service: Running) -> None:
-    gate = service.gate("colour")
-    waiting = classify(service)
-    await gate.begun()
-    assert (await service.http.post("/v1/segment", content=PHOTO)).status_code == 200
-    gate.open()
-    assert (await waiting).status_code == 200
+async def test_the_other_model_serves_on_the_other_core_while_one_is_busy(start: Start) -> None:
+    async with start(cores=2, intra_op_num_threads=1) as service:
+        gate = service.gate("colour")
+        waiting = classify(service)
+        await gate.begun()
+        assert (await service.http.post("/v1/segment", content=PHOTO)).status_code == 200
+        gate.open()
+        assert (await waiting).status_code == 200
 
 
 async def test_the_deadline_fires_while_the_model_is_busy_and_drops_what_waits(
@@ -214,6 +216,103 @@ async def test_a_stopping_server_is_not_ready_and_admits_nobody(service: Running
     assert (await inside).status_code == 200
 
 
+async def test_a_client_may_ask_for_less_time_and_gets_its_504_while_the_model_is_busy(
+    service: Running,
+) -> None:
+    gate = service.gate("colour")
+    first = classify(service)
+    await gate.begun()
+    late = await classify(service, headers={"X-Request-Timeout-Ms": "50"})
+    assert (late.status_code, error_of(late)) == (504, "The answer was not ready within 0.05 s.")
+    gate.open()
+    assert (await first).status_code == 200
+    assert gate.batches == [1]
+    assert outcomes(service) == {"ok": 1, "timeout": 1}
+
+
+async def test_no_client_gets_more_time_than_the_default(start: Start) -> None:
+    async with start(default_timeout_seconds=0.05) as service:
+        service.gate("colour")
+        response = await classify(service, headers={"X-Request-Timeout-Ms": "60000"})
+        assert "within 0.05 s" in error_of(response)
+
+
+@pytest.mark.parametrize("given", ["0", "-5", "1.5", "soon", "", "9" * 13])
+async def test_a_timeout_that_is_no_number_of_milliseconds_is_refused(
+    service: Running, given: str
+) -> None:
+    response = await classify(service, headers={"X-Request-Timeout-Ms": given})
+    assert response.status_code == 400
+    assert "X-Request-Timeout-Ms must be a whole number" in error_of(response)
+
+
+async def test_a_wait_beyond_the_deadline_is_refused_before_the_body_is_read(
+    service: Running,
+) -> None:
+    gate = service.gate("colour")
+    first = classify(service)
+    await gate.begun()
+    rate = service.parts.repository.get("colour").ready_instance()._batcher.rate
+    rate._seconds = 100.0  # for an image
+    read = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(True)
+        yield PHOTO
+
+    headers = {"Content-Length": str(len(PHOTO)), "X-Request-Timeout-Ms": "5000"}
+    refused = await classify(service, content=body(), headers=headers)
+    assert (refused.status_code, read) == (429, [])
+    assert "more than this request has" in error_of(refused)
+    assert 94 <= int(refused.headers["retry-after"]) <= 96
+    gate.open()
+    assert (await first).status_code == 200
+    assert outcomes(service) == {"ok": 1, "rejected_deadline": 1}
+
+
+async def test_requests_share_a_batch_and_each_gets_its_own_answer(start: Start) -> None:
+    async with start() as service:
+        instance = service.parts.repository.get("colour").ready_instance()
+        gate = service.gate("colour")
+        first = classify(service)
+        await gate.begun()
+        colors = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+        others = {
+            name: classify(service, content=encode(solid(color))) for name, color in colors.items()
+        }
+        broken = classify(service, content=b"\xff\xd8\xff broken")
+        assert (await broken).status_code == 400
+        await until(lambda: len(instance._batcher.queue) == 3)
+        gate.open()
+        assert (await first).status_code == 200
+        for name, answer in others.items():
+            classes = (await answer).json()["predictions"][0]["classes"]
+            assert classes[0]["label"] == name
+        assert gate.batches == [1, 3]
+
+
+async def test_a_model_that_hangs_is_not_ready_and_the_other_serves_on_its_core(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dynamic_batcher, "HANG_SECONDS", 0.05)
+    monkeypatch.setattr(dynamic_batcher, "HANG_FACTOR", 0)
+    async with start() as service:
+        gate = service.gate("colour")
+        response = await classify(service)
+        assert (response.status_code, error_of(response)) == (500, "The model does not answer.")
+        ready = await service.http.get("/v2/health/ready")
+        assert ready.status_code == 503
+        assert "colour is unavailable: a batch has been running" in error_of(ready)
+        assert (await classify(service)).status_code == 503
+        assert (await service.http.post("/v1/segment", content=PHOTO)).status_code == 200
+        assert 'vt_hung{model="colour"} 1.0' in (await service.http.get("/metrics")).text
+        gate.open()
+        instance = service.parts.repository.get("colour").instance
+        await until(lambda: not instance.is_hung)
+        assert (await classify(service)).status_code == 200
+        assert (await service.http.get("/v2/health/ready")).status_code == 200
+
+
 async def test_an_unforeseen_failure_is_a_500_that_tells_nothing_and_is_logged(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +333,8 @@ async def test_an_unforeseen_failure_is_a_500_that_tells_nothing_and_is_logged(
 
 async def test_a_failed_run_is_a_500_whose_cause_stays_inside(service: Running) -> None:
     instance = service.parts.repository.get("colour").ready_instance()
-    instance._session.run = lambda *_: [[]]
+    (session,) = sessions_of(instance).values()
+    session.run = lambda *_: [[]]
     response = await classify(service)
     assert response.status_code == 500
     assert "another number of results" in error_of(response)
@@ -266,7 +366,36 @@ async def test_an_unfit_request_id_is_replaced(service: Running, given: str) -> 
     assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
 
 
-async def test_an_answer_tells_where_its_time_went(service: Running) -> None:
-    response = await classify(service)
-    stages = re.findall(r"(\w+);dur=\d+\.\d", response.headers["server-timing"])
-    assert stages == ["receive", "decode", "queue", "compute", "encode"]
+@pytest.mark.parametrize(
+    ("max_batch_size", "order"),
+    [
+        (4, ["receive", "decode", "queue", "compute", "encode"]),
+        (1, ["receive", "queue", "decode", "compute", "encode"]),
+    ],
+)
+async def test_an_answer_tells_where_its_time_went(
+    start: Start, max_batch_size: int, order: list[str]
+) -> None:
+    """Photos are decoded before they wait only where they share batches."""
+    async with start(max_batch_size=max_batch_size) as service:
+        response = await classify(service)
+        stages = re.findall(r"(\w+);dur=\d+\.\d", response.headers["server-timing"])
+        assert stages == order
+
+
+async def test_a_broken_photo_among_others_that_run_alone_is_named_and_they_are_dropped(
+    start: Start,
+) -> None:
+    async with start(max_batch_size=1) as service:
+        gate = service.gate("colour")
+        first = classify(service)
+        await gate.begun()
+        files = [("a", ("a", PHOTO)), ("b", ("b", b"\xff\xd8\xff")), ("c", ("c", PHOTO))]
+        mixed = classify(service, content=None, files=files)
+        gate.open()
+        assert (await first).status_code == 200
+        response = await mixed
+        assert response.status_code == 400
+        assert "Image 1 is refused" in error_of(response)
+        assert outcomes(service) == {"ok": 1, "bad_input": 1}
+        assert (await classify(service)).status_code == 200

@@ -1,16 +1,30 @@
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from service.contract import read_contract
-from service.errors import InferenceFailed, PayloadTooLarge, QueueFull
+from service.device import Device
+from service.errors import (
+    DeadlineUnreachable,
+    InferenceFailed,
+    OutOfMemory,
+    PayloadTooLarge,
+    QueueFull,
+)
 from service.events import ModelBuild, ModelIdentity
+from service.execution_plan import ExecutionPlan
+from service.graph_sessions import GraphSessions
+from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
-from service.protocol import Task
+from service.preprocessing import Photo, PreparedImage
+from service.protocol import Measurement, Task, Width
 from tests.service.repository_fixture import write_segmenter
+
+FOREVER = 1e12
 
 
 class FakeSession:
@@ -34,45 +48,39 @@ class FakeSession:
         return [images[: len(images) - self.lost, 0, 0, 0] for _ in outputs]
 
 
-class FakeEvents:
-    def __init__(self) -> None:
-        self.depths: list[int] = []
-
-    def queue_changed(self, model: ModelIdentity, images: int) -> None:
-        self.depths.append(images)
-
-
 @pytest.fixture
 def session() -> FakeSession:
     return FakeSession()
 
 
 @pytest.fixture
-def events() -> FakeEvents:
-    return FakeEvents()
-
-
-@pytest.fixture
-def instance(tmp_path: Path, session: FakeSession, events: FakeEvents) -> ModelInstance:
+async def instance(tmp_path: Path, session: FakeSession) -> AsyncIterator[ModelInstance]:
     instance = ModelInstance(
         identity=ModelIdentity("pixels", "1", Task.SEGMENTATION),
-        contract=read_contract(write_segmenter(tmp_path)),  # batches of 4 at most
+        contract=read_contract(write_segmenter(tmp_path)),
         build=ModelBuild("fp32", "cpu", "cpu", "0" * 64),
-        session=session,
+        sessions=GraphSessions({1: session}, lambda _: session),
+        plan=ExecutionPlan(
+            (Width(threads=1, max_batch_size=4),),
+            (Measurement(threads=1, batch_size=1, seconds=2.0),),
+            pixels=10**9,
+        ),
+        device=Device(1),
         max_queue_size=8,
-        events=events,
+        events=PrometheusMetrics(),
     )
     yield instance
     session.open.set()
-    instance.close()
+    await instance.close()
 
 
-def image(value: int, side: int = 2) -> np.ndarray:
-    return np.full((side, side, 3), value, np.uint8)
+def image(value: int, side: int = 2) -> Photo:
+    return Photo.ready(PreparedImage(np.full((side, side, 3), value, np.uint8), side, side))
 
 
 async def infer(instance: ModelInstance, images: list) -> list[int]:
-    inference = await instance.infer(images, ["labels"])
+    inference = await instance.infer(images, ["labels"], FOREVER)
+    assert inference.queue_seconds >= 0
     assert inference.compute_seconds >= 0
     return [int(outputs["labels"]) for outputs in inference.outputs]
 
@@ -130,32 +138,57 @@ async def test_what_is_cancelled_before_it_starts_never_runs(
     assert len(session.batches) == 2
 
 
-def test_room_is_held_and_given_back(instance: ModelInstance, events: FakeEvents) -> None:
-    with instance.reserve(5), instance.reserve(3):
-        with pytest.raises(QueueFull) as caught, instance.reserve(1):
+async def test_room_is_held_and_given_back(instance: ModelInstance) -> None:
+    with instance.reserve(5, FOREVER), instance.reserve(3, FOREVER):
+        assert instance.pending == 8
+        with pytest.raises(QueueFull), instance.reserve(1, FOREVER):
             pass
-        assert caught.value.retry_after_seconds == 1
-    with instance.reserve(8):
-        pass
-    assert events.depths == [5, 8, 5, 0, 8, 0]
-
-
-def test_what_can_never_fit_is_not_told_to_come_back(instance: ModelInstance) -> None:
-    with pytest.raises(PayloadTooLarge, match="at most 8 images"), instance.reserve(9):
+    assert instance.pending == 0
+    with instance.reserve(8, FOREVER):
         pass
 
 
-async def test_the_promise_to_return_is_measured(
+async def test_what_can_never_fit_is_not_told_to_come_back(instance: ModelInstance) -> None:
+    with pytest.raises(PayloadTooLarge, match="at most 8 images"):
+        instance.check(9, FOREVER)
+
+
+async def test_the_promise_to_return_follows_from_the_rate_measured(
+    instance: ModelInstance,
+) -> None:
+    with instance.reserve(8, FOREVER), pytest.raises(QueueFull) as caught:
+        instance.check(1, FOREVER)
+    assert caught.value.retry_after_seconds == 16  # eight images of two seconds
+
+
+async def test_a_wait_longer_than_the_deadline_is_refused_at_once(
+    instance: ModelInstance,
+) -> None:
+    now = asyncio.get_running_loop().time()
+    with instance.reserve(3, FOREVER):
+        assert instance.predicted_wait_seconds == 6
+        instance.check(1, now + 60)
+        with pytest.raises(DeadlineUnreachable, match=r"is 6\.0 s") as caught:
+            instance.check(1, now)
+        assert caught.value.retry_after_seconds in (6, 7)
+    instance.check(1, now)  # nobody waits: it may be in time, whatever was measured
+
+
+async def test_what_clients_may_know_of_batching(instance: ModelInstance) -> None:
+    assert instance.batching.model_dump() == {
+        "widths": [{"threads": 1, "max_batch_size": 4}],
+        "max_queue_delay_microseconds": 0,
+        "max_queue_size": 8,
+        "measurements": [{"threads": 1, "batch_size": 1, "seconds": 2.0}],
+        "measured_at": (64, 96),
+    }
+
+
+async def test_a_session_without_memory_is_opened_anew(
     instance: ModelInstance, session: FakeSession
 ) -> None:
-    instance._image_seconds.add(2.0)
-    with instance.reserve(8), pytest.raises(QueueFull) as caught, instance.reserve(1):
-        pass
-    assert caught.value.retry_after_seconds == 16
-
-
-def test_warming_up_runs_the_size_of_a_common_photo(
-    instance: ModelInstance, session: FakeSession
-) -> None:
-    instance.warm_up()
-    assert session.batches == [(1, 64, 96, 3)]
+    session.error = OutOfMemory("no")
+    with pytest.raises(OutOfMemory):
+        await infer(instance, [image(1)])
+    session.error = None
+    assert await infer(instance, [image(2)]) == [2]

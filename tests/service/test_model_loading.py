@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from service.contract import read_contract
+from service.device import Devices
 from service.errors import InvalidEntry
 from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
@@ -34,8 +35,8 @@ LOSES = "int8 loses 10 points of top1, 0.5 are allowed"
 
 
 def load(folder: Path, precision: str = "auto") -> ModelInstance:
-    options = LoadOptions("cpu", 1, None, precision)
-    return load_instance(folder, read_contract(folder), options, PrometheusMetrics())
+    options = LoadOptions("cpu", precision)
+    return load_instance(folder, read_contract(folder), options, Devices(1), PrometheusMetrics())
 
 
 def refusal(folder: Path, precision: str = "auto") -> str:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from service.device import Devices
 from service.errors import (
     InvalidConfiguration,
     InvalidRequest,
@@ -24,13 +25,15 @@ from tests.service.repository_fixture import (
     write_entry,
 )
 
-OPTIONS = LoadOptions("cpu", 1, None)
+OPTIONS = LoadOptions("cpu")
 CLASSIFICATION, SEGMENTATION = Task.CLASSIFICATION, Task.SEGMENTATION
 
 
 def open_repository(path: Path) -> ModelRepository:
     metrics = PrometheusMetrics()
-    return ModelRepository(path, partial(load_instance, options=OPTIONS, events=metrics), metrics)
+    return ModelRepository(
+        path, partial(load_instance, options=OPTIONS, devices=Devices(1), events=metrics), metrics
+    )
 
 
 async def loaded(path: Path) -> ModelRepository:
@@ -72,8 +75,9 @@ async def test_models_are_loading_then_ready(repository: Path) -> None:
 
 
 async def test_the_status_tells_labels_precision_and_provider(repository: Path) -> None:
-    status = (await loaded(repository)).get("colour").status()
-    assert status.model_dump() == {
+    status = (await loaded(repository)).get("colour").status().model_dump()
+    assert status.pop("batching")["measured_at"] == (8, 8)
+    assert status == {
         "name": "colour",
         "version": "1",
         "task": "classification",

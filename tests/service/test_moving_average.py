@@ -1,20 +1,18 @@
-from service.moving_average import MovingAverage
+import pytest
+
+from service.moving_average import MovingAverage, whole_seconds
 
 
-def test_without_a_measurement_a_second_is_promised() -> None:
-    assert MovingAverage().retry_after_seconds(1000) == 1
-
-
-def test_the_promise_grows_with_what_waits() -> None:
-    average = MovingAverage()
-    average.add(0.5)
-    assert [average.retry_after_seconds(n) for n in (0, 1, 2, 3, 64)] == [1, 1, 1, 2, 32]
+def test_without_a_measurement_the_mean_is_zero() -> None:
+    assert MovingAverage().seconds == 0
 
 
 def test_old_measurements_fade() -> None:
     average = MovingAverage(weight=0.5)
-    for _ in range(20):
-        average.add(1.0)
-    for _ in range(20):
-        average.add(3.0)
-    assert average.retry_after_seconds(10) == 30
+    for seconds in [1.0] * 20 + [3.0] * 20:
+        average.add(seconds)
+    assert average.seconds == pytest.approx(3, abs=1e-4)
+
+
+def test_whole_seconds_are_rounded_up_and_never_zero() -> None:
+    assert [whole_seconds(each) for each in (0, 0.2, 1, 1.01, 32)] == [1, 1, 1, 2, 32]

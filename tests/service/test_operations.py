@@ -32,7 +32,18 @@ async def test_the_description_names_bodies_and_statuses_and_no_422(service: Run
     assert set(segment["responses"]["200"]["content"]) == {"application/json", "image/png"}
     statuses = {"200", "400", "404", "408", "413", "415", "429", "500", "503", "504", "default"}
     assert set(segment["responses"]) == statuses
-    assert {p["name"] for p in segment["parameters"]} == {"model", "version", "mask", "overlay"}
+    assert {(p["in"], p["name"]) for p in segment["parameters"]} == {
+        *(("query", name) for name in ("model", "version", "mask", "overlay")),
+        ("header", "X-Request-Timeout-Ms"),
+    }
+
+
+async def test_one_model_is_described_alone(service: Running) -> None:
+    every = (await service.http.get("/v1/models")).json()["models"]
+    for model in every:
+        assert (await service.http.get(f"/v1/models/{model['name']}")).json() == model
+    assert every[0]["batching"]["measurements"][0]["seconds"] > 0
+    assert (await service.http.get("/v1/models/unknown")).status_code == 404
 
 
 async def test_requests_are_counted_by_route_and_outcome(service: Running) -> None:

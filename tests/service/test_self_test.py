@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.contract import SelfTestTolerance, read_certificate, read_contract
+from service.device import Devices
 from service.errors import InvalidEntry
 from service.metrics import PrometheusMetrics
 from service.model_loading import LoadOptions, load_instance
@@ -32,9 +33,9 @@ IMAGE = np.zeros((2, 2, 3), np.uint8)
 
 def load(path: Path) -> tuple[ModelRepository, CollectorRegistry]:
     metrics = PrometheusMetrics()
-    options = LoadOptions("cpu", 1, None)
+    options = LoadOptions("cpu")
     repository = ModelRepository(
-        path, partial(load_instance, options=options, events=metrics), metrics
+        path, partial(load_instance, options=options, devices=Devices(1), events=metrics), metrics
     )
     asyncio.run(repository.load())
     return repository, metrics.registry

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import structlog
 
-from service.errors import InferenceFailed, InvalidEntry
+from service.errors import InferenceFailed, InvalidEntry, OutOfMemory
 from service.protocol import Datatype
 from service.session import Session, expected_provider
 from tests.service.repository_fixture import (
@@ -42,6 +42,27 @@ def test_an_input_that_the_graph_refuses_is_a_failed_inference(session: Session)
     with pytest.raises(InferenceFailed, match="could not be run") as caught:
         session.run({"images": np.zeros((1, 5, 5, 3), np.uint8)}, ["logits"])
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 3211264",
+        "CUDA failure 2: out of memory ; GPU=0",
+        "std::bad_alloc",
+        "CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_a_run_without_memory_is_told_from_other_failures(
+    session: Session, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoMemory:
+        def run(self, *_: object) -> None:
+            raise RuntimeError(words)
+
+    monkeypatch.setattr(session, "_session", NoMemory())
+    with pytest.raises(OutOfMemory):
+        session.run({"images": IMAGES}, ["logits"])
 
 
 def test_bytes_that_are_no_graph_are_an_invalid_entry() -> None:

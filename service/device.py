@@ -1,0 +1,91 @@
+"""The devices that executions of all models share: a CPU's cores, or a GPU's one turn."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from service.worker_threads import WorkerThreads
+
+CPU_PROVIDER = "CPUExecutionProvider"
+
+
+class Device:
+    """Counts what is free; whoever waits for it is called when something is given back, in turns.
+
+    A slot is a core, or the turn of a GPU, which runs one execution at a time. Behind executions
+    of one slot each, as many may be lined up for the worker threads: one that ends is followed
+    by the next without a gap. Not thread-safe: it belongs to the event loop.
+    """
+
+    def __init__(self, slots: int, name: str = "device") -> None:
+        self.slots = slots
+        self.workers = WorkerThreads(slots, name)
+        self.free = slots
+        """Slots in which nothing runs; below 0 where executions are lined up."""
+        self._sharing = 0
+        self._waiting: list[Callable[[], None]] = []
+
+    @property
+    def has_room(self) -> bool:
+        """Whether anything may be taken."""
+        return self.free > 0 or self.may_line_up
+
+    @property
+    def may_line_up(self) -> bool:
+        """Whether an execution of one slot may be taken on although none is free."""
+        return self._sharing == 0 and self.free > -self.slots
+
+    def subscribe(self, dispatch: Callable[[], None]) -> None:
+        """Call `dispatch` whenever slots come free, in turns with the others; once is enough."""
+        if dispatch not in self._waiting:
+            self._waiting.append(dispatch)
+
+    def unsubscribe(self, dispatch: Callable[[], None]) -> None:
+        """Call it no more."""
+        if dispatch in self._waiting:
+            self._waiting.remove(dispatch)
+
+    def take(self, slots: int) -> None:
+        """Occupy slots that are free, or line up."""
+        if slots > self.free and not (slots == 1 and self.may_line_up):
+            raise ValueError(f"{slots} slots are not free, {self.free} are")
+        self.free -= slots
+        self._sharing += slots > 1
+
+    def give_back(self, slots: int, by: Callable[[], None]) -> None:
+        """Free slots, and let others take them; `by`, who had them, is asked last."""
+        self.free += slots
+        self._sharing -= slots > 1
+        if by in self._waiting:
+            self._waiting.remove(by)
+            self._waiting.append(by)
+        for dispatch in list(self._waiting):
+            if self.has_room:
+                dispatch()
+
+
+class Devices:
+    """The device of each execution provider."""
+
+    def __init__(self, cores: int) -> None:
+        self._cpu, self._gpu = Device(cores, "cpu"), Device(1, "gpu")
+
+    def of(self, execution_provider: str) -> Device:
+        """Return the cores, or the GPU's turn."""
+        return self._cpu if execution_provider == CPU_PROVIDER else self._gpu
+
+
+def describe_device(execution_provider: str, root: Path = Path("/proc")) -> str:
+    """Name the hardware as Linux does; empty where it does not say."""
+    if execution_provider == CPU_PROVIDER:
+        return _field(root / "cpuinfo", "model name")
+    cards = sorted((root / "driver/nvidia/gpus").glob("*/information"))
+    return ", ".join(_field(card, "Model") for card in cards)
+
+
+def _field(path: Path, name: str) -> str:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return ""
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in pairs if key.strip() == name), "")

@@ -1,0 +1,55 @@
+"""The sessions of one graph, one for each number of threads, and a batch through them."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+import structlog
+
+from service.errors import InferenceFailed, InvalidEntry
+from service.preprocessing import ImageArray
+from service.session import Outputs, Session
+
+_log = structlog.get_logger()
+
+
+class GraphSessions:
+    """Runs batches, blocking; may be used by several threads at once."""
+
+    def __init__(
+        self, sessions: Mapping[int, Session], open_session: Callable[[int], Session]
+    ) -> None:
+        self._sessions = dict(sessions)
+        self._open_session = open_session
+
+    @property
+    def threads(self) -> list[int]:
+        """The numbers of threads to choose from, in ascending order."""
+        return sorted(self._sessions)
+
+    def keep(self, threads: Collection[int]) -> None:
+        """Close the sessions of other numbers of threads."""
+        self._sessions = {count: self._sessions[count] for count in threads}
+
+    def run(
+        self, images: Sequence[ImageArray], outputs: Sequence[str], threads: int
+    ) -> list[Outputs]:
+        """Return each image's outputs; the images are of one shape.
+
+        Raises:
+            OutOfMemory: the device has no room for so many.
+            InferenceFailed: the graph did not run, or returned another number of results.
+        """
+        batch = images[0][None] if len(images) == 1 else np.stack(images)
+        results = self._sessions[threads].run({"images": batch}, outputs)
+        if [len(result) for result in results] != [len(images)] * len(outputs):
+            raise InferenceFailed("The model returned another number of results than images.")
+        return [dict(zip(outputs, row, strict=True)) for row in zip(*results, strict=True)]
+
+    def rebuild(self, threads: int) -> bool:
+        """Replace a session that a failed allocation may have left unusable, where possible."""
+        try:
+            self._sessions[threads] = self._open_session(threads)
+        except InvalidEntry as error:
+            _log.error("session_not_rebuilt", threads=threads, exc_info=error)
+            return False
+        return True

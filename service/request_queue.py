@@ -1,0 +1,117 @@
+"""What waits for a model: images of any requests, ordered by deadline, priority and arrival."""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from service.preprocessing import Photo
+from service.session import Outputs
+
+Group = tuple[tuple[int, ...] | None, tuple[str, ...]]
+"""What must be equal within a batch: the image's shape and the outputs that are computed.
+
+The shape of a photo that is not prepared is not known: it shares a batch with nobody."""
+
+_arrivals = itertools.count()
+
+
+@dataclass(eq=False)
+class PendingInference:
+    """One photo that waits for its outputs; times are of the event loop's clock, in seconds.
+
+    The future belongs to the caller, who may cancel it at any time.
+    """
+
+    photo: Photo
+    outputs: tuple[str, ...]
+    deadline: float
+    arrived_at: float
+    future: "asyncio.Future[Outputs]"
+    priority: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+    order: int = field(default_factory=lambda: next(_arrivals))
+
+    def __post_init__(self) -> None:
+        self.prepared_in_run = self.photo.prepared is None
+        """Whether its execution includes its preparation."""
+
+    @property
+    def group(self) -> Group:
+        """With whom it may share a batch."""
+        image = self.photo.prepared
+        return None if image is None else image.pixels.shape, self.outputs
+
+    @property
+    def rank(self) -> tuple[float, int, int]:
+        """The least goes first: the nearest deadline, the lowest priority number, the oldest."""
+        return self.deadline, self.priority, self.order
+
+
+class RequestQueue:
+    """Pending inferences by group. Those whose caller left count no more, and are never taken."""
+
+    def __init__(self) -> None:
+        self._heaps: dict[Group, list[tuple[tuple[float, int, int], PendingInference]]] = {}
+        self._waiting: dict[int, PendingInference] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[PendingInference]:
+        """Whoever waits, the oldest first."""
+        return iter(self._waiting.values())
+
+    @property
+    def oldest(self) -> PendingInference | None:
+        """Who has waited longest."""
+        return next(iter(self._waiting.values()), None)
+
+    def put(self, inferences: Iterable[PendingInference]) -> None:
+        """Take inferences in; a cancelled one leaves at once."""
+        for inference in inferences:
+            heap = self._heaps.setdefault(inference.group, [])
+            heapq.heappush(heap, (inference.rank, inference))
+            self._waiting[inference.order] = inference
+            inference.future.add_done_callback(partial(self._forget, inference))
+
+    def head(self) -> Group | None:
+        """Return the group that goes first; None where nobody waits."""
+        self._drop_the_gone()
+        return min(self._heaps, key=lambda each: self._heaps[each][0][0], default=None)
+
+    def holds(self, group: Group, count: int) -> bool:
+        """Whether at least so many of a group wait."""
+        alive = (each.order in self._waiting for _, each in self._heaps.get(group, []))
+        return count <= 1 or sum(itertools.islice(filter(None, alive), count)) >= count
+
+    def take(self, group: Group, count: int) -> list[PendingInference]:
+        """Remove and return up to `count` of a group, in order."""
+        heap, taken = self._heaps.get(group, []), list[PendingInference]()
+        while heap and len(taken) < count:
+            inference = heapq.heappop(heap)[1]
+            if self._waiting.pop(inference.order, None) is not None:
+                taken.append(inference)
+        if not heap:
+            self._heaps.pop(group, None)
+        return taken
+
+    def take_all(self) -> list[PendingInference]:
+        """Remove and return everything, the oldest first."""
+        taken = list(self._waiting.values())
+        self._waiting.clear()
+        self._heaps.clear()
+        return taken
+
+    def _drop_the_gone(self) -> None:
+        for group, heap in list(self._heaps.items()):
+            while heap and heap[0][1].order not in self._waiting:
+                heapq.heappop(heap)
+            if not heap:
+                del self._heaps[group]
+
+    def _forget(self, inference: PendingInference, _: "asyncio.Future[Outputs]") -> None:
+        self._waiting.pop(inference.order, None)

@@ -1,0 +1,45 @@
+"""One answer, one write."""
+
+import asyncio
+
+from service.http_protocol import GatheringTransport
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+
+    def write(self, data: bytes) -> None:
+        self.calls.append(data)
+
+    def close(self) -> None:
+        self.calls.append("closed")
+
+    def is_closing(self) -> bool:
+        return True
+
+
+async def test_what_is_written_in_one_turn_leaves_together():
+    recorder = Recorder()
+    transport = GatheringTransport(recorder, asyncio.get_running_loop())
+    transport.write(b"head ")
+    transport.write(b"body")
+    assert recorder.calls == []
+    await asyncio.sleep(0)
+    assert recorder.calls == [b"head body"]
+    transport.write(b"more")
+    await asyncio.sleep(0)
+    assert recorder.calls == [b"head body", b"more"]
+
+
+async def test_closing_sends_the_rest_first_and_once():
+    recorder = Recorder()
+    transport = GatheringTransport(recorder, asyncio.get_running_loop())
+    transport.write(b"last")
+    transport.close()
+    await asyncio.sleep(0)
+    assert recorder.calls == [b"last", "closed"]
+
+
+async def test_everything_else_is_the_transports_own():
+    assert GatheringTransport(Recorder(), asyncio.get_running_loop()).is_closing()

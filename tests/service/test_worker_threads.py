@@ -1,0 +1,41 @@
+"""Threads that outlive a call that hangs."""
+
+import threading
+
+from service.worker_threads import WorkerThreads
+
+PATIENCE = 20
+
+
+def test_calls_are_made_in_order_by_as_many_threads_as_there_are():
+    workers, done, order = WorkerThreads(1, "test"), threading.Event(), []
+    for number in range(5):
+        workers.submit(lambda number=number: order.append(number))
+    workers.submit(done.set)
+    assert done.wait(PATIENCE)
+    assert order == [0, 1, 2, 3, 4]
+    workers.remove()
+
+
+def test_a_thread_that_hangs_is_replaced_and_its_place_given_up_when_it_ends():
+    workers, hanging, done = WorkerThreads(1, "test"), threading.Event(), threading.Event()
+    threads = []
+    workers.submit(lambda: (threads.append(threading.current_thread()), hanging.wait(PATIENCE)))
+    workers.add()
+    workers.submit(lambda: (threads.append(threading.current_thread()), done.set()))
+    assert done.wait(PATIENCE)
+    hanging.set()
+    workers.remove()
+    workers.remove()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def test_no_thread_keeps_the_process():
+    workers, seen = WorkerThreads(1, "test"), threading.Event()
+    daemons = []
+    workers.submit(lambda: (daemons.append(threading.current_thread().daemon), seen.set()))
+    assert seen.wait(PATIENCE)
+    assert daemons == [True]
+    workers.remove()
