@@ -4,7 +4,7 @@ PYTHON ?= python3
 SERVE := .venv/serve
 DEV := .venv/dev
 
-.PHONY: serve test check format clean
+.PHONY: serve test check bench format clean
 
 serve: $(SERVE)/.installed  ## serve the shipped weights on VT_HOST:VT_PORT (127.0.0.1:8000)
 	@exec $(SERVE)/bin/vt-serve
@@ -16,6 +16,9 @@ check: $(DEV)/.installed  ## lint, formatting, types
 	$(DEV)/bin/ruff check
 	$(DEV)/bin/ruff format --check
 	$(DEV)/bin/mypy
+
+bench: $(DEV)/.installed  ## the service against the machine's ceiling and a plain server; about five minutes on an idle machine
+	$(DEV)/bin/python -m tests.benchmarks.serve --json bench.json
 
 format: $(DEV)/.installed  ## format and mend what can be mended
 	$(DEV)/bin/ruff check --fix

@@ -1,0 +1,384 @@
+"""How close does the service come to what the machine can do, and how does it bear load?
+
+    make bench            (python -m tests.benchmarks.serve)
+
+For each model: the ceiling (decode, preprocess and `session.run` in a plain loop, without HTTP,
+the better of one wide session and a narrow one on each core), the service and a plain FastAPI
+server with the same graph, in turns; then the service alone under closed and open loops.
+Client and server share the machine's cores, as everything here does.
+"""
+
+import argparse
+import io
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvloop
+from PIL import Image
+
+from service.contract import read_contract
+from service.cores import usable_cores
+from service.preprocessing import ImageLimits, prepare
+from service.protocol import Task
+from tests.benchmarks.load import Results, closed_loop, open_loop, post
+from tests.benchmarks.stand_in import write_stand_in
+from tests.benchmarks.yardstick import plain_session
+
+DEADLINE = 1.0
+CONNECTIONS = (1, 4, 16, 64)
+OFFERED = (0.25, 0.5, 0.75, 0.9, 1.2, 2.0)
+SATURATED = 16
+CLASSIFIER, SEGMENTER, STAND_IN = "vt_resnet18_imagenette", "vt_fpn_camvid", "stand_in"
+CASES = (
+    (CLASSIFIER, "int8"),
+    (CLASSIFIER, "fp32"),
+    (SEGMENTER, "int8"),
+    (STAND_IN, "fp32"),
+)
+LIMITS = ImageLimits(50_000_000)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model in a precision, and the photo that it is asked about."""
+
+    folder: Path
+    precision: str
+    photo: bytes
+
+    @property
+    def route(self) -> str:
+        """The request's path."""
+        segments = read_contract(self.folder).task is Task.SEGMENTATION
+        return "/v1/segment?mask=none" if segments else "/v1/classify"
+
+    def request(self, **headers: str) -> bytes:
+        """The request as bytes."""
+        return post(self.route, self.photo, **headers)
+
+
+class Server:
+    """A server in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+        self.port = port
+        self._process = process
+
+    def cpu_seconds(self) -> float:
+        """CPU time that the process has used."""
+        tasks = Path(f"/proc/{self._process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+    def memory(self, field: str = "VmRSS") -> float:
+        """Resident memory, or its peak (`VmHWM`), in MB."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        line = next(each for each in lines if each.startswith(field))
+        return int(line.split()[1]) / 1024
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's samples."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+@contextmanager
+def service(case: Case) -> Iterator[Server]:
+    """The service on a repository of this one entry."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / case.folder.name).symlink_to(case.folder.resolve())
+        port = _free_port()
+        command = [sys.executable, "-m", "service", "--port", str(port)]
+        command += ["--model-repository", folder]
+        settings = {"VT_PRECISION": case.precision, "VT_LOG_LEVEL": "error"}
+        with _running(command, settings, port, "/v2/health/ready") as server:
+            yield server
+
+
+@contextmanager
+def yardstick(case: Case) -> Iterator[Server]:
+    """The plain server on the same graph."""
+    port = _free_port()
+    command = [sys.executable, "-m", "tests.benchmarks.yardstick"]
+    command += [str(case.folder), case.precision, str(port)]
+    with _running(command, {}, port, "/openapi.json") as server:
+        yield server
+
+
+@contextmanager
+def _running(
+    command: list[str], settings: dict[str, str], port: int, path: str
+) -> Iterator[Server]:
+    process = subprocess.Popen(command, env=os.environ | settings, stderr=subprocess.DEVNULL)
+    try:
+        _wait_until_ready(process, f"http://127.0.0.1:{port}{path}")
+        yield Server(process, port)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    for _ in range(1200):
+        if process.poll() is not None:
+            raise SystemExit(f"the server ended with {process.returncode}")
+        try:
+            with urllib.request.urlopen(url):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit(f"{url} never answered")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What the machine can do without a server."""
+
+    throughput: float
+    milliseconds: float
+    cpu_milliseconds: float
+
+
+class PlainLoop:
+    """Decode, preprocess, run: on one wide session, or on a narrow one by every core."""
+
+    def __init__(self, case: Case) -> None:
+        contract = read_contract(case.folder)
+        self._photo, self._prediction = case.photo, contract.prediction
+        self._preprocessing, self._cores = contract.preprocessing, usable_cores()
+        self._sessions = {
+            threads: plain_session(case.folder, contract, case.precision, threads, spin=False)
+            for threads in {1, self._cores}
+        }
+        for threads in self._sessions:
+            self._answer(threads)
+
+    def measure(self, seconds: float) -> Ceiling:
+        """The better throughput of both ways, and one image's time on all cores."""
+        single = self._latency(seconds / 4)
+        narrow = self._throughput(1, self._cores, seconds / 2)
+        wide = self._throughput(self._cores, 1, seconds / 4)
+        best = max(narrow, wide, key=lambda each: each[0])
+        return Ceiling(best[0], single * 1000, best[1] * 1000)
+
+    def _answer(self, threads: int) -> np.ndarray[Any, Any]:
+        image = prepare(self._photo, self._preprocessing, LIMITS)
+        inputs = {"images": image.pixels[None]}
+        output: np.ndarray[Any, Any] = self._sessions[threads].run([self._prediction], inputs)[0]
+        return output
+
+    def _latency(self, seconds: float) -> float:
+        times = []
+        ends = time.perf_counter() + seconds
+        while (started := time.perf_counter()) < ends:
+            self._answer(self._cores)
+            times.append(time.perf_counter() - started)
+        return statistics.median(times)
+
+    def _throughput(self, threads: int, loops: int, seconds: float) -> tuple[float, float]:
+        counts = [0] * loops
+        started, cpu = time.perf_counter(), time.process_time()
+
+        def loop(index: int) -> None:
+            while time.perf_counter() < started + seconds:
+                self._answer(threads)
+                counts[index] += 1
+
+        workers = [threading.Thread(target=loop, args=(index,)) for index in range(loops)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        images = sum(counts)
+        return images / (time.perf_counter() - started), (time.process_time() - cpu) / images
+
+
+@dataclass(frozen=True)
+class Saturated:
+    """A server with as many connections as keep it busy."""
+
+    throughput: float
+    cpu_milliseconds: float
+
+
+def _saturated(server: Server, request: bytes, seconds: float) -> Saturated:
+    uvloop.run(closed_loop(server.port, request, SATURATED, seconds / 4))
+    cpu = server.cpu_seconds()
+    results = uvloop.run(closed_loop(server.port, request, SATURATED, seconds))
+    _require_good(results)
+    used = server.cpu_seconds() - cpu
+    return Saturated(results.throughput, used / len(results.latencies) * 1000)
+
+
+def _require_good(results: Results) -> None:
+    if set(results.statuses) != {200}:
+        raise SystemExit(f"not every answer was good: {dict(results.statuses)}")
+
+
+def compare(case: Case, rounds: int, seconds: float) -> dict[str, Any]:
+    """Ceiling, service and yardstick in turns; medians of what each round gave."""
+    loop, request = PlainLoop(case), case.request()
+    rows: list[tuple[Ceiling, Saturated, float, Saturated]] = []
+    with service(case) as ours, yardstick(case) as plain:
+        for _ in range(rounds):
+            ceiling = loop.measure(seconds)
+            served = _saturated(ours, request, seconds)
+            single = uvloop.run(closed_loop(ours.port, request, 1, seconds / 2))
+            rows.append(
+                (ceiling, served, single.percentile(50) * 1000, _saturated(plain, request, seconds))
+            )
+
+    def median(value: Callable[[Ceiling, Saturated, float, Saturated], float]) -> float:
+        return round(statistics.median(value(*row) for row in rows), 3)
+
+    return {
+        "ceiling_per_second": median(lambda c, s, one, y: c.throughput),
+        "service_per_second": median(lambda c, s, one, y: s.throughput),
+        "yardstick_per_second": median(lambda c, s, one, y: y.throughput),
+        "service_over_ceiling": median(lambda c, s, one, y: s.throughput / c.throughput),
+        "service_over_yardstick": median(lambda c, s, one, y: s.throughput / y.throughput),
+        "ceiling_single_ms": median(lambda c, s, one, y: c.milliseconds),
+        "service_single_ms": median(lambda c, s, one, y: one),
+        "single_difference_ms": median(lambda c, s, one, y: one - c.milliseconds),
+        "ceiling_cpu_ms": median(lambda c, s, one, y: c.cpu_milliseconds),
+        "service_cpu_ms": median(lambda c, s, one, y: s.cpu_milliseconds),
+        "yardstick_cpu_ms": median(lambda c, s, one, y: y.cpu_milliseconds),
+        "cpu_over_yardstick": median(lambda c, s, one, y: s.cpu_milliseconds / y.cpu_milliseconds),
+        "cpu_over_ceiling": median(lambda c, s, one, y: s.cpu_milliseconds / c.cpu_milliseconds),
+    }
+
+
+def loops(case: Case, seconds: float) -> dict[str, Any]:
+    """The service under closed and open loops."""
+    rows: dict[str, Any] = {}
+    request = case.request(X_Request_Timeout_Ms=str(round(DEADLINE * 1000)))
+    with service(case) as server:
+        for connections in CONNECTIONS:
+            row = _loaded(server, closed_loop(server.port, case.request(), connections, seconds))
+            rows[f"closed {connections}"] = row
+        capacity = max(row["per_second"] for row in rows.values())
+        for share in OFFERED:
+            run = open_loop(server.port, request, share * capacity, 2 * seconds)
+            rows[f"open {share:.0%}"] = _loaded(server, run)
+            rows[f"open {share:.0%}"]["goodput_over_capacity"] = round(
+                rows[f"open {share:.0%}"]["goodput"] / capacity, 3
+            )
+        peak = server.memory("VmHWM")
+    return {"rows": rows, "capacity_per_second": capacity, "peak_memory_mb": round(peak)}
+
+
+def _loaded(server: Server, run: Any) -> dict[str, Any]:
+    batches, images = server.metric("vt_batch_size_count"), server.metric("vt_batch_size_sum")
+    cpu = server.cpu_seconds()
+    results: Results = uvloop.run(run)
+    cpu = server.cpu_seconds() - cpu
+    batches = server.metric("vt_batch_size_count") - batches
+    images = server.metric("vt_batch_size_sum") - images
+    return {
+        "per_second": round(results.throughput, 1),
+        "goodput": round(results.goodput(DEADLINE), 1),
+        "p50_ms": round(results.percentile(50) * 1000, 1),
+        "p90_ms": round(results.percentile(90) * 1000, 1),
+        "p99_ms": round(results.percentile(99) * 1000, 1),
+        "statuses": {str(status): count for status, count in sorted(results.statuses.items())},
+        "refusal_p99_ms": round(results.percentile(99, of_refusals=True) * 1000, 1),
+        "mean_batch": round(images / max(1, batches), 2),
+        "cpu_ms": round(cpu / max(1, images) * 1000, 2),
+    }
+
+
+def memory(case: Case, requests: int) -> dict[str, float]:
+    """Resident memory after 1,000 requests and after all of them."""
+    with service(case) as server:
+        rate = _saturated(server, case.request(), 2).throughput
+        sizes = []
+        for count in (1000, requests - 1000):
+            run = closed_loop(server.port, case.request(), SATURATED, count / rate)
+            _require_good(uvloop.run(run))
+            sizes.append(round(server.memory(), 1))
+    return {"after_1000_mb": sizes[0], f"after_{requests}_mb": sizes[1]}
+
+
+def main() -> None:
+    """Print tables, and write the numbers as JSON where a file is named."""
+    options = _options()
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_stand_in(Path(folder))
+        for name, precision in CASES:
+            if options.models and f"{name} {precision}" not in options.models:
+                continue
+            case = _case(options.weights_dir, Path(folder), name, precision)
+            result = compare(case, options.rounds, options.seconds)
+            if not options.compare_only:
+                result["load"] = loops(case, options.seconds)
+            if options.memory_requests:
+                result["memory"] = memory(case, options.memory_requests)
+            results[f"{name} {precision}"] = result
+            _print(f"{name} {precision}", result)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--weights-dir", type=Path, default=Path("weights"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--models", nargs="*", metavar="'MODEL PRECISION'")
+    parser.add_argument("--compare-only", action="store_true", help="no load curves")
+    parser.add_argument("--memory-requests", type=int, help="watch the memory over so many")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def _case(weights: Path, folder: Path, name: str, precision: str) -> Case:
+    entry = (folder if name == STAND_IN else weights) / name
+    size = (480, 360) if name == SEGMENTER else (500, 375)
+    examples = weights / (CLASSIFIER if name == STAND_IN else name) / "examples"
+    photo = next(path for path in sorted(examples.iterdir()) if path.suffix in (".jpg", ".webp"))
+    file = io.BytesIO()
+    Image.open(photo).convert("RGB").resize(size).save(file, "JPEG", quality=90)
+    return Case(entry, precision, file.getvalue())
+
+
+def _print(title: str, result: dict[str, Any]) -> None:
+    print(f"\n{title}")
+    for key, value in result.items():
+        if key not in ("load", "memory"):
+            print(f"  {key:24} {value:9.3f}")
+    if "memory" in result:
+        print("  " + ", ".join(f"{key} {value}" for key, value in result["memory"].items()))
+    if "load" not in result:
+        return
+    load = result["load"]
+    columns = ("per_second", "goodput", "p50_ms", "p90_ms", "p99_ms", "mean_batch", "cpu_ms")
+    print(f"  {'':12}" + "".join(f"{column:>12}" for column in columns) + "  refused (p99 ms)")
+    for name, row in load["rows"].items():
+        refused = sum(count for status, count in row["statuses"].items() if status != "200")
+        numbers = "".join(f"{row[column]:12}" for column in columns)
+        print(f"  {name:12}{numbers}  {refused} ({row['refusal_p99_ms']})")
+    print(f"  peak memory {load['peak_memory_mb']} MB")
+
+
+if __name__ == "__main__":
+    main()

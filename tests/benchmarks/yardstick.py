@@ -1,0 +1,70 @@
+"""What anybody writes first: FastAPI, a threadpool, an ONNX Runtime session as it comes.
+
+    python -m tests.benchmarks.yardstick ENTRY PRECISION PORT
+
+serves a repository entry on `POST /v1/classify` or `/v1/segment`, with the service's own
+preprocessing and answers, without batching, bounds, deadlines or metrics.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import uvicorn
+from fastapi import FastAPI, Request
+from starlette.concurrency import run_in_threadpool
+
+from service.contract import Contract, read_certificate, read_contract
+from service.postprocessing import class_areas, scale_labels, top_classes
+from service.preprocessing import ImageLimits, prepare
+from service.protocol import Task
+
+LIMITS = ImageLimits(50_000_000)
+
+
+def main() -> None:
+    """Serve until stopped."""
+    folder, precision, port = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    uvicorn.run(create_app(folder, precision), port=port, log_level="warning", access_log=False)
+
+
+def create_app(folder: Path, precision: str) -> FastAPI:
+    """The application on one entry."""
+    contract = read_contract(folder)
+    session = plain_session(folder, contract, precision)
+    app = FastAPI()
+
+    def predict(data: bytes) -> object:
+        image = prepare(data, contract.preprocessing, LIMITS)
+        output = session.run([contract.prediction], {"images": image.pixels[None]})[0]
+        if contract.task is Task.CLASSIFICATION:
+            return top_classes(output[0], contract.labels, 5)
+        labels = scale_labels(output[0].astype(np.uint8), image.photo_width, image.photo_height)
+        return class_areas(labels, contract.labels)
+
+    async def answer(request: Request) -> object:
+        return await run_in_threadpool(predict, await request.body())
+
+    route = "classify" if contract.task is Task.CLASSIFICATION else "segment"
+    app.add_api_route(f"/v1/{route}", answer, methods=["POST"])
+    return app
+
+
+def plain_session(
+    folder: Path, contract: Contract, precision: str, threads: int = 0, *, spin: bool = True
+) -> onnxruntime.InferenceSession:
+    """A session on an entry's graph; by default with ONNX Runtime's own options."""
+    version = contract.newest_version
+    record = read_certificate(folder, contract, version).precision(precision)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    return onnxruntime.InferenceSession(
+        folder / version / record.file, options, providers=["CPUExecutionProvider"]
+    )
+
+
+if __name__ == "__main__":
+    main()

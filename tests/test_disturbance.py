@@ -1,0 +1,138 @@
+"""The real process under more load than it can bear, with clients that leave, broken images and
+a SIGTERM: whoever is still there gets the right answer, or is refused in order."""
+
+import asyncio
+import json
+import random
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvloop
+
+from model_export.artifact import Version, open_version
+from model_export.predictors import graph_predictor
+from model_export.preprocessing import open_image
+from tests.benchmarks.load import LEFT, Connection, closed_loop, connect, post
+from tests.service.test_server import Process
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+CLASSIFIER = "vt_resnet18_imagenette"
+BROKEN = b"\xff\xd8\xff" + bytes(2000)
+SECONDS, SIGTERM_AT = 4.0, 3.0
+ORDERLY = {200, 400, 429, 503, 504}
+
+
+@dataclass
+class Outcome:
+    """What became of every request, by when it was sent."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    after_sigterm: Counter[int] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def server(tmp_path: Path):
+    (tmp_path / CLASSIFIER).symlink_to(WEIGHTS / CLASSIFIER)
+    process = Process("--model-repository", str(tmp_path), VT_PRECISION="int8")
+    process.wait_for("model_ready")
+    yield process
+    process.kill()
+
+
+def expected_scores(version: Version) -> list[tuple[bytes, np.ndarray]]:
+    """Each example photo as a request, with the probabilities that a plain loop gives."""
+    predict = graph_predictor(version.graph("int8"))
+    rows = []
+    for path in version.examples:
+        logits = predict(version.preprocessing(open_image(path))[None])["logits"][0]
+        scores = np.exp(logits - logits.max())
+        request = post("/v1/classify?top_k=10", path.read_bytes(), X_Request_Timeout_Ms="2000")
+        rows.append((request, scores / scores.sum()))
+    return rows
+
+
+def is_right(body: bytes, expected: np.ndarray) -> bool:
+    classes = json.loads(body)["predictions"][0]["classes"]
+    scores = [each["score"] for each in sorted(classes, key=lambda each: each["index"])]
+    return bool(np.allclose(scores, expected, atol=2e-3))
+
+
+async def disturb(process: Process, photos: list[tuple[bytes, np.ndarray]], rate: float) -> Outcome:
+    """Open loop; a tenth leaves midway, a tenth is broken, and the server is told to stop."""
+    chance, outcome = random.Random(0), Outcome()  # noqa: S311
+    idle: list[Connection] = []
+    stopping = asyncio.Event()
+
+    async def connected() -> Connection | None:
+        while idle:
+            connection = idle.pop()
+            if connection.usable:
+                return connection
+            await connection.close()
+        try:
+            return await connect(process.port)
+        except OSError:
+            return None
+
+    async def leave() -> None:
+        connection = await connected()
+        if connection is not None:
+            asking = asyncio.ensure_future(connection.ask(chance.choice(photos)[0]))
+            await asyncio.sleep(chance.uniform(0, 0.05))
+            await connection.close()
+            await asking
+
+    async def ask(request: bytes, expected: np.ndarray | None) -> None:
+        connection = await connected()
+        if connection is None:
+            outcome.after_sigterm[LEFT] += 1
+            assert stopping.is_set()
+            return
+        counts = outcome.after_sigterm if stopping.is_set() else outcome.statuses
+        status = await connection.ask(request)
+        counts[status] += 1
+        if status == 200 and (expected is None or not is_right(connection.body, expected)):
+            outcome.wrong.append(connection.body.decode())
+        if connection.usable:
+            idle.append(connection)
+        else:
+            await connection.close()
+
+    def arrive() -> asyncio.Task[None]:
+        kind = chance.random()
+        if kind < 0.1:
+            return asyncio.create_task(leave())
+        if kind < 0.2:
+            return asyncio.create_task(ask(post("/v1/classify", BROKEN), None))
+        return asyncio.create_task(ask(*chance.choice(photos)))
+
+    tasks = []
+    started = due = time.perf_counter()
+    while (due := due + chance.expovariate(rate)) < started + SECONDS:
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        if due > started + SIGTERM_AT and not stopping.is_set():
+            stopping.set()
+            process.signal(signal.SIGTERM)
+        tasks.append(arrive())
+    await asyncio.gather(*tasks)
+    for connection in idle:
+        await connection.close()
+    return outcome
+
+
+def test_everybody_who_stays_is_answered_right_or_refused_in_order(server: Process) -> None:
+    photos = expected_scores(open_version(WEIGHTS, CLASSIFIER))
+    capacity = uvloop.run(closed_loop(server.port, photos[0][0], 8, 1.0)).throughput
+    outcome = uvloop.run(disturb(server, photos, 1.5 * capacity))
+    assert server.end() == 0
+    assert outcome.wrong == []
+    assert set(outcome.statuses) <= ORDERLY, outcome
+    assert outcome.statuses[200] > 0
+    assert outcome.statuses[400] > 0
+    assert set(outcome.after_sigterm) <= {503, LEFT}, outcome
