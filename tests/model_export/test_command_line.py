@@ -260,8 +260,8 @@ def test_verify_records_each_precision_beside_what_was_there(run, three_precisio
 def test_verify_fails_on_one_changed_graph_of_three(run, three_precisions):
     path = three_precisions / "colors/1/model.int8.onnx"
     proto = onnx.load(path)
-    scale = next(t for t in proto.graph.initializer if t.name.endswith("fc.weight_scale"))
-    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * -3, scale.name))
+    weight = next(t for t in proto.graph.initializer if t.name.endswith("fc.weight"))
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * -3, weight.name))
     onnx.save(proto, path)
     status, out, err = run("verify", "colors", "--weights-dir", three_precisions)
     assert status == 1
