@@ -91,6 +91,11 @@ class DynamicBatcher:
         self._closing = False
 
     @property
+    def single_seconds(self) -> float:
+        """What one image takes where many are in flight, by the calibration."""
+        return self.plan.seconds(self.plan.widths[0].threads, 1)
+
+    @property
     def executing(self) -> int:
         """How many batches run."""
         return len(self._executions)

@@ -23,6 +23,8 @@ from service.worker_threads import WorkerThreads
 
 T = TypeVar("T")
 
+WAIT_MARGIN = 1.15
+"""A prediction may be off by this much; who is let in should be answered in time."""
 CLOSE_SECONDS = 5.0
 """What still runs after this is left to its thread, which ends with the process."""
 
@@ -130,7 +132,8 @@ class ModelInstance:
                 f"The model {name} has {self._pending} images waiting; try again later.",
                 whole_seconds(self.predicted_wait_seconds),
             )
-        late = self.predicted_wait_seconds - (deadline - asyncio.get_running_loop().time())
+        needed = WAIT_MARGIN * self.predicted_wait_seconds + self._batcher.single_seconds
+        late = needed - (deadline - asyncio.get_running_loop().time())
         if self._pending and late > 0:
             raise DeadlineUnreachable(
                 f"The wait for the model {name} is {self.predicted_wait_seconds:.1f} s, "

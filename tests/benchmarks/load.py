@@ -15,7 +15,7 @@ LEFT = 0
 
 @dataclass
 class Results:
-    """What came back: latencies in seconds of the 200s, refusals' latencies, counts by status."""
+    """What came back: latencies in seconds of the 200s and of the 429s, counts by status."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
@@ -25,7 +25,10 @@ class Results:
     def add(self, status: int, seconds: float) -> None:
         """Count an answer."""
         self.statuses[status] += 1
-        (self.latencies if status == 200 else self.refusals).append(seconds)
+        if status == 200:
+            self.latencies.append(seconds)
+        elif status == 429:
+            self.refusals.append(seconds)
 
     @property
     def throughput(self) -> float:

@@ -374,9 +374,9 @@ def _print(title: str, result: dict[str, Any]) -> None:
     columns = ("per_second", "goodput", "p50_ms", "p90_ms", "p99_ms", "mean_batch", "cpu_ms")
     print(f"  {'':12}" + "".join(f"{column:>12}" for column in columns) + "  refused (p99 ms)")
     for name, row in load["rows"].items():
-        refused = sum(count for status, count in row["statuses"].items() if status != "200")
+        refused, late = (row["statuses"].get(status, 0) for status in ("429", "504"))
         numbers = "".join(f"{row[column]:12}" for column in columns)
-        print(f"  {name:12}{numbers}  {refused} ({row['refusal_p99_ms']})")
+        print(f"  {name:12}{numbers}  {refused} ({row['refusal_p99_ms']}), {late} late")
     print(f"  peak memory {load['peak_memory_mb']} MB")
 
 
