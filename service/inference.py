@@ -53,7 +53,7 @@ class Inferred:
 
 
 class PhotoInference:
-    """What both tasks begin with: decode in the pool, then run the model."""
+    """What both tasks begin with: decode the photos and run the model."""
 
     def __init__(self, pool: WorkerPool, limits: ImageLimits) -> None:
         self.pool = pool
