@@ -145,11 +145,11 @@ class ModelInstance:
     def reserve(self, images: int, deadline: float) -> Iterator[None]:
         """Hold room for a request's images, or refuse it at once, as `check` does."""
         self.check(images, deadline)
-        self._change_pending(images)
+        self._pending += images
         try:
             yield
         finally:
-            self._change_pending(-images)
+            self._pending -= images
 
     async def infer(
         self,
@@ -184,9 +184,6 @@ class ModelInstance:
         with suppress(TimeoutError):
             async with asyncio.timeout(0 if self.is_hung else CLOSE_SECONDS):
                 await self._batcher.drain()
-
-    def _change_pending(self, images: int) -> None:
-        self._pending += images
 
 
 def _inference(

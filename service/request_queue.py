@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -60,10 +60,6 @@ class RequestQueue:
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-    def __iter__(self) -> Iterator[PendingInference]:
-        """Whoever waits, the oldest first."""
-        return iter(self._waiting.values())
 
     @property
     def oldest(self) -> PendingInference | None:
