@@ -9,6 +9,27 @@ from service.errors import DeadlineExceeded, QueueFull, ServerStopping
 from service.moving_average import MovingAverage, whole_seconds
 
 
+class Deadline:
+    """When a request must be answered, on the event loop's clock; it may come nearer."""
+
+    def __init__(self, timeout: asyncio.Timeout, seconds: float, *, is_default: bool) -> None:
+        self.seconds = seconds
+        self.is_default = is_default
+        self._timeout = timeout
+        self._started = asyncio.get_running_loop().time()
+
+    @property
+    def at(self) -> float:
+        """The time itself."""
+        return self._started + self.seconds
+
+    def shorten(self, seconds: float) -> None:
+        """Allow so many seconds in all, unless fewer are allowed already."""
+        if seconds < self.seconds:
+            self.seconds, self.is_default = seconds, False
+            self._timeout.reschedule(self.at)
+
+
 class Admission:
     """The requests in flight."""
 
@@ -31,26 +52,26 @@ class Admission:
         return self._stopping
 
     @asynccontextmanager
-    async def request(self, timeout_seconds: float | None = None) -> AsyncIterator[float]:
+    async def request(self, timeout_seconds: float | None = None) -> AsyncIterator[Deadline]:
         """Admit one request or refuse it at once; whatever it waits for ends at its deadline.
 
-        Yields the deadline, on the event loop's clock. A request may ask for a nearer one than
-        the default, not for a later one.
+        A request may ask for a nearer one than the default, not for a later one.
         """
         self._refuse()
         started = time.monotonic()
         allowed = min(timeout_seconds or self._timeout_seconds, self._timeout_seconds)
-        deadline = asyncio.timeout(allowed)
-        self._deadlines.add(deadline)
+        timeout = asyncio.timeout(allowed)
+        deadline = Deadline(timeout, allowed, is_default=timeout_seconds is None)
+        self._deadlines.add(timeout)
         try:
-            async with deadline:
-                yield asyncio.get_running_loop().time() + allowed
+            async with timeout:
+                yield deadline
         except TimeoutError:
-            if deadline.expired():
-                raise self._late(allowed) from None
+            if timeout.expired():
+                raise self._late(deadline.seconds) from None
             raise
         finally:
-            self._deadlines.discard(deadline)
+            self._deadlines.discard(timeout)
             self._seconds.add(time.monotonic() - started)
 
     def stop(self) -> None:

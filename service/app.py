@@ -20,10 +20,12 @@ from service.preprocessing import ImageLimits
 from service.routes.boundary import Boundary
 from service.routes.direct import DirectRoutes
 from service.routes.errors import add_error_handlers
+from service.routes.infer import InferRoutes
 from service.routes.open_inference import OpenInferenceRoutes
 from service.routes.operations import OperationsRoutes
-from service.routes.predict import PredictLimits, PredictRoutes
+from service.routes.predict import PredictRoutes
 from service.routes.request_body import BodyLimits
+from service.routes.serving import Serving
 from service.settings import Settings
 from service.worker_pool import WorkerPool
 
@@ -50,10 +52,11 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.parts = parts
-    predict = _predict_routes(parts, settings)
+    predict, infer = _prediction_routes(parts, settings)
     predict_router = predict.router()
     app.include_router(predict_router)
     app.include_router(OpenInferenceRoutes(parts.repository, parts.admission).router())
+    app.include_router(infer.router())
     app.include_router(OperationsRoutes(parts.repository, parts.metrics.render).router())
     add_error_handlers(app)
     app.add_middleware(DirectRoutes, routes=predict.direct(predict_router))
@@ -88,18 +91,27 @@ def _load_options(settings: Settings) -> LoadOptions:
     )
 
 
-def _predict_routes(parts: Parts, settings: Settings) -> PredictRoutes:
+def _prediction_routes(parts: Parts, settings: Settings) -> tuple[PredictRoutes, InferRoutes]:
     inference = PhotoInference(parts.pool, ImageLimits(settings.max_image_pixels))
     body = BodyLimits(settings.max_body_bytes, settings.body_timeout_seconds)
-    return PredictRoutes(
+    serving = Serving(parts.admission, body, parts.metrics)
+    predict = PredictRoutes(
         repository=parts.repository,
         classifier=Classifier(inference),
         segmenter=Segmenter(inference),
         pool=parts.pool,
-        admission=parts.admission,
-        limits=PredictLimits(body, settings.max_images_per_request),
-        events=parts.metrics,
+        serving=serving,
+        max_images=settings.max_images_per_request,
     )
+    infer = InferRoutes(
+        repository=parts.repository,
+        inference=inference,
+        pool=parts.pool,
+        serving=serving,
+        max_images=settings.max_images_per_request,
+        max_body_bytes=settings.max_body_bytes,
+    )
+    return predict, infer
 
 
 @asynccontextmanager

@@ -161,6 +161,7 @@ class Contract(Record):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         self._check_input()
+        self._check_outputs()
         self._check_prediction()
         if self.task is Task.SEGMENTATION:
             self._check_palette()
@@ -176,6 +177,11 @@ class Contract(Record):
             for side, wanted in zip(images.shape[2:0:-1], size, strict=True):
                 if side not in (-1, wanted):
                     raise ValueError("the input's shape differs from the preprocessing's size")
+
+    def _check_outputs(self) -> None:
+        for output in self.outputs:
+            if output.datatype in (Datatype.BF16, Datatype.BYTES) or output.shape[:1] != [-1]:
+                raise ValueError(f"the output {output.name} must be numbers of shape [-1, ...]")
 
     def _check_prediction(self) -> None:
         output = next((each for each in self.outputs if each.name == self.prediction), None)

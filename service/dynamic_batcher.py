@@ -60,7 +60,8 @@ class DynamicBatcher:
     Everything happens on the event loop but what the runner does in its threads. A future is set
     only where its caller is still there; each batch ends in exactly one result or exception per
     member. `in_flight` counts the images that are admitted and not answered, those that are
-    still being decoded included: with the mean of it the widths follow the load.
+    still being decoded included: with the mean of it the widths follow the load. `executed` is
+    told the size of each batch that ended well, and the seconds that it ran.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class DynamicBatcher:
         device: Device,
         events: Events,
         in_flight: Callable[[], int] = lambda: 0,
+        executed: Callable[[int, float], None] = lambda *_: None,
     ) -> None:
         self.queue = RequestQueue()
         self.plan = plan
@@ -81,6 +83,7 @@ class DynamicBatcher:
         self._device = device
         self._events = events
         self._in_flight = in_flight
+        self._executed = executed
         self._recently_in_flight: deque[int] = deque([1], maxlen=REMEMBERED_DISPATCHES)
         self._executions: set[Execution] = set()
         self._rebuilding: set[asyncio.Future[None]] = set()
@@ -224,13 +227,14 @@ class DynamicBatcher:
             self._deliver(execution.members, future.result())
         self._end(execution)
 
-    @staticmethod
-    def _deliver(members: list[PendingInference], results: Sequence[Outputs]) -> None:
+    def _deliver(self, members: list[PendingInference], results: Sequence[Outputs]) -> None:
         if len(results) != len(members):
             error = InferenceFailed("The model returned another number of results than images.")
             _fail(members, error)
             return
         now = asyncio.get_running_loop().time()
+        began = min((each.started_at for each in members if each.started_at), default=now)
+        self._executed(len(members), now - began)
         for member, outputs in zip(members, results, strict=True):
             member.ended_at = now
             if not member.future.done():

@@ -19,7 +19,7 @@ from service.postprocessing import (
     scale_labels,
     top_classes,
 )
-from service.preprocessing import ImageLimits, Photo, PreparedImage, decode
+from service.preprocessing import EncodedOrPrepared, ImageLimits, Photo, PreparedImage
 from service.protocol import (
     Classification,
     ClassifyResponse,
@@ -28,7 +28,7 @@ from service.protocol import (
     Segmentation,
     SegmentResponse,
 )
-from service.session import Array
+from service.session import Array, Outputs
 from service.stage_timer import StageTimer
 from service.worker_pool import WorkerPool
 
@@ -37,19 +37,20 @@ MaskFormat = Literal["png", "rle", "none"]
 
 @dataclass(frozen=True)
 class Job:
-    """One request's photos, its deadline on the event loop's clock, and where its time goes."""
+    """One request's images, its deadline on the event loop's clock, and where its time goes."""
 
-    photos: Sequence[bytes]
+    images: Sequence[EncodedOrPrepared]
     deadline: float
     timer: StageTimer
+    is_default_deadline: bool = False
 
 
 @dataclass(frozen=True)
 class Inferred:
-    """Prepared images with the output that answers the model's task, image by image."""
+    """Prepared photos with their outputs, one by one."""
 
-    images: list[PreparedImage]
-    outputs: list[Array]
+    photos: list[Photo]
+    outputs: list[Outputs]
 
 
 class PhotoInference:
@@ -59,24 +60,46 @@ class PhotoInference:
         self.pool = pool
         self.limits = limits
 
-    async def infer(self, instance: ModelInstance, job: Job) -> Inferred:
-        """Return the model's answer to each photo, in order.
+    async def infer(
+        self,
+        instance: ModelInstance,
+        job: Job,
+        outputs: Sequence[str] | None = None,
+        priority: int = 0,
+    ) -> Inferred:
+        """Return what the model makes of each image, in order; by default what answers its task.
 
         Where photos share batches they are decoded here, in the image threads. Where each runs
         alone its own thread decodes it: there are as many of those as cores, and the image stays
         in the core's cache.
         """
-        preprocessing = instance.contract.preprocessing
-        with instance.reserve(len(job.photos), job.deadline):
-            photos = [
-                Photo(data, preprocessing, self.limits, index)
-                for index, data in enumerate(job.photos)
-            ]
+        names = [instance.contract.prediction] if outputs is None else outputs
+        with instance.reserve(len(job.images), job.deadline):
+            photos = self._photos(instance, job)
             if instance.batches:
                 with job.timer.stage("decode"):
-                    await self.pool.gather(photo.prepare for photo in photos)
-            outputs = await _infer(instance, photos, job)
-        return Inferred([photo.prepare() for photo in photos], outputs)
+                    waiting = [photo for photo in photos if photo.prepared is None]
+                    await self.pool.gather(photo.prepare for photo in waiting)
+            inference = await instance.infer(
+                photos,
+                names,
+                job.deadline,
+                priority,
+                is_default_deadline=job.is_default_deadline,
+            )
+        job.timer.add("queue", inference.queue_seconds)
+        job.timer.add("decode", inference.decode_seconds)
+        job.timer.add("compute", inference.compute_seconds)
+        return Inferred(photos, inference.outputs)
+
+    def _photos(self, instance: ModelInstance, job: Job) -> list[Photo]:
+        preprocessing = instance.contract.preprocessing
+        return [
+            Photo.ready(image)
+            if isinstance(image, PreparedImage)
+            else Photo(image, preprocessing, self.limits, index)
+            for index, image in enumerate(job.images)
+        ]
 
 
 class Classifier:
@@ -90,7 +113,7 @@ class Classifier:
         inferred = await self._inference.infer(instance, job)
         with job.timer.stage("encode"):
             labels = instance.contract.labels
-            rows = [top_classes(logits, labels, top_k) for logits in inferred.outputs]
+            rows = [top_classes(each["logits"], labels, top_k) for each in inferred.outputs]
         return ClassifyResponse(
             model=instance.identity.name,
             version=instance.identity.version,
@@ -109,8 +132,8 @@ class Segmenter:
         inferred = await self._inference.infer(instance, job)
         with job.timer.stage("encode"):
             predictions = await self._inference.pool.gather(
-                partial(_segmentation, image, output, mask, instance.contract)
-                for image, output in zip(inferred.images, inferred.outputs, strict=True)
+                partial(_segmentation, photo, outputs["labels"], mask, instance.contract)
+                for photo, outputs in zip(inferred.photos, inferred.outputs, strict=True)
             )
         return SegmentResponse(
             model=instance.identity.name,
@@ -123,32 +146,22 @@ class Segmenter:
         inferred = await self._inference.infer(instance, job)
         with job.timer.stage("encode"):
             return await self._inference.pool.run(
-                _mask, inferred.images[0], inferred.outputs[0], instance.contract
+                _mask, inferred.photos[0], inferred.outputs[0]["labels"], instance.contract
             )
 
     async def overlay(self, instance: ModelInstance, job: Job) -> bytes:
         """Return the one photo with its mask blended over it, as a PNG."""
-        (photo,) = job.photos
         inferred = await self._inference.infer(instance, job)
         with job.timer.stage("encode"):
             return await self._inference.pool.run(
-                _overlay, photo, inferred.outputs[0], instance.contract, self._inference.limits
+                _overlay, inferred.photos[0], inferred.outputs[0]["labels"], instance.contract
             )
 
 
-async def _infer(instance: ModelInstance, photos: Sequence[Photo], job: Job) -> list[Array]:
-    prediction = instance.contract.prediction
-    inference = await instance.infer(photos, [prediction], job.deadline)
-    job.timer.add("queue", inference.queue_seconds)
-    job.timer.add("decode", inference.decode_seconds)
-    job.timer.add("compute", inference.compute_seconds)
-    return [outputs[prediction] for outputs in inference.outputs]
-
-
 def _segmentation(
-    image: PreparedImage, output: Array, mask: MaskFormat, contract: Contract
+    photo: Photo, output: Array, mask: MaskFormat, contract: Contract
 ) -> Segmentation:
-    labels = _photo_labels(image, output)
+    labels, image = _photo_labels(photo, output), photo.prepare()
     return Segmentation(
         width=image.photo_width,
         height=image.photo_height,
@@ -168,16 +181,14 @@ def _encode_mask(labels: Labels, mask: MaskFormat, contract: Contract) -> PngMas
             return None
 
 
-def _mask(image: PreparedImage, output: Array, contract: Contract) -> bytes:
-    return mask_png(_photo_labels(image, output), contract.colors)
+def _mask(photo: Photo, output: Array, contract: Contract) -> bytes:
+    return mask_png(_photo_labels(photo, output), contract.colors)
 
 
-def _overlay(photo: bytes, output: Array, contract: Contract, limits: ImageLimits) -> bytes:
-    """Decode the photo again: what waited for the model was the small image only."""
-    image = decode(photo, contract.preprocessing, limits)
-    labels = scale_labels(output.astype(np.uint8, copy=False), *image.size)
-    return overlay_png(image, labels, contract.colors)
+def _overlay(photo: Photo, output: Array, contract: Contract) -> bytes:
+    return overlay_png(photo.upright(), _photo_labels(photo, output), contract.colors)
 
 
-def _photo_labels(image: PreparedImage, output: Array) -> Labels:
+def _photo_labels(photo: Photo, output: Array) -> Labels:
+    image = photo.prepare()
     return scale_labels(output.astype(np.uint8, copy=False), image.photo_width, image.photo_height)

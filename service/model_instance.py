@@ -16,9 +16,10 @@ from service.execution_plan import ExecutionPlan
 from service.graph_sessions import GraphSessions
 from service.moving_average import whole_seconds
 from service.preprocessing import Photo
-from service.protocol import Batching
+from service.protocol import Batching, ModelStatistics
 from service.request_queue import PendingInference
 from service.session import Outputs
+from service.statistics import Statistics
 from service.worker_threads import WorkerThreads
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ class ModelInstance:
         self.identity = identity
         self.contract = contract
         self.build = build
+        self.statistics = Statistics()
         self._max_queue_size = max_queue_size
         self._pending = 0
         self._runner = _InThreads(identity, sessions, device.workers, events)
@@ -70,6 +72,7 @@ class ModelInstance:
             device=device,
             events=events,
             in_flight=lambda: self._pending,
+            executed=self.statistics.executed,
         )
 
     @property
@@ -110,6 +113,10 @@ class ModelInstance:
             measurements=list(plan.measurements),
             measured_at=(height, width),
         )
+
+    def model_statistics(self) -> ModelStatistics:
+        """Return what this version did since it was loaded."""
+        return self.statistics.wire(self.identity.name, self.identity.version)
 
     @property
     def batches(self) -> bool:
@@ -157,6 +164,8 @@ class ModelInstance:
         outputs: Sequence[str],
         deadline: float,
         priority: int = 0,
+        *,
+        is_default_deadline: bool = False,
     ) -> Inference:
         """Predict photos of any sizes and number; only `outputs` are computed.
 
@@ -166,7 +175,9 @@ class ModelInstance:
         loop = asyncio.get_running_loop()
         names, now = tuple(outputs), loop.time()
         inferences = [
-            PendingInference(photo, names, deadline, now, loop.create_future(), priority)
+            PendingInference(
+                photo, names, deadline, now, loop.create_future(), priority, is_default_deadline
+            )
             for photo in photos
         ]
         futures = [inference.future for inference in inferences]

@@ -84,6 +84,10 @@ class PreparedImage:
     photo_height: int
 
 
+EncodedOrPrepared = bytes | PreparedImage
+"""An image file, or what has been the graph's input from the start."""
+
+
 class Photo:
     """An image file on its way to the graph: prepared once, in the thread that needs it first."""
 
@@ -115,6 +119,10 @@ class Photo:
             self.prepare_seconds = time.perf_counter() - started
         return self.prepared
 
+    def upright(self) -> Image.Image:
+        """Decode the photo once more, whole: what waits for the model is the small image only."""
+        return decode(self._data, self._preprocessing, self._limits)
+
 
 def prepare(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> PreparedImage:
     """Turn an image file into the graph's input, as the contract says."""
@@ -145,13 +153,22 @@ def _clients_error() -> Iterator[None]:
         raise InvalidRequest(f"it cannot be decoded: {_why(error)}") from error
 
 
+def is_image_file(data: bytes) -> bool:
+    """Whether this begins as a file of one of the formats on the list does."""
+    return _signed_format(data) is not None
+
+
 def _format(data: bytes) -> str:
+    name = _signed_format(data)
+    if name is None:
+        raise UnsupportedMediaType("it is not a JPEG, PNG, WebP, BMP, GIF or TIFF file")
+    return name
+
+
+def _signed_format(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    for signature, name in _SIGNATURES.items():
-        if data.startswith(signature):
-            return name
-    raise UnsupportedMediaType("it is not a JPEG, PNG, WebP, BMP, GIF or TIFF file")
+    return next((name for start, name in _SIGNATURES.items() if data.startswith(start)), None)
 
 
 def _why(error: Exception) -> str:

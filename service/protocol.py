@@ -1,9 +1,9 @@
 """Wire types: what clients read, in the words of the Open Inference Protocol."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 
 class Wire(BaseModel):
@@ -76,6 +76,100 @@ class ModelMetadata(Wire):
     platform: str
     inputs: list[MetadataTensor]
     outputs: list[MetadataTensor]
+
+
+Parameters = dict[str, Any]
+"""What the protocol leaves open; keys that are not known here are ignored."""
+
+
+class RequestInput(Wire):
+    """An input tensor: its data are here, or follow the JSON as `binary_data_size` bytes."""
+
+    name: str
+    shape: list[NonNegativeInt]
+    datatype: Datatype
+    parameters: Parameters = {}
+    data: list[Any] | None = None
+
+
+class RequestOutput(Wire):
+    """An output that is asked for, as binary data or JSON, or as classes."""
+
+    name: str
+    parameters: Parameters = {}
+
+
+class InferenceRequest(Wire):
+    """The JSON of an inference request."""
+
+    id: Annotated[str, Field(max_length=1024)] | None = None
+    parameters: Parameters = {}
+    inputs: list[RequestInput]
+    outputs: list[RequestOutput] = []
+
+
+class ResponseOutput(Wire):
+    """An output tensor: its data are here, or follow the JSON as `binary_data_size` bytes."""
+
+    name: str
+    datatype: Datatype
+    shape: list[int]
+    parameters: Parameters | None = None
+    data: list[Any] | None = None
+
+
+class InferenceResponse(Wire):
+    """The JSON of an answer to an inference request."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[ResponseOutput]
+
+
+class DurationStatistic(Wire):
+    """How often something happened, and the nanoseconds that it took in all."""
+
+    count: int = 0
+    ns: int = 0
+
+
+class InferenceStatistics(Wire):
+    """Requests by how they ended, and where those that succeeded spent their time."""
+
+    success: DurationStatistic
+    fail: DurationStatistic
+    queue: DurationStatistic
+    compute_input: DurationStatistic = Field(description="decoding and resizing photos")
+    compute_infer: DurationStatistic
+    compute_output: DurationStatistic = Field(description="encoding the answer")
+    cache_hit: DurationStatistic = DurationStatistic()
+    cache_miss: DurationStatistic = DurationStatistic()
+
+
+class BatchStatistics(Wire):
+    """The executions of one batch size."""
+
+    batch_size: int
+    compute_infer: DurationStatistic
+
+
+class ModelStatistics(Wire):
+    """What a model version did since it was loaded."""
+
+    name: str
+    version: str
+    last_inference: int = Field(description="milliseconds since 1970; 0 is never")
+    inference_count: int = Field(description="images")
+    execution_count: int = Field(description="batches")
+    inference_stats: InferenceStatistics
+    batch_stats: list[BatchStatistics]
+
+
+class AllStatistics(Wire):
+    """The statistics of every model version that serves."""
+
+    model_stats: list[ModelStatistics]
 
 
 class ServerLive(Wire):

@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,8 @@ Group = tuple[tuple[int, ...] | None, tuple[str, ...]]
 
 The shape of a photo that is not prepared is not known: it shares a batch with nobody."""
 
+Rank = tuple[float, float, int]
+
 _arrivals = itertools.count()
 
 
@@ -22,7 +25,8 @@ _arrivals = itertools.count()
 class PendingInference:
     """One photo that waits for its outputs; times are of the event loop's clock, in seconds.
 
-    The future belongs to the caller, who may cancel it at any time.
+    The future belongs to the caller, who may cancel it at any time. The highest `priority` is 1;
+    0 is lower than all that are stated.
     """
 
     photo: Photo
@@ -31,6 +35,7 @@ class PendingInference:
     arrived_at: float
     future: "asyncio.Future[Outputs]"
     priority: int = 0
+    is_default_deadline: bool = False
     started_at: float | None = None
     ended_at: float | None = None
     order: int = field(default_factory=lambda: next(_arrivals))
@@ -46,16 +51,21 @@ class PendingInference:
         return None if image is None else image.pixels.shape, self.outputs
 
     @property
-    def rank(self) -> tuple[float, int, int]:
-        """The least goes first: the nearest deadline, the lowest priority number, the oldest."""
-        return self.deadline, self.priority, self.order
+    def rank(self) -> Rank:
+        """The least goes first: the nearest deadline, the highest priority, the oldest.
+
+        Default deadlines count as equal, and come after those that somebody asked for: they only
+        repeat the order of arrival, and would leave the priority nothing to decide.
+        """
+        deadline = math.inf if self.is_default_deadline else self.deadline
+        return deadline, self.priority or math.inf, self.order
 
 
 class RequestQueue:
     """Pending inferences by group. Those whose caller left count no more, and are never taken."""
 
     def __init__(self) -> None:
-        self._heaps: dict[Group, list[tuple[tuple[float, int, int], PendingInference]]] = {}
+        self._heaps: dict[Group, list[tuple[Rank, PendingInference]]] = {}
         self._waiting: dict[int, PendingInference] = {}
 
     def __len__(self) -> int:

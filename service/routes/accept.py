@@ -1,17 +1,20 @@
-"""Which of the two forms of an answer a client prefers."""
+"""Which form of an answer a client prefers."""
 
 
 def prefers_png(accept: str) -> bool:
     """Tell whether `image/png` is named, and `application/json` not before it."""
-    png, json = _preference(accept, "image/png"), _preference(accept, "application/json")
+    png, json = preference(accept, "image/png"), preference(accept, "application/json")
     return png is not None and (json is None or png > json)
 
 
-def _preference(accept: str, media_type: str) -> tuple[float, int] | None:
-    """Return how much a type is wanted: its quality, then its place in the list."""
+def preference(accept: str, wanted: str) -> tuple[float, int] | None:
+    """Return how much something is wanted that an `Accept` header may name; None is not at all.
+
+    The greater goes first: its quality, then its place in the list.
+    """
     for place, item in enumerate(accept.split(",")):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
-        if name == media_type and (quality := _quality(parameters)) > 0:
+        if name == wanted and (quality := _quality(parameters)) > 0:
             return quality, -place
     return None
 

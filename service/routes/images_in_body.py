@@ -1,12 +1,12 @@
 """The images in a body: raw bytes, a form's files, or base64 in JSON."""
 
-import base64
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from service.base64_image import decode_base64
 from service.errors import InvalidRequest, PayloadTooLarge
 
 if TYPE_CHECKING:
@@ -66,17 +66,7 @@ def _images_in_json(body: bytes, max_images: int) -> list[bytes]:
         ) from error
     if len(images) > max_images:
         raise _too_many(max_images)
-    return [_decode_base64(index, text) for index, text in enumerate(images)]
-
-
-def _decode_base64(index: int, text: str) -> bytes:
-    """Decode base64, with or without line breaks and a data URI's prefix."""
-    if text[:5].lower() == "data:":
-        text = text.partition(",")[2]
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except ValueError as error:
-        raise InvalidRequest(f"Image {index} is not base64.") from error
+    return [decode_base64(index, text) for index, text in enumerate(images)]
 
 
 def _images_in_form(content_type: str, body: bytes, max_images: int) -> list[bytes]:

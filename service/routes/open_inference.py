@@ -1,12 +1,16 @@
-"""`/v2`: the Open Inference Protocol's health and metadata."""
+"""`/v2`: the Open Inference Protocol's health, metadata and statistics."""
+
+from typing import Any
 
 from fastapi import APIRouter
 
 from service import __version__
 from service.admission import Admission
 from service.errors import ModelNotReady, ServerStopping
+from service.model_config import model_config
 from service.model_repository import ModelEntry, ModelRepository
 from service.protocol import (
+    AllStatistics,
     ModelMetadata,
     ModelReady,
     ModelState,
@@ -15,6 +19,15 @@ from service.protocol import (
     ServerReady,
 )
 from service.routes.errors import describe_errors
+
+EXTENSIONS = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+]
 
 
 class OpenInferenceRoutes:
@@ -30,15 +43,18 @@ class OpenInferenceRoutes:
         router.add_api_route("", self.server, responses=describe_errors())
         router.add_api_route("/health/live", self.live, responses=describe_errors())
         router.add_api_route("/health/ready", self.ready, responses=describe_errors(503))
-        not_found, not_ready = describe_errors(404, 503), describe_errors(404, 503)
+        router.add_api_route("/models/stats", self.all_statistics, responses=describe_errors())
+        errors = describe_errors(404, 503)
         for prefix in ("/models/{model}", "/models/{model}/versions/{version}"):
-            router.add_api_route(prefix, self.model, responses=not_found)
-            router.add_api_route(f"{prefix}/ready", self.model_ready, responses=not_ready)
+            router.add_api_route(prefix, self.model, responses=errors)
+            router.add_api_route(f"{prefix}/ready", self.model_ready, responses=errors)
+            router.add_api_route(f"{prefix}/config", self.config, responses=errors)
+            router.add_api_route(f"{prefix}/stats", self.statistics, responses=errors)
         return router
 
     async def server(self) -> ServerMetadata:
         """Tell who serves, and which extensions of the protocol are there."""
-        return ServerMetadata(name="vt-serve", version=__version__, extensions=[])
+        return ServerMetadata(name="vt-serve", version=__version__, extensions=EXTENSIONS)
 
     async def live(self) -> ServerLive:
         """Tell that the event loop turns."""
@@ -64,6 +80,23 @@ class OpenInferenceRoutes:
         """Tell whether a model is loaded and warm."""
         instance = self._repository.get(model, version).ready_instance()
         return ModelReady(name=instance.identity.name, ready=True)
+
+    async def config(self, model: str, version: str | None = None) -> dict[str, Any]:
+        """Describe a model as Triton's model configuration does."""
+        instance = self._repository.get(model, version).ready_instance()
+        sizes = sorted({width.max_batch_size for width in instance.batching.widths})
+        on_gpu = instance.build.active_provider.startswith("CUDA")
+        return model_config(instance.contract, sizes, "KIND_GPU" if on_gpu else "KIND_CPU")
+
+    async def statistics(self, model: str, version: str | None = None) -> AllStatistics:
+        """Tell what a model did since it was loaded."""
+        instance = self._repository.get(model, version).ready_instance()
+        return AllStatistics(model_stats=[instance.model_statistics()])
+
+    async def all_statistics(self) -> AllStatistics:
+        """Tell what every model that serves did since it was loaded."""
+        serving = [entry.instance for entry in self._repository if entry.instance is not None]
+        return AllStatistics(model_stats=[each.model_statistics() for each in serving])
 
 
 def _metadata(entry: ModelEntry) -> ModelMetadata:

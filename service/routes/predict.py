@@ -1,16 +1,14 @@
 """`POST /v1/classify` and `POST /v1/segment`: photos in, classes and masks out."""
 
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.admission import Admission
-from service.errors import InvalidRequest, Outcome, ServiceError
-from service.events import Events
+from service.admission import Deadline
+from service.errors import InvalidRequest
 from service.inference import Classifier, Job, MaskFormat, Segmenter
 from service.model_instance import ModelInstance
 from service.model_repository import ModelRepository
@@ -19,29 +17,14 @@ from service.routes.accept import prefers_png
 from service.routes.direct import DirectRoute, Endpoint
 from service.routes.errors import describe_errors
 from service.routes.images_in_body import images_in_body, is_raw
-from service.routes.request_body import (
-    TIMEOUT_HEADER,
-    BodyLimits,
-    read_body,
-    requested_timeout,
-    unless_disconnected,
-)
-from service.stage_timer import StageTimer
+from service.routes.request_body import TIMEOUT_HEADER_PARAMETER
+from service.routes.serving import Images, Predict, Serving
 from service.worker_pool import WorkerPool
-
-Predict = Callable[[ModelInstance, Job], Coroutine[Any, Any, Response]]
 
 ERRORS = describe_errors(400, 404, 408, 413, 415, 429, 500, 503, 504)
 BINARY = {"type": "string", "format": "binary"}
 REQUEST: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": TIMEOUT_HEADER,
-            "in": "header",
-            "schema": {"type": "integer", "minimum": 1},
-            "description": "milliseconds that the server has for the answer",
-        }
-    ],
+    "parameters": [TIMEOUT_HEADER_PARAMETER],
     "requestBody": {
         "required": True,
         "description": "One image as it is, a form with files, or JSON with base64.",
@@ -92,14 +75,6 @@ class SegmentQuery(ModelQuery):
     overlay: bool = Field(False, description="answer with the photo under its mask, as a PNG")
 
 
-@dataclass(frozen=True)
-class PredictLimits:
-    """What a request may cost."""
-
-    body: BodyLimits
-    max_images: int
-
-
 class PredictRoutes:
     """The prediction surface."""
 
@@ -110,17 +85,15 @@ class PredictRoutes:
         classifier: Classifier,
         segmenter: Segmenter,
         pool: WorkerPool,
-        admission: Admission,
-        limits: PredictLimits,
-        events: Events,
+        serving: Serving,
+        max_images: int,
     ) -> None:
         self._repository = repository
         self._classifier = classifier
         self._segmenter = segmenter
         self._pool = pool
-        self._admission = admission
-        self._limits = limits
-        self._events = events
+        self._serving = serving
+        self._max_images = max_images
 
     def router(self) -> APIRouter:
         """Return the routes."""
@@ -189,7 +162,7 @@ class PredictRoutes:
         draw = self._segmenter.overlay if query.overlay else self._segmenter.mask
 
         async def predict(instance: ModelInstance, job: Job) -> Response:
-            if len(job.photos) > 1:
+            if len(job.images) > 1:
                 raise InvalidRequest("A PNG answer shows one photo; ask for JSON or send one.")
             return Response(await draw(instance, job), media_type="image/png")
 
@@ -198,34 +171,14 @@ class PredictRoutes:
     async def _serve(
         self, request: Request, task: Task, query: ModelQuery, predict: Predict
     ) -> Response:
-        """Admit, read, predict, count."""
         instance = self._repository.find(task, query.model, query.version)
-        timer = StageTimer()
-        request.state.model, request.state.stages = instance.identity.name, timer
-        outcome: Outcome = "cancelled"
-        photos: list[bytes] = []
-        try:
-            async with self._admission.request(requested_timeout(request)) as deadline:
-                instance.check(1, deadline)  # before the body is read: a refusal is cheap
-                with timer.stage("receive"):
-                    photos = await self._photos(request)
-                job = Job(photos, deadline, timer)
-                response = await unless_disconnected(request, predict(instance, job))
-            outcome = "ok"
-        except Exception as error:
-            outcome = error.outcome if isinstance(error, ServiceError) else "error"
-            raise
-        finally:
-            images = len(photos) if outcome == "ok" else 0
-            self._events.inference_finished(instance.identity, outcome, images, timer.seconds)
-        return response
+        return await self._serving.answer(request, instance, partial(self._read, request), predict)
 
-    async def _photos(self, request: Request) -> list[bytes]:
-        body = await read_body(request, self._limits.body)
+    async def _read(self, request: Request, body: bytes, _: Deadline) -> Images:
         content_type = request.headers.get("content-type", "")
         if is_raw(content_type):
             return [body]
-        return await self._pool.run(images_in_body, content_type, body, self._limits.max_images)
+        return await self._pool.run(images_in_body, content_type, body, self._max_images)
 
 
 def _json(text: str) -> Response:

@@ -13,6 +13,13 @@ T = TypeVar("T")
 
 WATCH_AFTER_SECONDS = 0.2
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+TIMEOUT_HEADER_PARAMETER: dict[str, Any] = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 1},
+    "description": "milliseconds that the server has for the answer",
+}
+"""How OpenAPI describes it."""
 
 
 @dataclass(frozen=True)

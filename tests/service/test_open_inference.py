@@ -15,7 +15,9 @@ async def test_health_and_metadata_follow_the_open_inference_protocol(service: R
 
     assert await get("/v2/health/live") == {"live": True}
     assert await get("/v2/health/ready") == {"ready": True}
-    assert await get("/v2") == {"name": "vt-serve", "version": "0.1.0", "extensions": []}
+    server = await get("/v2")
+    assert (server["name"], server["version"]) == ("vt-serve", "0.1.0")
+    assert {"binary_tensor_data", "classification", "statistics"} <= set(server["extensions"])
     metadata = await get("/v2/models/pixels")
     assert metadata == {
         "name": "pixels",

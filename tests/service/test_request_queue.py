@@ -13,11 +13,20 @@ from service.request_queue import PendingInference, RequestQueue
 def pending():
     """Make an image that waits; must be called within a running loop."""
 
-    def make(deadline: float = 10.0, *, priority: int = 0, side: int = 2, outputs=("logits",)):
+    def make(
+        deadline: float = 10.0,
+        *,
+        priority: int = 0,
+        side: int = 2,
+        outputs=("logits",),
+        is_default_deadline: bool = False,
+    ):
         pixels = np.zeros((side, side, 3), np.uint8)
         photo = Photo.ready(PreparedImage(pixels, side, side))
         future = asyncio.get_running_loop().create_future()
-        return PendingInference(photo, outputs, deadline, 0.0, future, priority)
+        return PendingInference(
+            photo, outputs, deadline, 0.0, future, priority, is_default_deadline
+        )
 
     return make
 
@@ -32,6 +41,16 @@ async def test_the_nearest_deadline_goes_first_then_the_priority_then_the_oldest
     assert not queue.holds(group, 6)
     assert queue.take(group, 10) == [urgent, high, low, younger, late]
     assert queue.head() is None
+
+
+async def test_default_deadlines_leave_the_order_to_the_priority(pending):
+    unhurried = pending(5, is_default_deadline=True)
+    low = pending(6, is_default_deadline=True, priority=2)
+    high = pending(7, is_default_deadline=True, priority=1)
+    asked = pending(8)
+    queue = RequestQueue()
+    queue.put([unhurried, low, high, asked])
+    assert queue.take(queue.head(), 10) == [asked, high, low, unhurried]
 
 
 async def test_only_images_of_one_shape_and_one_set_of_outputs_are_taken_together(pending):

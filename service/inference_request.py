@@ -1,0 +1,244 @@
+"""An inference request of the Open Inference Protocol: what it asks for, and its images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from service.base64_image import decode_base64
+from service.contract import Contract
+from service.errors import InvalidRequest, PayloadTooLarge
+from service.preprocessing import EncodedOrPrepared, PreparedImage, is_image_file
+from service.protocol import Datatype, InferenceRequest, Parameters, RequestInput, RequestOutput
+from service.tensors import array_from_bytes, array_from_json, split_elements
+
+MAX_JSON_BYTES = 4 * 1024 * 1024
+"""More holds up everybody: no other thread runs while JSON is parsed. Tensors can be binary."""
+
+SHARED_MEMORY = "shared_memory_region"
+
+
+@dataclass(frozen=True)
+class WantedOutput:
+    """An output that is asked for; `classes` > 0 asks for so many of the best classes instead."""
+
+    name: str
+    binary: bool = False
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class InferenceCall:
+    """A request that is understood. The highest `priority` is 1; 0 is none."""
+
+    images: Sequence[EncodedOrPrepared]
+    outputs: Sequence[WantedOutput]
+    id: str | None = None
+    priority: int = 0
+    timeout_seconds: float | None = None
+
+
+def parse_inference(
+    body: bytes, json_bytes: int | None, contract: Contract, max_images: int
+) -> InferenceCall:
+    """Read a body whose first `json_bytes` are JSON, and the rest binary data.
+
+    None means that all of it is JSON, 0 that all of it is the one input.
+
+    Raises:
+        InvalidRequest: it is not what the protocol or the contract says.
+        PayloadTooLarge: the JSON is too long, or there are too many images.
+    """
+    if json_bytes == 0:
+        return _raw_call(body, contract)
+    if json_bytes is not None and json_bytes > len(body):
+        raise InvalidRequest(
+            f"Inference-Header-Content-Length is {json_bytes:,}, the body has {len(body):,} bytes."
+        )
+    request = _parse_json(body[:json_bytes])
+    _refuse_sequences(request.parameters)
+    binary = memoryview(body)[len(body) if json_bytes is None else json_bytes :]
+    images = _images(_only_input(request, contract), binary, contract, max_images)
+    timeout = _whole(request.parameters, "timeout")
+    return InferenceCall(
+        images,
+        _outputs(request, contract),
+        request.id,
+        _whole(request.parameters, "priority"),
+        timeout / 1e6 if timeout else None,
+    )
+
+
+def _parse_json(header: bytes) -> InferenceRequest:
+    if len(header) > MAX_JSON_BYTES:
+        raise PayloadTooLarge(
+            f"The request's JSON has more than {MAX_JSON_BYTES:,} bytes; "
+            "send tensors as binary data."
+        )
+    try:
+        return InferenceRequest.model_validate_json(header)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, problem["loc"])) or "it"
+        raise InvalidRequest(
+            f"The inference request is not valid: {where}: {problem['msg']}."
+        ) from error
+
+
+def _refuse_sequences(parameters: Parameters) -> None:
+    if parameters.get("sequence_id"):
+        raise InvalidRequest("No model here keeps a state: sequence_id is not supported.")
+
+
+def _only_input(request: InferenceRequest, contract: Contract) -> RequestInput:
+    names = [each.name for each in request.inputs]
+    wanted = contract.inputs[0].name
+    if names != [wanted]:
+        raise InvalidRequest(
+            f"The model {contract.name} takes one input, {wanted}; "
+            f"the request has {', '.join(names) or 'none'}."
+        )
+    return request.inputs[0]
+
+
+def _images(
+    tensor: RequestInput, binary: memoryview, contract: Contract, max_images: int
+) -> list[EncodedOrPrepared]:
+    if SHARED_MEMORY in tensor.parameters:
+        raise InvalidRequest("Shared memory is not supported; send the data.")
+    data = _binary_data(tensor, binary)
+    count = tensor.shape[0] if tensor.shape else 0
+    if count < 1:
+        raise InvalidRequest(f"The shape {tensor.shape} of {tensor.name} holds no image.")
+    if count > max_images:
+        raise PayloadTooLarge(f"The request has more than the {max_images} images allowed.")
+    match tensor.datatype:
+        case Datatype.UINT8:
+            return _tensors(tensor, data, contract)
+        case Datatype.BYTES:
+            return _files(tensor, data, count)
+        case other:
+            raise InvalidRequest(
+                f"The input {tensor.name} is UINT8, or BYTES with image files, not {other}."
+            )
+
+
+def _binary_data(tensor: RequestInput, binary: memoryview) -> memoryview | None:
+    """Return the input's part of the binary data, which is all of it; None where it has JSON."""
+    size = tensor.parameters.get("binary_data_size")
+    if (size is None) == (tensor.data is None):
+        raise InvalidRequest(
+            f"The input {tensor.name} needs either data or the parameter binary_data_size."
+        )
+    if (size or 0) != len(binary) or isinstance(size, bool):
+        raise InvalidRequest(
+            f"The request's JSON is followed by {len(binary):,} bytes; "
+            f"the input {tensor.name} states a binary_data_size of {size or 0}."
+        )
+    return None if size is None else binary
+
+
+def _tensors(
+    tensor: RequestInput, data: memoryview | None, contract: Contract
+) -> list[EncodedOrPrepared]:
+    _check_shape(tensor.shape, contract)
+    if data is None:
+        return _prepared(array_from_json(tensor.data or [], tensor.shape))
+    return _prepared(array_from_bytes(data, tensor.shape))
+
+
+def _check_shape(shape: Sequence[int], contract: Contract) -> None:
+    sizes = contract.preprocessing.input_sizes
+    if len(shape) == 4 and shape[3] == 3 and (shape[2], shape[1]) in sizes:
+        return
+    allowed = ", ".join(f"{height}x{width}" for width, height in sizes)
+    raise InvalidRequest(
+        f"The shape {list(shape)} is not the model's: [batch, height, width, 3] with "
+        f"height x width one of {allowed}."
+    )
+
+
+def _prepared(images: npt.NDArray[np.uint8]) -> list[EncodedOrPrepared]:
+    height, width = images.shape[1:3]
+    return [PreparedImage(image, width, height) for image in images]
+
+
+def _files(tensor: RequestInput, data: memoryview | None, count: int) -> list[EncodedOrPrepared]:
+    if tensor.shape not in ([count], [count, 1]):
+        raise InvalidRequest(
+            f"A BYTES input has one image file an element and the shape [batch], "
+            f"not {tensor.shape}."
+        )
+    files = (
+        _files_in_json(tensor.data or [], count) if data is None else split_elements(data, count)
+    )
+    for index, file in enumerate(files):
+        if not file:
+            raise InvalidRequest(f"Image {index} is empty.")
+    return [*files]
+
+
+def _files_in_json(data: list[Any], count: int) -> list[bytes]:
+    """Decode base64, the only form in which a file's bytes fit into JSON."""
+    texts = [each[0] if isinstance(each, list) and len(each) == 1 else each for each in data]
+    if len(texts) != count or not all(isinstance(text, str) for text in texts):
+        raise InvalidRequest(
+            f"The data of a BYTES input must be {count} texts, each an image file in base64."
+        )
+    return [decode_base64(index, text) for index, text in enumerate(texts)]
+
+
+def _raw_call(body: bytes, contract: Contract) -> InferenceCall:
+    """Read a body that is one tensor or one image file; the answer's outputs are binary."""
+    if not body:
+        raise InvalidRequest("The body is empty; send an image.")
+    outputs = [WantedOutput(contract.outputs[0].name, binary=True)]
+    (width, height), *others = contract.preprocessing.input_sizes
+    is_tensor = not others and len(body) == width * height * 3 and not is_image_file(body)
+    if is_tensor:
+        tensor = array_from_bytes(memoryview(body), [1, height, width, 3])
+        return InferenceCall(_prepared(tensor), outputs)
+    return InferenceCall([body], outputs)
+
+
+def _outputs(request: InferenceRequest, contract: Contract) -> list[WantedOutput]:
+    """Return what is asked for; the first output where nothing is."""
+    binary = _flag(request.parameters, "binary_data_output", default=False)
+    asked = request.outputs or [RequestOutput(name=contract.outputs[0].name)]
+    if len({each.name for each in asked}) < len(asked):
+        raise InvalidRequest("An output is asked for twice.")
+    return [_output(each, contract, binary=binary) for each in asked]
+
+
+def _output(asked: RequestOutput, contract: Contract, *, binary: bool) -> WantedOutput:
+    shapes = {each.name: each.shape for each in contract.outputs}
+    if asked.name not in shapes:
+        raise InvalidRequest(
+            f"The model {contract.name} has no output {asked.name}; it has {', '.join(shapes)}."
+        )
+    if SHARED_MEMORY in asked.parameters:
+        raise InvalidRequest("Shared memory is not supported; the data are in the answer.")
+    classes = _whole(asked.parameters, "classification")
+    if classes and len(shapes[asked.name]) != 2:
+        raise InvalidRequest(
+            f"The output {asked.name} has no classes: its shape is not [batch, n]."
+        )
+    binary = _flag(asked.parameters, "binary_data", default=binary)
+    return WantedOutput(asked.name, binary, classes)
+
+
+def _whole(parameters: Parameters, name: str) -> int:
+    value = parameters.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise InvalidRequest(f"The parameter {name} must be a whole number, 0 or more.")
+    return value
+
+
+def _flag(parameters: Parameters, name: str, *, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"The parameter {name} must be true or false.")
+    return value

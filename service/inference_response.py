@@ -1,0 +1,97 @@
+"""An answer of the Open Inference Protocol: outputs as JSON, binary data or classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.contract import Contract
+from service.errors import InvalidRequest
+from service.inference_request import InferenceCall, WantedOutput
+from service.protocol import Datatype, InferenceResponse, ResponseOutput
+from service.session import Array, Outputs
+from service.tensors import array_to_bytes, array_to_json, join_elements
+
+
+@dataclass(frozen=True)
+class EncodedResponse:
+    """An answer's body; `json_bytes` of it are JSON, None where it is all JSON."""
+
+    body: bytes
+    json_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An output of all images."""
+
+    datatype: Datatype
+    array: Array
+
+    def binary(self) -> bytes:
+        """Its bytes."""
+        if self.datatype is Datatype.BYTES:
+            return join_elements([str(text).encode() for text in self.array.ravel()])
+        return array_to_bytes(self.array, self.datatype)
+
+    def json(self) -> list[Any]:
+        """Its elements as JSON has them."""
+        return array_to_json(self.array, self.datatype)
+
+
+def encode_inference(
+    call: InferenceCall, contract: Contract, version: str, outputs: Sequence[Outputs]
+) -> EncodedResponse:
+    """Put each image's outputs together; raises `InvalidRequest` where they do not fit."""
+    described, binary = list[ResponseOutput](), list[bytes]()
+    for wanted in call.outputs:
+        tensor = _tensor(wanted, contract, [each[wanted.name] for each in outputs])
+        described.append(_describe(wanted, tensor, binary))
+    header = InferenceResponse(
+        model_name=contract.name, model_version=version, id=call.id, outputs=described
+    )
+    text = header.model_dump_json(exclude_none=True).encode()
+    return EncodedResponse(b"".join([text, *binary]), len(text) if binary else None)
+
+
+def _describe(wanted: WantedOutput, tensor: Tensor, binary: list[bytes]) -> ResponseOutput:
+    """Describe an output, whose bytes are added to `binary` where they are to follow the JSON.
+
+    No other parameters: clients take their presence for binary data.
+    """
+    shape = list(tensor.array.shape)
+    if not wanted.binary:
+        return ResponseOutput(
+            name=wanted.name, datatype=tensor.datatype, shape=shape, data=tensor.json()
+        )
+    binary.append(tensor.binary())
+    return ResponseOutput(
+        name=wanted.name,
+        datatype=tensor.datatype,
+        shape=shape,
+        parameters={"binary_data_size": len(binary[-1])},
+    )
+
+
+def _tensor(wanted: WantedOutput, contract: Contract, arrays: Sequence[Array]) -> Tensor:
+    if len({array.shape for array in arrays}) > 1:
+        raise InvalidRequest(
+            f"The images' {wanted.name} have different shapes; ask for one image at a time."
+        )
+    array = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+    if wanted.classes:
+        labels = contract.labels if wanted.name == contract.prediction else []
+        return Tensor(Datatype.BYTES, _classes(array, wanted.classes, labels))
+    datatype = next(each.datatype for each in contract.outputs if each.name == wanted.name)
+    return Tensor(datatype, array)
+
+
+def _classes(scores: Array, count: int, labels: Sequence[str]) -> Array:
+    """The best classes of scores [batch, classes] as "value:index[:label]", the best first."""
+    best = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :count]
+    texts = [
+        [":".join((f"{row[index]:.6f}", str(index), *labels[index : index + 1])) for index in order]
+        for row, order in zip(scores, best, strict=True)
+    ]
+    return np.array(texts, dtype=object)

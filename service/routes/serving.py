@@ -1,0 +1,58 @@
+"""What every request for predictions goes through: admitted, read, answered, counted."""
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from fastapi import Request, Response
+
+from service.admission import Admission, Deadline
+from service.errors import Outcome, ServiceError
+from service.events import Events
+from service.inference import Job
+from service.model_instance import ModelInstance
+from service.preprocessing import EncodedOrPrepared
+from service.routes.request_body import (
+    BodyLimits,
+    read_body,
+    requested_timeout,
+    unless_disconnected,
+)
+from service.stage_timer import StageTimer
+
+Images = Sequence[EncodedOrPrepared]
+ReadImages = Callable[[bytes, Deadline], Awaitable[Images]]
+Predict = Callable[[ModelInstance, Job], Coroutine[Any, Any, Response]]
+
+
+class Serving:
+    """The life of a request for predictions, whatever its body and its answer are like."""
+
+    def __init__(self, admission: Admission, body: BodyLimits, events: Events) -> None:
+        self._admission = admission
+        self._body = body
+        self._events = events
+
+    async def answer(
+        self, request: Request, instance: ModelInstance, read: ReadImages, predict: Predict
+    ) -> Response:
+        """Return what `predict` makes of the images that `read` finds in the body."""
+        timer = StageTimer()
+        request.state.model, request.state.stages = instance.identity.name, timer
+        outcome: Outcome = "cancelled"
+        images: Images = []
+        try:
+            async with self._admission.request(requested_timeout(request)) as deadline:
+                instance.check(1, deadline.at)  # before the body is read: a refusal is cheap
+                with timer.stage("receive"):
+                    images = await read(await read_body(request, self._body), deadline)
+                job = Job(images, deadline.at, timer, deadline.is_default)
+                response = await unless_disconnected(request, predict(instance, job))
+            outcome = "ok"
+        except Exception as error:
+            outcome = error.outcome if isinstance(error, ServiceError) else "error"
+            raise
+        finally:
+            predicted = len(images) if outcome == "ok" else 0
+            instance.statistics.answered(outcome, predicted, timer.seconds)
+            self._events.inference_finished(instance.identity, outcome, predicted, timer.seconds)
+        return response
