@@ -198,8 +198,14 @@ class PredictRoutes:
     async def _serve(
         self, request: Request, task: Task, query: ModelQuery, predict: Predict
     ) -> Response:
-        """Admit, read, predict, count."""
         instance = self._repository.find(task, query.model, query.version)
+        with instance.hold():
+            return await self._answer(request, instance, predict)
+
+    async def _answer(
+        self, request: Request, instance: ModelInstance, predict: Predict
+    ) -> Response:
+        """Admit, read, predict, count."""
         timer = StageTimer()
         request.state.model, request.state.stages = instance.identity.name, timer
         outcome: Outcome = "cancelled"
