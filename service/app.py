@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from service import __version__
 from service.admission import Admission
+from service.calibration import CalibrationCache
 from service.cores import usable_cores
 from service.device import Devices
 from service.inference import Classifier, PhotoInference, Segmenter
@@ -17,6 +18,7 @@ from service.metrics import PrometheusMetrics
 from service.model_loading import LoadOptions, load_instance
 from service.model_repository import ModelRepository
 from service.preprocessing import ImageLimits
+from service.repository_watch import RepositoryWatch
 from service.routes.boundary import Boundary
 from service.routes.direct import DirectRoutes
 from service.routes.errors import add_error_handlers
@@ -35,6 +37,7 @@ class Parts:
     """What lives as long as the application does."""
 
     repository: ModelRepository
+    watch: RepositoryWatch | None
     pool: WorkerPool
     admission: Admission
     metrics: PrometheusMetrics
@@ -67,14 +70,33 @@ def create_app(settings: Settings) -> FastAPI:
 def _create_parts(settings: Settings) -> Parts:
     cores = usable_cores()
     metrics = PrometheusMetrics()
-    load = partial(
-        load_instance, options=_load_options(settings), devices=Devices(cores), events=metrics
-    )
+    repository = _create_repository(settings, cores, metrics)
+    poll_seconds = settings.repository_poll_seconds
     return Parts(
-        ModelRepository(settings.model_repository, load, metrics),
+        repository,
+        RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
         WorkerPool(settings.image_threads or cores),
         Admission(settings.max_concurrent_requests, settings.default_timeout_seconds),
         metrics,
+    )
+
+
+def _create_repository(
+    settings: Settings, cores: int, metrics: PrometheusMetrics
+) -> ModelRepository:
+    load_version = partial(
+        load_instance,
+        options=_load_options(settings),
+        devices=Devices(cores),
+        calibrations=CalibrationCache(settings.calibration_folder),
+        events=metrics,
+    )
+    return ModelRepository(
+        settings.model_repository,
+        load_version,
+        metrics,
+        policy=settings.version_policy,
+        drain_seconds=settings.default_timeout_seconds,
     )
 
 
@@ -87,7 +109,6 @@ def _load_options(settings: Settings) -> LoadOptions:
         max_queue_size=settings.max_queue_size,
         max_queue_delay_microseconds=settings.max_queue_delay_microseconds,
         max_batch_seconds=settings.max_batch_seconds,
-        calibration_folder=settings.calibration_folder,
     )
 
 
@@ -117,7 +138,7 @@ def _prediction_routes(parts: Parts, settings: Settings) -> tuple[PredictRoutes,
 @asynccontextmanager
 async def _lifespan(parts: Parts, _app: FastAPI) -> AsyncIterator[None]:
     """Load the models while the server listens; close everything when it stops."""
-    loading = asyncio.create_task(parts.repository.load())
+    loading = asyncio.create_task(_load_and_watch(parts))
     try:
         yield
     finally:
@@ -126,3 +147,9 @@ async def _lifespan(parts: Parts, _app: FastAPI) -> AsyncIterator[None]:
             await loading
         await asyncio.to_thread(parts.pool.close)
         await parts.repository.close()
+
+
+async def _load_and_watch(parts: Parts) -> None:
+    await parts.repository.load_all()
+    if parts.watch is not None:
+        await parts.watch.run()

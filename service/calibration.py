@@ -1,17 +1,19 @@
-"""What this device does with a model: measured at warm-up, remembered on disk."""
+"""What this device does with a model: measured at loading, remembered in memory and on disk."""
 
+import asyncio
 import hashlib
 import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from service.device import Device
 from service.graph_sessions import GraphSessions
 from service.preprocessing import ImageArray
 from service.protocol import Measurement
@@ -27,7 +29,7 @@ _MEASUREMENTS = TypeAdapter(list[Measurement])
 _log = structlog.get_logger()
 
 Key = Mapping[str, object]
-Measure = Callable[[int, int], float]
+Measure = Callable[[int, int], Awaitable[float]]
 """Run a batch of so many images on so many threads, as often at once as the device has room;
 returns seconds."""
 
@@ -40,7 +42,7 @@ def thread_counts(slots: int) -> list[int]:
     return counts if counts[-1] == slots else [*counts, slots]
 
 
-def calibrate(
+async def calibrate(
     measure: Measure,
     threads: Sequence[int],
     max_batch_size: int,
@@ -54,22 +56,22 @@ def calibrate(
     measurements: list[Measurement] = []
     spent = 0.0
 
-    def add(count: int, batch_size: int) -> Measurement:
+    async def add(count: int, batch_size: int) -> Measurement:
         nonlocal spent
-        rounds = [measure(count, batch_size)]
+        rounds = [await measure(count, batch_size)]
         share = budget_seconds / (len(threads) + 1)
         while len(rounds) < MAX_ROUNDS and sum(rounds) + rounds[-1] <= share:
-            rounds.append(measure(count, batch_size))
+            rounds.append(await measure(count, batch_size))
         spent += sum(rounds)
         seconds = min(rounds)
         measurements.append(Measurement(threads=count, batch_size=batch_size, seconds=seconds))
         return measurements[-1]
 
-    last = add(threads[0], 1)
+    last = await add(threads[0], 1)
     for count in threads[1:]:
-        add(count, 1)
+        await add(count, 1)
     while last.batch_size * 2 <= max_batch_size and spent + 2 * last.seconds <= budget_seconds:
-        larger = add(threads[0], last.batch_size * 2)
+        larger = await add(threads[0], last.batch_size * 2)
         if 2 * last.seconds < WORTHWHILE * larger.seconds:
             break
         last = larger
@@ -79,6 +81,7 @@ def calibrate(
 class Bench:
     """Runs blank images on the device as they will be run: as many batches at once as fit.
 
+    Nothing else runs meanwhile; between two runs those that wait for the device have their turn.
     Every session must have run a single image before.
     """
 
@@ -87,27 +90,30 @@ class Bench:
         sessions: GraphSessions,
         image: ImageArray,
         outputs: Sequence[str],
-        slots: int,
+        device: Device,
     ) -> None:
         self._sessions = sessions
         self._image = image
         self._outputs = outputs
-        self._slots = slots
+        self._device = device
         self._warm = {(threads, 1) for threads in sessions.threads}
 
-    def seconds(self, threads: int, batch_size: int) -> float:
+    async def seconds(self, threads: int, batch_size: int) -> float:
         """Return what one of the executions takes on average."""
-        self._warm_up(threads, batch_size)
-        at_once = max(1, self._slots // threads)
-        with ThreadPoolExecutor(at_once, thread_name_prefix="calibration") as executor:
-            runs = executor.map(self._timed, [threads] * at_once, [batch_size] * at_once)
-            return statistics.mean(runs)
+        await self._warm_up(threads, batch_size)
+        return await self._run(threads, batch_size, max(1, self._device.slots // threads))
 
-    def _warm_up(self, threads: int, batch_size: int) -> None:
+    async def _warm_up(self, threads: int, batch_size: int) -> None:
         """The first run of a shape allocates and, on a GPU, chooses algorithms."""
         if (threads, batch_size) not in self._warm:
-            self._timed(threads, batch_size)
+            await self._run(threads, batch_size, 1)
             self._warm.add((threads, batch_size))
+
+    async def _run(self, threads: int, batch_size: int, at_once: int) -> float:
+        timed = partial(self._timed, threads, batch_size)
+        async with self._device.turn(self._device.slots):
+            runs = [self._device.workers.run(timed) for _ in range(at_once)]
+            return statistics.mean(await asyncio.gather(*runs))
 
     def _timed(self, threads: int, batch_size: int) -> float:
         started = time.perf_counter()
@@ -116,25 +122,32 @@ class Bench:
 
 
 class CalibrationCache:
-    """Measurements on disk, by device, graph and everything else that decides them."""
+    """Measurements by device, graph and everything else that decides them.
+
+    They are in memory, for a graph that is loaded again, and on disk where there is a folder.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        self._known: dict[str, list[Measurement]] = {}
 
     def read(self, key: Key) -> list[Measurement] | None:
         """Return what was measured under this key; None where nothing was, or it is damaged."""
-        if self._folder is None:
-            return None
+        name = _file_name(key)
+        if name in self._known or self._folder is None:
+            return self._known.get(name)
         try:
-            return _MEASUREMENTS.validate_json((self._folder / _file_name(key)).read_bytes())
+            return _MEASUREMENTS.validate_json((self._folder / name).read_bytes())
         except (OSError, ValidationError):
             return None
 
     def write(self, key: Key, measurements: list[Measurement]) -> None:
         """Remember; where the folder cannot be written, log it and go on."""
+        name = _file_name(key)
+        self._known[name] = measurements
         if self._folder is None:
             return
-        path = self._folder / _file_name(key)
+        path = self._folder / name
         partial = path.with_suffix(f".{os.getpid()}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,7 @@ from pydantic import (
 
 from service.errors import InvalidEntry
 from service.protocol import Datatype, MetadataTensor, Task
+from service.version_policy import LATEST, VersionPolicy
 
 
 def _unless_nan(value: object) -> object:
@@ -38,9 +39,14 @@ Color = tuple[Byte, Byte, Byte]
 
 
 class Record(BaseModel):
-    """A value read from a file; keys that this service does not know are ignored."""
+    """A value read from a file; keys that this service does not know are kept and not read."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    def as_read(self) -> dict[str, Any]:
+        """Return it as JSON again, without defaults; what is no number is null."""
+        values: dict[str, Any] = json.loads(self.model_dump_json(exclude_unset=True))
+        return values
 
 
 class Squash(Record):
@@ -141,12 +147,16 @@ class Contract(Record):
     palette: list[Color] | None = None
     preprocessing: Preprocessing
     dynamic_batching: DynamicBatching
+    version_policy: VersionPolicy = LATEST
     versions: Annotated[dict[Version, VersionRecord], Field(min_length=1)]
 
-    @property
-    def newest_version(self) -> str:
-        """The highest version number that the contract lists."""
-        return max(self.versions, key=int)
+    def says_the_same_of(self, version: str, other: "Contract") -> bool:
+        """Whether an instance of this version, loaded by the other contract, may stay."""
+        return self._of(version) == other._of(version)
+
+    def _of(self, version: str) -> "Contract":
+        versions = {version: self.versions.get(version)}
+        return self.model_copy(update={"versions": versions, "version_policy": LATEST})
 
     @property
     def prediction(self) -> str:
@@ -304,6 +314,8 @@ def read_contract(folder: Path) -> Contract:
 
 def read_certificate(folder: Path, contract: Contract, version: str) -> Certificate:
     """Read the version's certificate; its SHA-256 must be the one in the contract."""
+    if version not in contract.versions:
+        raise InvalidEntry("config.json does not list it")
     data = _read(folder / version / "certificate.json")
     if hashlib.sha256(data).hexdigest() != contract.versions[version].certificate_sha256:
         raise InvalidEntry("certificate.json does not have the SHA-256 that config.json states")

@@ -1,6 +1,9 @@
 """The devices that executions of all models share: a CPU's cores, or a GPU's one turn."""
 
-from collections.abc import Callable
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from service.worker_threads import WorkerThreads
@@ -13,7 +16,8 @@ class Device:
 
     A slot is a core, or the turn of a GPU, which runs one execution at a time. Behind executions
     of one slot each, as many may be lined up for the worker threads: one that ends is followed
-    by the next without a gap. Not thread-safe: it belongs to the event loop.
+    by the next without a gap. Who is no batcher waits for a turn: until it has had it, nothing
+    else begins. Not thread-safe: it belongs to the event loop.
     """
 
     def __init__(self, slots: int, name: str = "device") -> None:
@@ -23,11 +27,12 @@ class Device:
         """Slots in which nothing runs; below 0 where executions are lined up."""
         self._sharing = 0
         self._waiting: list[Callable[[], None]] = []
+        self._turns: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @property
     def has_room(self) -> bool:
         """Whether anything may be taken."""
-        return self.free > 0 or self.may_line_up
+        return not self._turns and (self.free > 0 or self.may_line_up)
 
     @property
     def may_line_up(self) -> bool:
@@ -44,6 +49,26 @@ class Device:
         if dispatch in self._waiting:
             self._waiting.remove(dispatch)
 
+    @asynccontextmanager
+    async def turn(self, slots: int) -> AsyncIterator[None]:
+        """Have slots to oneself, as soon as that many are free.
+
+        After each turn those who are subscribed are asked, so that a model that is measured
+        and those that serve take turns.
+        """
+        turn = slots, asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        self._offer()
+        try:
+            await turn[1]
+            yield
+        finally:
+            if turn in self._turns:
+                self._turns.remove(turn)
+                self._offer()
+            else:
+                self.give_back(slots)
+
     def take(self, slots: int) -> None:
         """Occupy slots that are free, or line up."""
         if slots > self.free and not (slots == 1 and self.may_line_up):
@@ -51,13 +76,22 @@ class Device:
         self.free -= slots
         self._sharing += slots > 1
 
-    def give_back(self, slots: int, by: Callable[[], None]) -> None:
+    def give_back(self, slots: int, by: Callable[[], None] | None = None) -> None:
         """Free slots, and let others take them; `by`, who had them, is asked last."""
         self.free += slots
         self._sharing -= slots > 1
-        if by in self._waiting:
+        if by is not None and by in self._waiting:
             self._waiting.remove(by)
             self._waiting.append(by)
+        self._offer()
+
+    def _offer(self) -> None:
+        """Give what is free to the turns that wait, and what is left to the others."""
+        while self._turns and self.free >= self._turns[0][0]:
+            slots, granted = self._turns.popleft()
+            self.take(slots)
+            if not granted.done():
+                granted.set_result(None)
         for dispatch in list(self._waiting):
             if self.has_room:
                 dispatch()

@@ -2,6 +2,7 @@
 
 ServiceError                    answered as {"error": "<sentence>"}
 |-- InvalidRequest        400
+|-- LoadFailed            400   what served before still does
 |-- ModelNotFound         404
 |-- BodyTimeout           408   the body did not arrive in time
 |-- PayloadTooLarge       413
@@ -35,6 +36,13 @@ class ServiceError(Exception):
 
 class InvalidRequest(ServiceError):
     """The client sent something that cannot be understood."""
+
+    status = 400
+    outcome = "bad_input"
+
+
+class LoadFailed(ServiceError):
+    """A model was to be loaded or changed, and a version of it cannot be served."""
 
     status = 400
     outcome = "bad_input"
@@ -101,7 +109,7 @@ class OutOfMemory(InferenceFailed):
 
 
 class ModelNotReady(ServiceError):
-    """The model exists but does not serve: it is loading, or was refused."""
+    """The model exists but does not serve: it is loading, was refused, or is unloaded."""
 
     status = 503
 

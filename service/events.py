@@ -92,13 +92,16 @@ class Events(Protocol):
     ) -> None:
         """Report that a model version serves; its load may be read at any time."""
 
+    def model_released(self, name: str, version: str) -> None:
+        """Report that nothing of a model version is in memory any more."""
+
     def self_tested(
         self, model: ModelIdentity, max_absolute_error: float, agreement: float, *, ok: bool
     ) -> None:
         """Report how far the golden outputs were off."""
 
     def model_refused(self, name: str) -> None:
-        """Report that a repository entry could not be loaded."""
+        """Report that a contract could not be read, or a version not be loaded."""
 
     def model_state_changed(self, name: str, version: str, state: ModelState) -> None:
         """Report where a model version is in its life."""

@@ -30,6 +30,10 @@ class GraphSessions:
         """Close the sessions of other numbers of threads."""
         self._sessions = {count: self._sessions[count] for count in threads}
 
+    def close(self) -> None:
+        """Close every session; their memory is free once what runs has ended."""
+        self._sessions.clear()
+
     def run(
         self, images: Sequence[ImageArray], outputs: Sequence[str], threads: int
     ) -> list[Outputs]:

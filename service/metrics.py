@@ -96,37 +96,41 @@ class PrometheusMetrics:
         self._declare_models(registry)
 
     def _declare_batching(self, registry: CollectorRegistry) -> None:
-        model = ("model",)
+        version = ("model", "version")
         self._batch_size = _children_of(
             Histogram(
-                "vt_batch_size", "Images in a batch.", model, buckets=BATCH_SIZES, registry=registry
+                "vt_batch_size",
+                "Images in a batch.",
+                version,
+                buckets=BATCH_SIZES,
+                registry=registry,
             )
         )
         self._batch_dispatches = _children_of(
             Counter(
                 "vt_batch_dispatch_total",
                 "Batches by why they left the queue.",
-                ("model", "reason"),
+                (*version, "reason"),
                 registry=registry,
             )
         )
         self._images_dropped = Counter(
             "vt_images_dropped_total",
             "Images that were admitted and never run, by why.",
-            ("model", "reason"),
+            (*version, "reason"),
             registry=registry,
         )
         self._out_of_memory = Counter(
-            "vt_oom_total", "Batches for which there was no memory.", model, registry=registry
+            "vt_oom_total", "Batches for which there was no memory.", version, registry=registry
         )
         self._session_rebuilds = Counter(
-            "vt_session_rebuilds_total", "Sessions made anew.", model, registry=registry
+            "vt_session_rebuilds_total", "Sessions made anew.", version, registry=registry
         )
         self._hung = Gauge(
-            "vt_hung", "1 while a batch does not end, else 0.", model, registry=registry
+            "vt_hung", "1 while a batch does not end, else 0.", version, registry=registry
         )
         self._load_gauges = {
-            read: Gauge(name, text, model, registry=registry) for read, name, text in LOAD_GAUGES
+            read: Gauge(name, text, version, registry=registry) for read, name, text in LOAD_GAUGES
         }
 
     def _declare_models(self, registry: CollectorRegistry) -> None:
@@ -167,6 +171,11 @@ class PrometheusMetrics:
             version,
             registry=registry,
         )
+        self._version_gauges = (
+            *self._load_gauges.values(),
+            *(self._hung, self._model_info, self._model_state),
+            *(self._self_test_ok, self._self_test_error, self._self_test_agreement),
+        )
         self._model_load_seconds = Histogram(
             "vt_model_load_seconds",
             "Reading, checking and warming up a model.",
@@ -199,43 +208,48 @@ class PrometheusMetrics:
         self, model: ModelIdentity, batch_size: int, reason: DispatchReason
     ) -> None:
         """Count a batch."""
-        self._batch_size(model.name).observe(batch_size)
-        self._batch_dispatches(model.name, reason).inc()
+        self._batch_size(model.name, model.version).observe(batch_size)
+        self._batch_dispatches(model.name, model.version, reason).inc()
 
     def images_dropped(self, model: ModelIdentity, images: int, reason: DropReason) -> None:
         """Count images that were never run."""
-        self._images_dropped.labels(model.name, reason).inc(images)
+        self._images_dropped.labels(model.name, model.version, reason).inc(images)
 
     def ran_out_of_memory(self, model: ModelIdentity, max_batch_size: int) -> None:
         """Count a failed allocation, and log what follows from it."""
-        self._out_of_memory.labels(model.name).inc()
-        _log.warning("out_of_memory", model=model.name, max_batch_size=max_batch_size)
+        self._out_of_memory.labels(model.name, model.version).inc()
+        _log.warning(
+            "out_of_memory", model=model.name, version=model.version, max_batch_size=max_batch_size
+        )
 
     def session_rebuilt(self, model: ModelIdentity) -> None:
         """Count a session made anew."""
-        self._session_rebuilds.labels(model.name).inc()
+        self._session_rebuilds.labels(model.name, model.version).inc()
 
     def execution_hung(self, model: ModelIdentity, seconds: float) -> None:
         """Tell that a batch does not end."""
-        self._hung.labels(model.name).set(1)
+        self._hung.labels(model.name, model.version).set(1)
         self.model_state_changed(model.name, model.version, ModelState.UNAVAILABLE)
-        _log.error("execution_hung", model=model.name, seconds=round(seconds, 1))
+        _log.error(
+            "execution_hung", model=model.name, version=model.version, seconds=round(seconds, 1)
+        )
 
     def execution_recovered(self, model: ModelIdentity) -> None:
         """Tell that it ended after all."""
-        self._hung.labels(model.name).set(0)
+        self._hung.labels(model.name, model.version).set(0)
         self.model_state_changed(model.name, model.version, ModelState.READY)
-        _log.warning("execution_recovered", model=model.name)
+        _log.warning("execution_recovered", model=model.name, version=model.version)
 
     def model_loaded(
         self, model: ModelIdentity, build: ModelBuild, seconds: float, load: ModelLoad
     ) -> None:
         """Count a load, describe what was loaded, and read its load at every scrape."""
         for attribute, gauge in self._load_gauges.items():
-            gauge.labels(model.name).set_function(partial(getattr, load, attribute))
-        self._hung.labels(model.name).set(0)
+            gauge.labels(model.name, model.version).set_function(partial(getattr, load, attribute))
+        self._hung.labels(model.name, model.version).set(0)
         self._model_loads.labels(model.name, "success").inc()
         self._model_load_seconds.labels(model.name).observe(seconds)
+        self._model_info.remove_by_labels({"model": model.name, "version": model.version})
         self._model_info.labels(
             model.name,
             model.version,
@@ -245,6 +259,11 @@ class PrometheusMetrics:
             build.active_provider,
             build.graph_sha256,
         ).set(1)
+
+    def model_released(self, name: str, version: str) -> None:
+        """Show no more how a version is; what it did stays counted."""
+        for gauge in self._version_gauges:
+            gauge.remove_by_labels({"model": name, "version": version})
 
     def self_tested(
         self, model: ModelIdentity, max_absolute_error: float, agreement: float, *, ok: bool

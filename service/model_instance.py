@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
-from service.contract import Contract
+from service.contract import Certificate, Contract
 from service.device import Device
 from service.dynamic_batcher import DynamicBatcher
 from service.errors import DeadlineUnreachable, PayloadTooLarge, QueueFull
@@ -21,8 +20,6 @@ from service.request_queue import PendingInference
 from service.session import Outputs
 from service.statistics import Statistics
 from service.worker_threads import WorkerThreads
-
-T = TypeVar("T")
 
 WAIT_MARGIN = 1.15
 """A prediction may be off by this much; who is let in should be answered in time."""
@@ -51,6 +48,7 @@ class ModelInstance:
         *,
         identity: ModelIdentity,
         contract: Contract,
+        certificate: Certificate,
         build: ModelBuild,
         sessions: GraphSessions,
         plan: ExecutionPlan,
@@ -60,10 +58,15 @@ class ModelInstance:
     ) -> None:
         self.identity = identity
         self.contract = contract
+        self.certificate = certificate
         self.build = build
         self.statistics = Statistics()
+        self._sessions = sessions
         self._max_queue_size = max_queue_size
         self._pending = 0
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
         self._runner = _InThreads(identity, sessions, device.workers, events)
         self._batcher = DynamicBatcher(
             identity=identity,
@@ -189,12 +192,34 @@ class ModelInstance:
                 future.cancel()
         return _inference(inferences, results, loop.time() - now)
 
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep the instance loaded until a request is answered.
+
+        Who finds an instance holds it in the same turn of the event loop.
+        """
+        self._users += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                self._unused.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until nobody holds the instance, for so long at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._unused.wait()
+
     async def close(self) -> None:
-        """Fail what waits, and wait for the batches that run, unless they seem to hang."""
+        """Fail what waits, wait for the batches that run, unless they seem to hang; free all."""
         self._batcher.abort()
         with suppress(TimeoutError):
             async with asyncio.timeout(0 if self.is_hung else CLOSE_SECONDS):
                 await self._batcher.drain()
+        self._sessions.close()
 
 
 def _inference(
@@ -240,41 +265,8 @@ class _InThreads:
             results = iter(self._sessions.run(images, members[0].outputs, threads))
             return [next(results) if member in there else {} for member in members]
 
-        return self._in_thread(run)
+        return self._workers.run(run)
 
     async def rebuild(self, threads: int) -> None:
-        if await self._in_thread(lambda: self._sessions.rebuild(threads)):
+        if await self._workers.run(lambda: self._sessions.rebuild(threads)):
             self._events.session_rebuilt(self._identity)
-
-    def _in_thread(self, function: Callable[[], T]) -> "asyncio.Future[T]":
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def call() -> None:
-            try:
-                result = function()
-            except BaseException as error:
-                tell(_fail, future, error)
-            else:
-                tell(_succeed, future, result)
-
-        def tell(settle: Callable[..., None], *arguments: object) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
-                loop.call_soon_threadsafe(settle, *arguments)
-
-        self._workers.submit(call)
-        return future
-
-
-def _succeed(future: "asyncio.Future[T]", result: T) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: "asyncio.Future[T]", error: BaseException) -> None:
-    if future.done():
-        return
-    if isinstance(error, asyncio.CancelledError):
-        future.cancel()
-    else:
-        future.set_exception(error)

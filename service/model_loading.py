@@ -1,5 +1,6 @@
 """From a folder to a warm `ModelInstance`: precision, hashes, signature, self-test, calibration."""
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from service.calibration import Bench, CalibrationCache, calibrate, thread_count
 from service.contract import (
     Certificate,
     Contract,
-    SelfTestTolerance,
+    PrecisionRecord,
     read_certificate,
     read_certified,
 )
@@ -30,9 +31,9 @@ from service.execution_plan import (
 from service.graph_sessions import GraphSessions
 from service.model_instance import ModelInstance
 from service.precision import AUTO, FP32, PrecisionChoice, choose_precision
-from service.protocol import Accuracy, MetadataTensor
-from service.self_test import GoldenInput, SelfTest, compare, read_golden
-from service.session import Session, expected_provider
+from service.protocol import Accuracy, Measurement, MetadataTensor
+from service.self_test import GoldenInput, compare, read_golden
+from service.session import Array, Session, expected_provider
 
 _log = structlog.get_logger()
 
@@ -49,7 +50,6 @@ class LoadOptions:
     max_queue_delay_microseconds: int | None = None
     max_batch_seconds: float = 0.2
     """How long a batch of more than one image may take, by the calibration."""
-    calibration_folder: Path | None = None
 
 
 class OnProvider(Protocol):
@@ -61,26 +61,42 @@ class OnProvider(Protocol):
 Opened = TypeVar("Opened", bound=OnProvider)
 
 
-def load_instance(
-    folder: Path, contract: Contract, options: LoadOptions, devices: Devices, events: Events
+@dataclass(frozen=True)
+class _Candidate:
+    """A version whose sessions are open, before they were tested."""
+
+    contract: Contract
+    certificate: Certificate
+    choice: PrecisionChoice
+    graph: "_Graph"
+    sessions: GraphSessions
+    golden: list[GoldenInput]
+    device: Device
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return ModelIdentity(self.contract.name, self.certificate.version, self.contract.task)
+
+
+async def load_instance(
+    folder: Path,
+    contract: Contract,
+    version: str,
+    *,
+    options: LoadOptions,
+    devices: Devices,
+    calibrations: CalibrationCache,
+    events: Events,
 ) -> ModelInstance:
-    """Load the newest version, blocking, and test it; raises `InvalidEntry` with the reason."""
-    certificate = read_certificate(folder, contract, contract.newest_version)
-    choice, opened = open_chosen(
-        expected_provider(options.execution_providers),
-        partial(choose_precision, options.precision, certificate, contract.task),
-        partial(_Graph, folder, certificate, options),
-    )
-    _log_choice(contract.name, options.precision, choice)
-    check_signature(contract, opened.session)
-    identity = ModelIdentity(contract.name, certificate.version, contract.task)
-    golden = read_golden(folder, contract, certificate, choice.precision)
-    tolerance = certificate.precision(choice.precision).self_test
-    device = devices.of(opened.active_provider)
+    """Load a version and test it; raises `InvalidEntry` with the reason.
+
+    Whatever is run takes turns on the device with the models that serve.
+    """
+    candidate = await asyncio.to_thread(_open, folder, contract, version, options, devices)
+    choice = candidate.choice
     try:
-        sessions = opened.sessions(device.slots)
-        _judge(identity, _self_test(contract, sessions, golden), tolerance, events)
-        plan = _calibrated(contract, opened, sessions, options, device)
+        await _self_test(candidate, events)
+        plan = await _calibrated(candidate, options, calibrations)
     except InvalidEntry as error:
         if options.precision != AUTO or choice.precision == FP32:
             raise
@@ -88,15 +104,53 @@ def load_instance(
     except InferenceFailed as error:
         raise InvalidEntry("the graph cannot be run") from error
     return ModelInstance(
-        identity=identity,
+        identity=candidate.identity,
         contract=contract,
-        build=_build(certificate, choice.precision, opened.session),
-        sessions=sessions,
+        certificate=candidate.certificate,
+        build=_build(candidate.certificate, choice.precision, candidate.graph.session),
+        sessions=candidate.sessions,
         plan=plan,
-        device=device,
+        device=candidate.device,
         max_queue_size=options.max_queue_size or contract.dynamic_batching.max_queue_size,
         events=events,
     )
+
+
+def _open(
+    folder: Path, contract: Contract, version: str, options: LoadOptions, devices: Devices
+) -> _Candidate:
+    certificate = read_certificate(folder, contract, version)
+    choice, graph = open_chosen(
+        expected_provider(options.execution_providers),
+        partial(choose_precision, options.precision, certificate, contract.task),
+        partial(_Graph, folder, certificate, options),
+    )
+    _log_choice(contract.name, options.precision, choice)
+    check_signature(contract, graph.session)
+    golden = read_golden(folder, contract, certificate, choice.precision)
+    device = devices.of(graph.active_provider)
+    sessions = graph.sessions(device.slots)
+    return _Candidate(contract, certificate, choice, graph, sessions, golden, device)
+
+
+@dataclass(frozen=True)
+class _SessionFactory:
+    """Opens sessions on a precision's graph."""
+
+    folder: Path
+    certificate: Certificate
+    precision: PrecisionRecord
+    execution_providers: str
+
+    def __call__(self, threads: int) -> Session:
+        """Read and check the files anew: they are not kept in memory beside the session."""
+        read = partial(read_certified, self.folder, self.certificate)
+        return Session(
+            read(self.precision.file),
+            self.execution_providers,
+            threads,
+            {file: read(file) for file in self.precision.external_data},
+        )
 
 
 class _Graph:
@@ -105,30 +159,19 @@ class _Graph:
     def __init__(
         self, folder: Path, certificate: Certificate, options: LoadOptions, precision: str
     ) -> None:
-        self._folder = folder
-        self._certificate = certificate
-        self._options = options
-        self._record = certificate.precision(precision)
-        self.sha256 = certificate.sha256(self._record.file)
+        record = certificate.precision(precision)
+        self._own_threads = options.intra_op_num_threads
+        self._open = _SessionFactory(folder, certificate, record, options.execution_providers)
+        self.sha256 = certificate.sha256(record.file)
         self.session = self._open(options.intra_op_num_threads or 1)
         self.active_provider = self.session.active_provider
 
     def sessions(self, slots: int) -> GraphSessions:
         """Open a session for every number of threads that is worth a try."""
-        own = self._options.intra_op_num_threads
+        own = self._own_threads
         counts = [min(own, slots)] if own else thread_counts(slots)
         first = {counts[0]: self.session}
         return GraphSessions({**first, **{n: self._open(n) for n in counts[1:]}}, self._open)
-
-    def _open(self, threads: int) -> Session:
-        """Read and check the files anew: they are not kept in memory beside the session."""
-        read = partial(read_certified, self._folder, self._certificate)
-        return Session(
-            read(self._record.file),
-            self._options.execution_providers,
-            threads,
-            {file: read(file) for file in self._record.external_data},
-        )
 
 
 def open_chosen(
@@ -196,68 +239,75 @@ def _agree(stated: MetadataTensor, found: MetadataTensor) -> bool:
     )
 
 
-def _self_test(contract: Contract, sessions: GraphSessions, golden: list[GoldenInput]) -> SelfTest:
-    """Run the golden inputs, by all sessions in turns, and each session once at least."""
-    prediction = contract.prediction
-    turns = itertools.cycle(sessions.threads)
-    try:
-        actual = [
-            sessions.run([each.image], [prediction], threads)[0][prediction]
-            for each, threads in zip(golden, turns, strict=False)
-        ]
-        for threads in sessions.threads[len(golden) :]:
-            sessions.run([golden[0].image], [prediction], threads)
-    except InferenceFailed as error:
-        raise InvalidEntry("the self-test failed: the graph does not run") from error
-    return compare(contract.task, golden, actual)
-
-
-def _judge(
-    identity: ModelIdentity, result: SelfTest, tolerance: SelfTestTolerance, events: Events
-) -> None:
-    """Report the self-test; a graph that is off is not served."""
-    failure = result.failure(tolerance)
-    events.self_tested(identity, result.max_absolute_error, result.agreement, ok=failure is None)
+async def _self_test(candidate: _Candidate, events: Events) -> None:
+    """Run the golden inputs and report how they came out; a graph that is off is not served."""
+    precision = candidate.certificate.precision(candidate.choice.precision)
+    result = compare(candidate.contract.task, candidate.golden, await _run_golden(candidate))
+    failure = result.failure(precision.self_test)
+    events.self_tested(
+        candidate.identity, result.max_absolute_error, result.agreement, ok=failure is None
+    )
     if failure is not None:
         raise InvalidEntry(failure)
 
 
-def _calibrated(
-    contract: Contract,
-    graph: _Graph,
-    sessions: GraphSessions,
-    options: LoadOptions,
-    device: Device,
+async def _run_golden(candidate: _Candidate) -> list[Array]:
+    """Run the golden inputs, by all sessions in turns, and each session once at least."""
+    golden, sessions = candidate.golden, candidate.sessions.threads
+    rounds = max(len(golden), len(sessions))
+    pairs = itertools.islice(zip(itertools.cycle(golden), itertools.cycle(sessions)), rounds)
+    try:
+        outputs = [await _run(candidate, each, threads) for each, threads in pairs]
+    except InferenceFailed as error:
+        raise InvalidEntry("the self-test failed: the graph does not run") from error
+    return outputs[: len(golden)]
+
+
+async def _run(candidate: _Candidate, golden: GoldenInput, threads: int) -> Array:
+    prediction, device = candidate.contract.prediction, candidate.device
+    run = partial(candidate.sessions.run, [golden.image], [prediction], threads)
+    async with device.turn(threads):
+        outputs = await device.workers.run(run)
+    return outputs[0][prediction]
+
+
+async def _calibrated(
+    candidate: _Candidate, options: LoadOptions, calibrations: CalibrationCache
 ) -> ExecutionPlan:
     """Measure, or remember what was measured; then close the sessions that are of no use."""
-    width, height = contract.preprocessing.common_size
+    contract = candidate.contract
     limit = min(options.max_batch_size or contract.max_batch_size, contract.max_batch_size)
-    bench = Bench(
-        sessions,
-        np.zeros((height, width, 3), np.uint8),
-        [contract.prediction],
-        device.slots,
-    )
-    cache = CalibrationCache(options.calibration_folder)
-    key = {"graph": graph.sha256, "size": [height, width], "max_batch_size": limit}
-    key |= {
-        "threads": sessions.threads,
-        "slots": device.slots,
-        "device": describe_device(graph.active_provider),
-    }
-    measurements = cache.read(key)
-    if measurements is None:
-        measurements = calibrate(bench.seconds, sessions.threads, limit)
-        cache.write(key, measurements)
-    on_cpu = graph.active_provider == CPU_PROVIDER
+    measurements = await _measurements(candidate, limit, calibrations)
+    on_cpu = candidate.graph.active_provider == CPU_PROVIDER
     widths = choose_widths(
         measurements,
         max_batch_size=limit,
         max_seconds=options.max_batch_seconds,
         enough=ENOUGH_THROUGHPUT_ON_CPU if on_cpu else ENOUGH_THROUGHPUT,
     )
-    sessions.keep([each.threads for each in widths])
+    candidate.sessions.keep([each.threads for each in widths])
     delay = options.max_queue_delay_microseconds
     if delay is None:
         delay = contract.dynamic_batching.max_queue_delay_microseconds
+    width, height = contract.preprocessing.common_size
     return ExecutionPlan(widths, tuple(measurements), height * width, delay / 1e6)
+
+
+async def _measurements(
+    candidate: _Candidate, limit: int, calibrations: CalibrationCache
+) -> list[Measurement]:
+    width, height = candidate.contract.preprocessing.common_size
+    threads, device = candidate.sessions.threads, candidate.device
+    key = {"graph": candidate.graph.sha256, "size": [height, width], "max_batch_size": limit}
+    key |= {
+        "threads": threads,
+        "slots": device.slots,
+        "device": describe_device(candidate.graph.active_provider),
+    }
+    measurements = await asyncio.to_thread(calibrations.read, key)
+    if measurements is None:
+        image = np.zeros((height, width, 3), np.uint8)
+        bench = Bench(candidate.sessions, image, [candidate.contract.prediction], device)
+        measurements = await calibrate(bench.seconds, threads, limit)
+        await asyncio.to_thread(calibrations.write, key, measurements)
+    return measurements

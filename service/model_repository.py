@@ -1,203 +1,183 @@
 """The models on disk and in memory: find, load in the background, name, unload."""
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 
-import structlog
-
-from service.contract import Contract, read_contract
+from service.contract import Contract
 from service.errors import (
     InvalidConfiguration,
-    InvalidEntry,
     InvalidRequest,
+    LoadFailed,
     ModelNotFound,
     ModelNotReady,
 )
 from service.events import Events
+from service.model_entry import LoadVersion, ModelEntry
 from service.model_instance import ModelInstance
-from service.protocol import ExecutionProvider, ModelState, ModelStatus, Task
+from service.model_version import ModelVersion
+from service.protocol import ModelState, Task
+from service.version_policy import VersionPolicy
 
-_log = structlog.get_logger()
-
-Load = Callable[[Path, Contract], ModelInstance]
-
-
-@dataclass
-class ModelEntry:
-    """A folder of the repository, and what became of it."""
-
-    folder: Path
-    contract: Contract | None = None
-    instance: ModelInstance | None = None
-    refusal: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The folder's name, which is the model's."""
-        return self.folder.name
-
-    @property
-    def version(self) -> str | None:
-        """The version that is served, where the contract could be read."""
-        return self.contract.newest_version if self.contract else None
-
-    @property
-    def task(self) -> Task | None:
-        """What the model answers, where its contract could be read."""
-        return self.contract.task if self.contract else None
-
-    @property
-    def state(self) -> ModelState:
-        """Where the version is in its life; one that does not answer is unavailable."""
-        if self.reason is not None:
-            return ModelState.UNAVAILABLE
-        return ModelState.LOADING if self.instance is None else ModelState.READY
-
-    @property
-    def reason(self) -> str | None:
-        """Why the model does not serve; None where it does, or will."""
-        if self.instance is not None and self.instance.is_hung:
-            return "a batch has been running for far too long"
-        return self.refusal
-
-    def require_version(self, version: str | None) -> None:
-        """Refuse a version other than the one that is served; none means any."""
-        if version not in (None, self.version) and self.version is not None:
-            raise ModelNotFound(f"The model {self.name} is served in version {self.version} only.")
-
-    def ready_instance(self) -> ModelInstance:
-        """Return the instance, or say why there is none."""
-        if self.instance is None or self.state is not ModelState.READY:
-            raise ModelNotReady(f"The model {self.describe()}.")
-        return self.instance
-
-    def describe(self) -> str:
-        """Say in a few words how the model is."""
-        words = f"{self.name} is {self.state.value.lower()}"
-        return f"{words}: {self.reason}" if self.reason else words
-
-    def status(self) -> ModelStatus:
-        """Return what clients may know."""
-        build = self.instance.build if self.instance else None
-        return ModelStatus(
-            name=self.name,
-            version=self.version,
-            task=self.task,
-            state=self.state,
-            reason=self.reason,
-            labels=self.contract.labels if self.contract else [],
-            precision=build.precision if build else None,
-            execution_provider=build
-            and ExecutionProvider(requested=build.requested_provider, active=build.active_provider),
-            accuracy=build.accuracy if build else None,
-            batching=self.instance.batching if self.instance else None,
-        )
+DRAIN_SECONDS = 30.0
 
 
 class ModelRepository:
-    """Every entry of a folder, by the model's name."""
+    """Every entry of a folder, by the model's name.
 
-    def __init__(self, path: Path, load: Load, events: Events) -> None:
-        self._load = load
+    `policy` wins over the contracts'. Draining an instance waits for `drain_seconds` at most:
+    no request may live longer.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        load_version: LoadVersion,
+        events: Events,
+        *,
+        policy: VersionPolicy | None = None,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> None:
+        self.path = path
+        self._load_version = load_version
         self._events = events
-        self._entries = {folder.name: ModelEntry(folder) for folder in _folders(path)}
+        self._policy = policy
+        self._drain_seconds = drain_seconds
+        self._loading = asyncio.Lock()
+        self._changes: set[asyncio.Task[None]] = set()
+        self._entries = {folder.name: self._entry(folder) for folder in _folders(path)}
 
-    @property
-    def ready(self) -> bool:
-        """Whether every entry serves."""
-        return all(entry.state is ModelState.READY for entry in self)
-
-    def __iter__(self) -> Iterator[ModelEntry]:
-        return iter(self._entries.values())
-
-    def get(self, name: str, version: str | None = None) -> ModelEntry:
-        """Return the entry of this name, and version if one is asked for."""
-        entry = self._entries.get(name)
-        if entry is None:
-            raise ModelNotFound(f"There is no model {name}; there are {_names(self)}.")
-        entry.require_version(version)
-        return entry
-
-    def find(self, task: Task, name: str | None, version: str | None) -> ModelInstance:
-        """Return the instance that a prediction request means."""
-        entry = self._only(task) if name is None else self.get(name)
-        if entry.task not in (task, None):
-            raise InvalidRequest(f"The model {entry.name} does {entry.task}, not {task}.")
-        entry.require_version(version)
-        return entry.ready_instance()
-
-    def _only(self, task: Task) -> ModelEntry:
-        entries = [entry for entry in self if entry.task is task]
-        serving = [entry for entry in entries if entry.state is not ModelState.UNAVAILABLE]
-        if len(serving) > 1:
-            raise InvalidRequest(f"Name one of the {task} models in `model`: {_names(serving)}.")
-        if entries:
-            return (serving or entries)[0]
-        if any(entry.state is ModelState.LOADING for entry in self):
-            raise ModelNotReady("The models are loading.")
-        raise ModelNotFound(f"There is no {task} model; there are {_names(self)}.")
-
-    async def load(self) -> None:
-        """Read every contract, then load the models one after the other; failures are kept out."""
-        for entry in self:
-            await self._attempt(entry, self._read_contract(entry))
-        for entry in self:
-            if entry.contract is not None:
-                await self._attempt(entry, self._load_newest(entry, entry.contract))
-
-    async def _attempt(self, entry: ModelEntry, step: Coroutine[None, None, None]) -> None:
-        try:
-            await step
-        except InvalidEntry as error:
-            self._refuse(entry, str(error), error)
-        except Exception as error:
-            self._refuse(entry, "it cannot be loaded; the server's log says why", error)
-        if entry.version is not None:
-            self._events.model_state_changed(entry.name, entry.version, entry.state)
-
-    async def _read_contract(self, entry: ModelEntry) -> None:
-        entry.contract = await asyncio.to_thread(read_contract, entry.folder)
-
-    async def _load_newest(self, entry: ModelEntry, contract: Contract) -> None:
-        started = time.perf_counter()
-        instance = await asyncio.to_thread(self._load, entry.folder, contract)
-        entry.instance = instance
-        self._report_loaded(instance, time.perf_counter() - started)
-
-    def _report_loaded(self, instance: ModelInstance, seconds: float) -> None:
-        self._events.model_loaded(instance.identity, instance.build, seconds, instance)
-        _log.info(
-            "model_ready",
-            model=instance.identity.name,
-            version=instance.identity.version,
-            precision=instance.build.precision,
-            execution_provider=instance.build.active_provider,
-            seconds=round(seconds, 3),
+    def _entry(self, folder: Path) -> ModelEntry:
+        return ModelEntry(
+            folder,
+            self._one_at_a_time,
+            self._events,
+            policy=self._policy,
+            drain_seconds=self._drain_seconds,
         )
 
-    def _refuse(self, entry: ModelEntry, reason: str, error: Exception) -> None:
-        entry.refusal = reason
-        self._events.model_refused(entry.name)
-        _log.error("model_unavailable", model=entry.name, reason=reason, exc_info=error)
+    async def _one_at_a_time(self, folder: Path, contract: Contract, version: str) -> ModelInstance:
+        """Load a version while no other is loaded: two would disturb each other's measurements."""
+        async with self._loading:
+            return await self._load_version(folder, contract, version)
+
+    def get(self, name: str, version: str | None = None) -> ModelVersion:
+        """Return what is known of a version; by default of the newest that serves, or should."""
+        return self._named(name).version(version)
+
+    def ready_versions(self, name: str) -> list[str]:
+        """List the versions of a model that serve, in ascending order."""
+        return self._named(name).ready_versions
+
+    def find(self, task: Task, name: str | None, version: str | None) -> ModelInstance:
+        """Return the instance that a prediction request means; to be held at once."""
+        entry = self._only(task) if name is None else self._named(name)
+        if entry.current.task not in (task, None):
+            raise InvalidRequest(f"The model {entry.name} does {entry.current.task}, not {task}.")
+        return entry.version(version).ready_instance()
+
+    def wanted(self) -> list[ModelVersion]:
+        """List every version that serves or should."""
+        return [version for entry in self._entries.values() for version in entry.wanted]
+
+    def index(self) -> list[ModelVersion]:
+        """List every version, those that are only on the disk included.
+
+        A model whose contract cannot be read has a row with an empty version.
+        """
+        return [version for entry in self._entries.values() for version in entry.known]
+
+    def not_ready(self) -> list[ModelVersion]:
+        """List what keeps the server from being ready: one version a model.
+
+        A model that somebody unloaded is none of them, nor is one of which another version serves.
+        """
+        entries = [entry for entry in self._entries.values() if not entry.is_unloaded]
+        return [entry.current for entry in entries if not entry.current.is_ready]
+
+    def _named(self, name: str) -> ModelEntry:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise ModelNotFound(f"There is no model {name}; there are {', '.join(self._entries)}.")
+        return entry
+
+    def _only(self, task: Task) -> ModelEntry:
+        entries = [each for each in self._entries.values() if each.current.task is task]
+        serving = [each for each in entries if each.current.state is not ModelState.UNAVAILABLE]
+        if len(serving) > 1:
+            names = ", ".join(entry.name for entry in serving)
+            raise InvalidRequest(f"Name one of the {task} models in `model`: {names}.")
+        if entries:
+            return (serving or entries)[0]
+        if any(version.state is ModelState.LOADING for version in self.wanted()):
+            raise ModelNotReady("The models are loading.")
+        raise ModelNotFound(f"There is no {task} model; there are {', '.join(self._entries)}.")
+
+    async def load_all(self) -> None:
+        """Read every contract, then load the models one after the other; failures are kept out."""
+        entries = list(self._entries.values())
+        for entry in entries:
+            with suppress(LoadFailed):
+                await entry.announce()
+        for entry in entries:
+            if entry.current.contract is not None:
+                with suppress(LoadFailed):
+                    await entry.load()
+
+    async def load(self, name: str, policy: VersionPolicy | None = None) -> None:
+        """Read a model's contract anew and make what serves agree with it and the policy.
+
+        Without a policy the repository's counts, or else the contract's. Goes on to its end if
+        the caller leaves.
+
+        Raises:
+            ModelNotFound: the repository has no folder of this name with a contract.
+            LoadFailed: something could not be loaded; what served before still does.
+        """
+        if name not in self._entries:
+            await self._discover(name)
+        await self._finish(self._named(name).load(policy))
+
+    async def unload(self, name: str) -> None:
+        """Answer who is there, refuse who comes, free the memory; to the end, as `load` does."""
+        await self._finish(self._unload(self._named(name)))
+
+    async def _unload(self, entry: ModelEntry) -> None:
+        """A model that is on the disk no more is forgotten."""
+        await entry.unload()
+        if not await asyncio.to_thread((entry.folder / "config.json").exists):
+            self._entries.pop(entry.name, None)
+
+    async def _discover(self, name: str) -> None:
+        for folder in await asyncio.to_thread(entry_folders, self.path):
+            if folder.name == name:
+                self._entries.setdefault(name, self._entry(folder))
+
+    async def _finish(self, change: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
 
     async def close(self) -> None:
         """Unload everything, once the last batch has run."""
-        for entry in self:
-            if entry.instance is not None:
-                await entry.instance.close()
+        for change in self._changes:
+            change.cancel()
+        await asyncio.gather(*self._changes, return_exceptions=True)
+        for entry in self._entries.values():
+            await entry.close()
+
+
+def entry_folders(path: Path) -> list[Path]:
+    """List the folders that have a contract, by name."""
+    return sorted(config.parent for config in path.glob("*/config.json"))
 
 
 def _folders(path: Path) -> list[Path]:
     if not path.is_dir():
         raise InvalidConfiguration(f"The model repository {path} is not a folder.")
-    folders = sorted(config.parent for config in path.glob("*/config.json"))
+    folders = entry_folders(path)
     if not folders:
         raise InvalidConfiguration(f"The model repository {path} holds no <model>/config.json.")
     return folders
-
-
-def _names(entries: "ModelRepository | list[ModelEntry]") -> str:
-    return ", ".join(entry.name for entry in entries)

@@ -24,6 +24,7 @@ class ModelState(StrEnum):
 
     LOADING = "LOADING"
     READY = "READY"
+    UNLOADING = "UNLOADING"
     UNAVAILABLE = "UNAVAILABLE"
 
 
@@ -241,7 +242,9 @@ class ModelStatus(Wire):
     version: str | None = Field(description="null where the contract cannot be read")
     task: Task | None
     state: ModelState
-    reason: str | None = Field(description="why the model does not serve; null where it does")
+    reason: str | None = Field(
+        description="why it does not serve, or what it serves could not be replaced; or null"
+    )
     labels: list[str]
     precision: str | None
     execution_provider: ExecutionProvider | None
@@ -249,8 +252,19 @@ class ModelStatus(Wire):
     batching: Batching | None = Field(description="null where the model does not serve")
 
 
+class ModelDetail(ModelStatus):
+    """The same, with the files that it was loaded from."""
+
+    contract: dict[str, Any] | None = Field(
+        description="config.json as it was when the version was loaded"
+    )
+    certificate: dict[str, Any] | None = Field(
+        description="certificate.json; null where the version does not serve"
+    )
+
+
 class ModelList(Wire):
-    """Every entry of the model repository."""
+    """Every model version that serves or should."""
 
     models: list[ModelStatus]
 

@@ -1,8 +1,13 @@
 """The threads in which executions run: one for every slot of a device."""
 
+import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class WorkerThreads:
@@ -30,7 +35,41 @@ class WorkerThreads:
         """Have a thread call this as soon as one is free."""
         self._calls.put(call)
 
+    def run(self, function: Callable[[], T]) -> "asyncio.Future[T]":
+        """Have a thread call this; its result or exception comes to the event loop."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def call() -> None:
+            try:
+                result = function()
+            except BaseException as error:
+                tell(_fail, future, error)
+            else:
+                tell(_succeed, future, result)
+
+        def tell(settle: Callable[..., None], *arguments: object) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
+                loop.call_soon_threadsafe(settle, *arguments)
+
+        self.submit(call)
+        return future
+
     def _work(self) -> None:
         for call in iter(self._calls.get, None):
             call()
             del call  # what it holds need not live until the next one comes
+
+
+def _succeed(future: "asyncio.Future[T]", result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: "asyncio.Future[T]", error: BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(error, asyncio.CancelledError):
+        future.cancel()
+    else:
+        future.set_exception(error)

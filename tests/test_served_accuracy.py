@@ -30,7 +30,7 @@ async def service(precision: str) -> AsyncIterator[httpx.AsyncClient]:
     """The whole application on the shipped weights."""
     app = create_app(Settings(model_repository=WEIGHTS, precision=precision))
     parts = app.state.parts
-    await parts.repository.load()
+    await parts.repository.load_all()
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://test", timeout=60
     ) as http:

@@ -8,12 +8,11 @@ from service import __version__
 from service.admission import Admission
 from service.errors import ModelNotReady, ServerStopping
 from service.model_config import model_config
-from service.model_repository import ModelEntry, ModelRepository
+from service.model_repository import ModelRepository
 from service.protocol import (
     AllStatistics,
     ModelMetadata,
     ModelReady,
-    ModelState,
     ServerLive,
     ServerMetadata,
     ServerReady,
@@ -64,17 +63,24 @@ class OpenInferenceRoutes:
         """Tell whether every model is loaded and warm."""
         if self._admission.stopping:
             raise ServerStopping("The server is stopping.")
-        waiting = [
-            entry.describe() for entry in self._repository if entry.state is not ModelState.READY
-        ]
+        waiting = [version.describe() for version in self._repository.not_ready()]
         if waiting:
             raise ModelNotReady(f"Not every model serves: {'; '.join(waiting)}.")
         return ServerReady(ready=True)
 
     async def model(self, model: str, version: str | None = None) -> ModelMetadata:
         """Describe a model's tensors."""
-        entry = self._repository.get(model, version)
-        return _metadata(entry)
+        described = self._repository.get(model, version)
+        contract = described.contract
+        if contract is None:
+            raise ModelNotReady(f"The model {described.describe()}.")
+        return ModelMetadata(
+            name=contract.name,
+            versions=self._repository.ready_versions(model),
+            platform=contract.platform,
+            inputs=contract.inputs,
+            outputs=contract.outputs,
+        )
 
     async def model_ready(self, model: str, version: str | None = None) -> ModelReady:
         """Tell whether a model is loaded and warm."""
@@ -95,18 +101,5 @@ class OpenInferenceRoutes:
 
     async def all_statistics(self) -> AllStatistics:
         """Tell what every model that serves did since it was loaded."""
-        serving = [entry.instance for entry in self._repository if entry.instance is not None]
+        serving = [each.instance for each in self._repository.wanted() if each.instance]
         return AllStatistics(model_stats=[each.model_statistics() for each in serving])
-
-
-def _metadata(entry: ModelEntry) -> ModelMetadata:
-    contract = entry.contract
-    if contract is None:
-        raise ModelNotReady(f"The model {entry.describe()}.")
-    return ModelMetadata(
-        name=contract.name,
-        versions=[contract.newest_version],
-        platform=contract.platform,
-        inputs=contract.inputs,
-        outputs=contract.outputs,
-    )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request, Response
 
 from service.model_repository import ModelRepository
-from service.protocol import ModelList, ModelStatus
+from service.protocol import ModelDetail, ModelList
 from service.routes.errors import describe_errors
 
 Render = Callable[[str], tuple[bytes, str]]
@@ -13,8 +13,8 @@ Render = Callable[[str], tuple[bytes, str]]
 ENDPOINTS = {
     "POST /v1/classify": "what a photo shows; the body is the photo",
     "POST /v1/segment": "what each pixel of a photo shows; the body is the photo",
-    "GET /v1/models": "the models and their states",
-    "GET /v1/models/{model}": "one of them, with what was measured of it at start",
+    "GET /v1/models": "the models' versions and their states",
+    "GET /v1/models/{model}": "one of them, with its contract and certificate",
     "GET /v2/health/live": "does the server turn",
     "GET /v2/health/ready": "does every model serve",
     "GET /v2/models/{model}": "a model's inputs and outputs",
@@ -49,12 +49,12 @@ class OperationsRoutes:
         return ENDPOINTS
 
     async def models(self) -> ModelList:
-        """List every model with its state."""
-        return ModelList(models=[entry.status() for entry in self._repository])
+        """List every model version that serves or should, with its state."""
+        return ModelList(models=[version.status() for version in self._repository.wanted()])
 
-    async def model(self, model: str) -> ModelStatus:
-        """Tell a model's state, how accurate it is, and how it uses its device."""
-        return self._repository.get(model).status()
+    async def model(self, model: str) -> ModelDetail:
+        """Tell the state of a model's newest version that serves, and what it was loaded from."""
+        return self._repository.get(model).detail()
 
     async def metrics(self, request: Request) -> Response:
         """Return every number in Prometheus's text format."""

@@ -35,7 +35,16 @@ class Serving:
     async def answer(
         self, request: Request, instance: ModelInstance, read: ReadImages, predict: Predict
     ) -> Response:
-        """Return what `predict` makes of the images that `read` finds in the body."""
+        """Return what `predict` makes of the images that `read` finds in the body.
+
+        The instance must have been found in the same turn of the event loop.
+        """
+        with instance.hold():
+            return await self._answer(request, instance, read, predict)
+
+    async def _answer(
+        self, request: Request, instance: ModelInstance, read: ReadImages, predict: Predict
+    ) -> Response:
         timer = StageTimer()
         request.state.model, request.state.stages = instance.identity.name, timer
         outcome: Outcome = "cancelled"

@@ -30,6 +30,13 @@ class Results:
         elif status == 429:
             self.refusals.append(seconds)
 
+    def join(self, others: "Results") -> None:
+        """Count another measurement's answers too."""
+        self.seconds += others.seconds
+        self.latencies += others.latencies
+        self.refusals += others.refusals
+        self.statuses += others.statuses
+
     @property
     def throughput(self) -> float:
         """Good answers per second."""

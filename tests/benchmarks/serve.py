@@ -327,7 +327,7 @@ def main() -> None:
         for name, precision in CASES:
             if options.models and f"{name} {precision}" not in options.models:
                 continue
-            case = _case(options.weights_dir, Path(folder), name, precision)
+            case = named_case(options.weights_dir, Path(folder), name, precision)
             result = compare(case, options.rounds, options.seconds)
             if not options.compare_only:
                 result["load"] = loops(case, options.seconds)
@@ -351,7 +351,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _case(weights: Path, folder: Path, name: str, precision: str) -> Case:
+def named_case(weights: Path, folder: Path, name: str, precision: str) -> Case:
+    """A shipped model, or the stand-in, which is in `folder`."""
     entry = (folder if name == STAND_IN else weights) / name
     size = (480, 360) if name == SEGMENTER else (500, 375)
     examples = weights / (CLASSIFIER if name == STAND_IN else name) / "examples"

@@ -55,7 +55,7 @@ def plain_session(
     folder: Path, contract: Contract, precision: str, threads: int = 0, *, spin: bool = True
 ) -> onnxruntime.InferenceSession:
     """A session on an entry's graph; by default with ONNX Runtime's own options."""
-    version = contract.newest_version
+    version = max(contract.versions, key=int)
     record = read_certificate(folder, contract, version).precision(precision)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -3,6 +3,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,12 @@ import structlog
 from fastapi import FastAPI
 
 from service.app import Parts, create_app
+from service.calibration import CalibrationCache
+from service.device import Devices
+from service.events import Events
+from service.model_entry import LoadVersion
 from service.model_instance import ModelInstance
+from service.model_loading import LoadOptions, load_instance
 from service.protocol import Measurement
 from service.settings import Settings
 from tests.service.repository_fixture import write_classifier, write_segmenter
@@ -58,11 +64,22 @@ class Running:
         await self.parts.repository.close()
 
 
-def measured(_: object, threads: Sequence[int], max_batch_size: int) -> list[Measurement]:
+async def measured(_: object, threads: Sequence[int], max_batch_size: int) -> list[Measurement]:
     """What a machine might measure on which batches pay."""
     singles = [Measurement(threads=count, batch_size=1, seconds=1e-6 / count) for count in threads]
     larger = [Measurement(threads=threads[0], batch_size=n, seconds=1.2e-6) for n in (2, 4)]
     return [*singles, *(row for row in larger if row.batch_size <= max_batch_size)]
+
+
+def version_loader(events: Events, precision: str = "auto") -> LoadVersion:
+    """Loads versions on one core of the CPU."""
+    return partial(
+        load_instance,
+        options=LoadOptions("cpu", precision),
+        devices=Devices(1),
+        calibrations=CalibrationCache(None),
+        events=events,
+    )
 
 
 def sessions_of(instance: ModelInstance) -> dict[int, object]:
@@ -117,7 +134,7 @@ def start(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
         monkeypatch.setattr("service.app.usable_cores", lambda: cores)
         settings = {"model_repository": repository, "image_threads": 2, **settings}
         running = Running(create_app(Settings(**settings)))
-        await running.parts.repository.load()
+        await running.parts.repository.load_all()
         try:
             yield running
         finally:

@@ -269,6 +269,23 @@ def int8_precision(**changes: Any) -> Precision:
     return Precision(**{**values, **changes})
 
 
+def list_versions(folder: Path, config: Json, *versions: str) -> None:
+    """Let the contract list these versions, whose folders are there."""
+    paths = {version: folder / version / "certificate.json" for version in versions}
+    write_config(folder, config, {version: path.read_bytes() for version, path in paths.items()})
+
+
+def write_versions(repository: Path, *versions: str, name: str = "colour", **config: Any) -> Path:
+    """Write versions of the tiny classifier, each with a scale of its own; list them all."""
+    whole = {**classification_config(name), **config}
+    for version in versions:
+        scale = 0.05 + int(version) / 1000
+        golden = golden_arrays(whole, scale)
+        folder = write_entry(repository, whole, classification_graph(scale), version, golden)
+    list_versions(folder, whole, *versions)
+    return folder
+
+
 def write_quantized_classifier(repository: Path, **changes: Any) -> Path:
     """Write the tiny classifier with an int8 graph that `auto` chooses on the CPU."""
     return write_entry(

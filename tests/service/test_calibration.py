@@ -11,6 +11,7 @@ from service.calibration import (
     calibrate,
     thread_counts,
 )
+from service.device import Device
 from service.graph_sessions import GraphSessions
 from service.protocol import Measurement
 
@@ -22,7 +23,7 @@ class Machine:
         self.seconds = seconds
         self.runs: list[tuple[int, int]] = []
 
-    def __call__(self, threads: int, batch_size: int) -> float:
+    async def __call__(self, threads: int, batch_size: int) -> float:
         self.runs.append((threads, batch_size))
         return self.seconds(threads, batch_size)
 
@@ -34,9 +35,9 @@ def test_cores_are_divided_by_powers_of_two(slots, counts):
     assert thread_counts(slots) == counts
 
 
-def test_larger_batches_are_measured_as_long_as_they_pay():
+async def test_larger_batches_are_measured_as_long_as_they_pay():
     machine = Machine(lambda threads, batch: (0.001 + 0.001 * batch) / threads)
-    rows = calibrate(machine, [1, 2], 64, budget_seconds=10)
+    rows = await calibrate(machine, [1, 2], 64, budget_seconds=10)
     assert [(row.threads, row.batch_size) for row in rows] == [
         (1, 1),
         (2, 1),
@@ -46,21 +47,22 @@ def test_larger_batches_are_measured_as_long_as_they_pay():
     assert machine.runs.count((1, 1)) == MAX_ROUNDS
 
 
-def test_no_batch_is_larger_than_allowed():
-    rows = calibrate(Machine(lambda threads, batch: 0.001), [1], 6, budget_seconds=10)
+async def test_no_batch_is_larger_than_allowed():
+    rows = await calibrate(Machine(lambda threads, batch: 0.001), [1], 6, budget_seconds=10)
     assert [row.batch_size for row in rows] == [1, 2, 4]
 
 
-def test_a_slow_model_is_measured_briefly():
+async def test_a_slow_model_is_measured_briefly():
     machine = Machine(lambda threads, batch: 1.0 * batch)
-    rows = calibrate(machine, [1, 2], 64, budget_seconds=0.3)
+    rows = await calibrate(machine, [1, 2], 64, budget_seconds=0.3)
     assert [(row.threads, row.batch_size) for row in rows] == [(1, 1), (2, 1)]
     assert machine.runs == [(1, 1), (2, 1)]
 
 
-def test_the_least_of_the_rounds_counts():
+async def test_the_least_of_the_rounds_counts():
     times = iter([0.5, 0.01, 0.3, 0.3, 0.3])
-    (row,) = calibrate(lambda *_: next(times), [1], 1, budget_seconds=10)
+    machine = Machine(lambda threads, batch: next(times))
+    (row,) = await calibrate(machine, [1], 1, budget_seconds=10)
     assert row.seconds == 0.01
 
 
@@ -73,13 +75,13 @@ class CountingSession:
         return [inputs["images"][:, 0, 0, 0] for _ in outputs]
 
 
-def test_the_bench_keeps_every_core_busy_and_does_not_time_the_first_run():
+async def test_the_bench_keeps_every_core_busy_and_does_not_time_the_first_run():
     narrow, wide = CountingSession(), CountingSession()
     sessions = GraphSessions({1: narrow, 4: wide}, lambda _: None)
-    bench = Bench(sessions, np.zeros((2, 2, 3), np.uint8), ["labels"], 4)
-    assert bench.seconds(1, 1) > 0
+    bench = Bench(sessions, np.zeros((2, 2, 3), np.uint8), ["labels"], Device(4))
+    assert await bench.seconds(1, 1) > 0
     assert narrow.batches == [1] * 4
-    assert bench.seconds(4, 2) > 0
+    assert await bench.seconds(4, 2) > 0
     assert wide.batches == [2, 2]
 
 
@@ -90,23 +92,24 @@ def test_measurements_are_remembered_by_their_key(tmp_path):
     cache = CalibrationCache(tmp_path / "new")
     assert cache.read({"graph": "a"}) is None
     cache.write({"graph": "a", "slots": 2}, ROWS)
-    assert cache.read({"slots": 2, "graph": "a"}) == ROWS
+    assert CalibrationCache(tmp_path / "new").read({"slots": 2, "graph": "a"}) == ROWS
     assert cache.read({"slots": 4, "graph": "a"}) is None
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
 def test_a_damaged_file_is_measured_anew(tmp_path):
-    cache = CalibrationCache(tmp_path)
-    cache.write({}, ROWS)
+    CalibrationCache(tmp_path).write({}, ROWS)
     (file,) = tmp_path.iterdir()
     file.write_text("[{")
-    assert cache.read({}) is None
+    assert CalibrationCache(tmp_path).read({}) is None
 
 
-def test_without_a_folder_nothing_is_remembered():
+def test_without_a_folder_it_is_remembered_while_the_server_runs():
     cache = CalibrationCache(None)
-    cache.write({}, ROWS)
-    assert cache.read({}) is None
+    assert cache.read({"graph": "a"}) is None
+    cache.write({"graph": "a"}, ROWS)
+    assert cache.read({"graph": "a"}) == ROWS
+    assert CalibrationCache(None).read({"graph": "a"}) is None
 
 
 def test_a_folder_that_cannot_be_written_is_logged_and_no_more(tmp_path):

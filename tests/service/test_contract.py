@@ -21,22 +21,43 @@ from tests.service.repository_fixture import (
     write_classifier,
     write_config,
     write_segmenter,
+    write_versions,
 )
 
 
-def test_a_valid_contract_is_read_and_unknown_keys_are_ignored(tmp_path: Path) -> None:
-    contract = read_contract(write_classifier(tmp_path))
-    assert (contract.name, contract.task, contract.newest_version) == (
+def test_a_valid_contract_is_read_and_unknown_keys_are_kept(tmp_path: Path) -> None:
+    folder = write_classifier(tmp_path)
+    contract = read_contract(folder)
+    assert (contract.name, contract.task, list(contract.versions)) == (
         "colour",
         Task.CLASSIFICATION,
-        "1",
+        ["1"],
     )
+    assert contract.as_read() == json.loads((folder / "config.json").read_text())
 
 
-def test_the_newest_version_is_the_highest_number(tmp_path: Path) -> None:
+def test_what_is_no_number_is_null_when_a_certificate_is_told(tmp_path: Path) -> None:
     folder = write_classifier(tmp_path)
-    write_config(folder, classification_config("colour"), {"9": b"", "10": b"", "2": b""})
-    assert read_contract(folder).newest_version == "10"
+    certify(folder, note=float("nan"))
+    certificate = read_certificate(folder, read_contract(folder), "1")
+    assert certificate.as_read()["note"] is None
+
+
+def test_a_version_that_the_contract_does_not_list_has_no_certificate(tmp_path: Path) -> None:
+    folder = write_classifier(tmp_path)
+    with pytest.raises(InvalidEntry, match=r"config.json does not list it"):
+        read_certificate(folder, read_contract(folder), "2")
+
+
+def test_a_contract_says_the_same_of_a_version_whatever_it_says_of_others(tmp_path: Path) -> None:
+    folder = write_versions(tmp_path, "1", "2")
+    before = read_contract(folder)
+    write_versions(tmp_path, "2", "3", version_policy={"all": {}})
+    after = read_contract(folder)
+    same = [version for version in "123" if after.says_the_same_of(version, before)]
+    assert same == ["2"]
+    write_versions(tmp_path, "2", "3", labels=["a", "b", "c"])
+    assert not read_contract(folder).says_the_same_of("2", before)
 
 
 def change(config: Json, path: str, value: object) -> Json:

@@ -1,10 +1,13 @@
-from dataclasses import dataclass
+import gc
+import weakref
+from dataclasses import dataclass, replace
 
 from service.events import ModelBuild, ModelIdentity
 from service.metrics import PrometheusMetrics
 from service.protocol import ModelState, Task
 
 MODEL = ModelIdentity("colour", "1", Task.CLASSIFICATION)
+VERSION = {"model": "colour", "version": "1"}
 
 
 def value(metrics: PrometheusMetrics, name: str, **labels: str) -> float | None:
@@ -27,11 +30,11 @@ def test_events_become_numbers() -> None:
     assert value(metrics, "vt_inference_images_total", model="colour", version="1") == 3
     stage = {"model": "colour", "stage": "compute"}
     assert value(metrics, "vt_stage_duration_seconds_sum", **stage) == 0.02
-    assert value(metrics, "vt_batch_size_sum", model="colour") == 7
-    assert value(metrics, "vt_batch_dispatch_total", model="colour", reason="full") == 1
-    assert value(metrics, "vt_images_dropped_total", model="colour", reason="cancelled") == 2
-    assert value(metrics, "vt_oom_total", model="colour") == 1
-    assert value(metrics, "vt_session_rebuilds_total", model="colour") == 1
+    assert value(metrics, "vt_batch_size_sum", **VERSION) == 7
+    assert value(metrics, "vt_batch_dispatch_total", **VERSION, reason="full") == 1
+    assert value(metrics, "vt_images_dropped_total", **VERSION, reason="cancelled") == 2
+    assert value(metrics, "vt_oom_total", **VERSION) == 1
+    assert value(metrics, "vt_session_rebuilds_total", **VERSION) == 1
     http = {"method": "POST", "route": "/v1/classify", "status": "200"}
     assert value(metrics, "http_requests_total", **http) == 1
     assert value(metrics, "http_request_duration_seconds_bucket", le="0.001", **http) == 1
@@ -59,22 +62,22 @@ class Load:
 def test_a_models_load_is_read_at_each_scrape() -> None:
     metrics, load = PrometheusMetrics(), Load()
     metrics.model_loaded(MODEL, ModelBuild("fp32", "cpu", "cpu", "ab"), 0.2, load)
-    assert value(metrics, "vt_queue_depth", model="colour") == 3
-    assert value(metrics, "vt_inflight_batches", model="colour") == 2
-    assert value(metrics, "vt_queue_oldest_seconds", model="colour") == 0.5
-    assert value(metrics, "vt_predicted_wait_seconds", model="colour") == 0.25
+    assert value(metrics, "vt_queue_depth", **VERSION) == 3
+    assert value(metrics, "vt_inflight_batches", **VERSION) == 2
+    assert value(metrics, "vt_queue_oldest_seconds", **VERSION) == 0.5
+    assert value(metrics, "vt_predicted_wait_seconds", **VERSION) == 0.25
     load.pending = 0
-    assert value(metrics, "vt_queue_depth", model="colour") == 0
+    assert value(metrics, "vt_queue_depth", **VERSION) == 0
 
 
 def test_a_model_that_hangs_is_unavailable_until_it_recovers() -> None:
     metrics = PrometheusMetrics()
     state = {"model": "colour", "version": "1", "state": "READY"}
     metrics.execution_hung(MODEL, 30.0)
-    assert value(metrics, "vt_hung", model="colour") == 1
+    assert value(metrics, "vt_hung", **VERSION) == 1
     assert value(metrics, "vt_model_state", **state) == 0
     metrics.execution_recovered(MODEL)
-    assert value(metrics, "vt_hung", model="colour") == 0
+    assert value(metrics, "vt_hung", **VERSION) == 0
     assert value(metrics, "vt_model_state", **state) == 1
 
 
@@ -93,6 +96,40 @@ def test_loads_are_counted_by_their_result() -> None:
 def test_two_applications_do_not_share_their_numbers() -> None:
     first, second = PrometheusMetrics(), PrometheusMetrics()
     first.images_dropped(MODEL, 1, "deadline")
-    labels = {"model": "colour", "reason": "deadline"}
+    labels = {**VERSION, "reason": "deadline"}
     assert value(first, "vt_images_dropped_total", **labels) == 1
     assert value(second, "vt_images_dropped_total", **labels) is None
+
+
+def test_a_released_version_shows_nothing_but_what_it_did() -> None:
+    metrics = PrometheusMetrics()
+    other = replace(MODEL, version="2")
+    for model in (MODEL, other):
+        metrics.model_loaded(model, ModelBuild("fp32", "cpu", "cpu", "ab"), 0.2, Load())
+        metrics.model_state_changed(model.name, model.version, ModelState.READY)
+        metrics.self_tested(model, 0.0, 1.0, ok=True)
+        metrics.batch_dispatched(model, 7, "full")
+        metrics.execution_hung(model, 30.0)
+    metrics.model_released("colour", "1")
+    metrics.model_released("colour", "1")
+    lines = metrics.render("")[0].decode().splitlines()
+    of_first = {line.partition("{")[0] for line in lines if 'version="1"' in line}
+    of_second = {line.partition("{")[0] for line in lines if 'version="2"' in line}
+    counts = {"vt_batch_size_bucket", "vt_batch_size_sum", "vt_batch_size_count"}
+    assert of_first == counts | {"vt_batch_dispatch_total"}
+    assert of_second - of_first == {
+        *("vt_hung", "vt_model_info", "vt_model_state"),
+        *("vt_queue_depth", "vt_queue_oldest_seconds"),
+        *("vt_predicted_wait_seconds", "vt_inflight_batches"),
+        *("vt_selftest_ok", "vt_selftest_max_abs_error", "vt_selftest_agreement_ratio"),
+    }
+
+
+def test_what_is_read_at_each_scrape_is_held_no_longer_than_it_is_loaded() -> None:
+    metrics, load = PrometheusMetrics(), Load()
+    metrics.model_loaded(MODEL, ModelBuild("fp32", "cpu", "cpu", "ab"), 0.2, load)
+    gone = weakref.ref(load)
+    del load
+    metrics.model_released("colour", "1")
+    gc.collect()
+    assert gone() is None

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.contract import read_contract
+from service.contract import read_certificate, read_contract
 from service.device import Device
 from service.errors import (
     DeadlineUnreachable,
@@ -22,6 +22,7 @@ from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
 from service.preprocessing import Photo, PreparedImage
 from service.protocol import Measurement, Task, Width
+from tests.service.conftest import sessions_of
 from tests.service.repository_fixture import write_segmenter
 
 FOREVER = 1e12
@@ -55,9 +56,12 @@ def session() -> FakeSession:
 
 @pytest.fixture
 async def instance(tmp_path: Path, session: FakeSession) -> AsyncIterator[ModelInstance]:
+    folder = write_segmenter(tmp_path)
+    contract = read_contract(folder)
     instance = ModelInstance(
         identity=ModelIdentity("pixels", "1", Task.SEGMENTATION),
-        contract=read_contract(write_segmenter(tmp_path)),
+        contract=contract,
+        certificate=read_certificate(folder, contract, "1"),
         build=ModelBuild("fp32", "cpu", "cpu", "0" * 64),
         sessions=GraphSessions({1: session}, lambda _: session),
         plan=ExecutionPlan(
@@ -195,3 +199,26 @@ async def test_a_session_without_memory_is_opened_anew(
         await infer(instance, [image(1)])
     session.error = None
     assert await infer(instance, [image(2)]) == [2]
+
+
+async def test_an_instance_is_drained_once_nobody_holds_it(instance: ModelInstance) -> None:
+    await instance.drain(0)
+    with instance.hold():
+        with instance.hold():
+            draining = asyncio.create_task(instance.drain(FOREVER))
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not draining.done()
+    await draining
+
+
+async def test_a_drain_ends_with_its_limit(instance: ModelInstance) -> None:
+    with instance.hold():
+        await instance.drain(0)
+
+
+async def test_a_closed_instance_has_no_sessions(
+    instance: ModelInstance, session: FakeSession
+) -> None:
+    await instance.close()
+    assert sessions_of(instance) == {}

@@ -1,5 +1,6 @@
 """Which graph of an entry is opened, and what keeps it from serving."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +9,12 @@ import pytest
 import structlog
 
 from service.contract import read_contract
-from service.device import Devices
 from service.errors import InvalidEntry
 from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
-from service.model_loading import LoadOptions, load_instance, open_chosen
+from service.model_loading import open_chosen
 from service.precision import PrecisionChoice
-from tests.service.conftest import Running, Start
+from tests.service.conftest import Running, Start, version_loader
 from tests.service.images import GREEN, encode, solid
 from tests.service.repository_fixture import (
     INT8_SCALE,
@@ -35,8 +35,8 @@ LOSES = "int8 loses 10 points of top1, 0.5 are allowed"
 
 
 def load(folder: Path, precision: str = "auto") -> ModelInstance:
-    options = LoadOptions("cpu", precision)
-    return load_instance(folder, read_contract(folder), options, Devices(1), PrometheusMetrics())
+    loading = version_loader(PrometheusMetrics(), precision)(folder, read_contract(folder), "1")
+    return asyncio.run(loading)
 
 
 def refusal(folder: Path, precision: str = "auto") -> str:
@@ -135,7 +135,9 @@ async def test_a_model_without_the_precision_asked_for_is_kept_out_and_the_other
     async with start(precision="int8") as service:
         response = await service.http.get("/v2/health/ready")
         assert response.status_code == 503
-        assert "pixels is unavailable: certificate.json states no int8 graph" in error_of(response)
+        assert "pixels version 1 is unavailable: certificate.json states no int8 graph" in error_of(
+            response
+        )
         assert (await colour(service))["precision"] == "int8"
         assert (await service.http.post("/v1/classify", content=PHOTO)).status_code == 200
 

@@ -1,9 +1,7 @@
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from service.device import Devices
 from service.errors import (
     InvalidConfiguration,
     InvalidRequest,
@@ -11,13 +9,14 @@ from service.errors import (
     ModelNotReady,
 )
 from service.metrics import PrometheusMetrics
-from service.model_loading import LoadOptions, load_instance
 from service.model_repository import ModelRepository
 from service.protocol import ModelState, Task
+from tests.service.conftest import version_loader
 from tests.service.repository_fixture import (
     classification_config,
     classification_graph,
     golden_arrays,
+    list_versions,
     segmentation_config,
     segmentation_graph,
     write_classifier,
@@ -25,20 +24,17 @@ from tests.service.repository_fixture import (
     write_entry,
 )
 
-OPTIONS = LoadOptions("cpu")
 CLASSIFICATION, SEGMENTATION = Task.CLASSIFICATION, Task.SEGMENTATION
 
 
 def open_repository(path: Path) -> ModelRepository:
     metrics = PrometheusMetrics()
-    return ModelRepository(
-        path, partial(load_instance, options=OPTIONS, devices=Devices(1), events=metrics), metrics
-    )
+    return ModelRepository(path, version_loader(metrics), metrics)
 
 
 async def loaded(path: Path) -> ModelRepository:
     repository = open_repository(path)
-    await repository.load()
+    await repository.load_all()
     return repository
 
 
@@ -47,7 +43,7 @@ async def refusal(path: Path, name: str) -> str:
     repository = await loaded(path)
     entry = repository.get(name)
     assert entry.state is ModelState.UNAVAILABLE
-    assert not repository.ready
+    assert [version.describe() for version in repository.not_ready()] == [entry.describe()]
     assert str(path) not in (entry.reason or "")
     with pytest.raises(ModelNotReady, match="is unavailable"):
         entry.ready_instance()
@@ -65,11 +61,11 @@ def test_nothing_to_serve_fails_at_start_up(tmp_path: Path, make: bool) -> None:
 
 async def test_models_are_loading_then_ready(repository: Path) -> None:
     models = open_repository(repository)
-    assert [entry.state for entry in models] == [ModelState.LOADING] * 2
+    assert [version.state for version in models.wanted()] == [ModelState.LOADING] * 2
     with pytest.raises(ModelNotReady, match="loading"):
         models.find(CLASSIFICATION, None, None)
-    await models.load()
-    assert models.ready
+    await models.load_all()
+    assert models.not_ready() == []
     assert models.find(CLASSIFICATION, None, None).identity.name == "colour"
     assert models.find(SEGMENTATION, None, None).identity.name == "pixels"
 
@@ -97,13 +93,16 @@ async def test_only_the_newest_listed_version_is_served(tmp_path: Path) -> None:
     folder = write_classifier(tmp_path)
     config = classification_config("colour")
     write_entry(tmp_path, config, classification_graph(0.1), "10", golden_arrays(config, 0.1))
+    list_versions(folder, config, "1", "10")
     (folder / "99").mkdir()
     models = await loaded(tmp_path)
     assert models.find(CLASSIFICATION, "colour", None).identity.version == "10"
     assert models.find(CLASSIFICATION, "colour", "10")
     assert models.find(CLASSIFICATION, None, "10")
-    for version in ("1", "99", "x"):
-        with pytest.raises(ModelNotFound, match="in version 10 only"):
+    with pytest.raises(ModelNotReady, match="colour version 1 is unloaded"):
+        models.find(CLASSIFICATION, "colour", "1")
+    for version in ("99", "x"):
+        with pytest.raises(ModelNotFound, match=r"no version [9x]+; there are 1, 10"):
             models.find(CLASSIFICATION, "colour", version)
 
 
@@ -141,7 +140,7 @@ async def test_a_tampered_graph_is_refused_while_the_other_model_serves(reposito
     assert "model.onnx does not have the SHA-256" in await refusal(repository, "colour")
     models = await loaded(repository)
     assert models.get("pixels").state is ModelState.READY
-    with pytest.raises(ModelNotReady, match="colour is unavailable"):
+    with pytest.raises(ModelNotReady, match="colour version 1 is unavailable"):
         models.find(CLASSIFICATION, None, None)
 
 
@@ -172,9 +171,9 @@ async def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
 
 
 async def test_an_unexpected_failure_is_kept_out_of_the_reason(repository: Path) -> None:
-    def fail(*_: object) -> None:
+    async def fail(*_: object) -> None:
         raise RuntimeError("/secret/path")
 
     models = ModelRepository(repository, fail, PrometheusMetrics())
-    await models.load()
+    await models.load_all()
     assert models.get("colour").reason == "it cannot be loaded; the server's log says why"

@@ -38,7 +38,7 @@ async def test_a_refused_model_makes_the_server_not_ready_and_the_others_serve(
     async with start() as service:
         response = await service.http.get("/v2/health/ready")
         assert response.status_code == 503
-        assert "colour is unavailable: model.onnx does not have" in error_of(response)
+        assert "colour version 1 is unavailable: model.onnx does not have" in error_of(response)
         assert (await service.http.get("/v2/models/colour")).status_code == 200
         assert (await service.http.get("/v2/models/colour/ready")).status_code == 503
         assert (await service.http.get("/v2/models/pixels/ready")).status_code == 200

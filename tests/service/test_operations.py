@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 from tests.service.conftest import Running
 from tests.service.images import GREEN, encode, solid
@@ -38,10 +39,16 @@ async def test_the_description_names_bodies_and_statuses_and_no_422(service: Run
     }
 
 
-async def test_one_model_is_described_alone(service: Running) -> None:
+async def test_one_model_is_described_alone_with_its_files(
+    service: Running, repository: Path
+) -> None:
     every = (await service.http.get("/v1/models")).json()["models"]
     for model in every:
-        assert (await service.http.get(f"/v1/models/{model['name']}")).json() == model
+        detail = (await service.http.get(f"/v1/models/{model['name']}")).json()
+        folder = repository / model["name"]
+        for name, path in (("contract", "config.json"), ("certificate", "1/certificate.json")):
+            assert detail.pop(name) == json.loads((folder / path).read_text())
+        assert detail == model
     assert every[0]["batching"]["measurements"][0]["seconds"] > 0
     assert (await service.http.get("/v1/models/unknown")).status_code == 404
 

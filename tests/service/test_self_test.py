@@ -1,7 +1,6 @@
 """The graph that serves must do on this machine what its certificate says."""
 
 import asyncio
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.contract import SelfTestTolerance, read_certificate, read_contract
-from service.device import Devices
 from service.errors import InvalidEntry
 from service.metrics import PrometheusMetrics
-from service.model_loading import LoadOptions, load_instance
 from service.model_repository import ModelRepository
 from service.protocol import ModelState, Task
 from service.self_test import GoldenInput, compare, read_golden
+from tests.service.conftest import version_loader
 from tests.service.repository_fixture import (
     classification_config,
     classification_graph,
@@ -33,11 +31,8 @@ IMAGE = np.zeros((2, 2, 3), np.uint8)
 
 def load(path: Path) -> tuple[ModelRepository, CollectorRegistry]:
     metrics = PrometheusMetrics()
-    options = LoadOptions("cpu")
-    repository = ModelRepository(
-        path, partial(load_instance, options=options, devices=Devices(1), events=metrics), metrics
-    )
-    asyncio.run(repository.load())
+    repository = ModelRepository(path, version_loader(metrics), metrics)
+    asyncio.run(repository.load_all())
     return repository, metrics.registry
 
 

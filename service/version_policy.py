@@ -1,0 +1,64 @@
+"""Which of a model's versions are loaded, in the words of Triton's model configuration."""
+
+from collections.abc import Iterable
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+
+class _Choice(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Latest(_Choice):
+    """So many of the highest numbers."""
+
+    num_versions: PositiveInt = 1
+
+
+class All(_Choice):
+    """Whatever there is."""
+
+
+class Specific(_Choice):
+    """These and no others; one that is not there cannot be loaded."""
+
+    versions: Annotated[list[PositiveInt], Field(min_length=1)]
+
+
+class VersionPolicy(_Choice):
+    """One of the three: `latest`, `all`, `specific`."""
+
+    latest: Latest | None = None
+    all: All | None = None
+    specific: Specific | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if sum(choice is not None for choice in (self.latest, self.all, self.specific)) != 1:
+            raise ValueError("exactly one of latest, all and specific must be given")
+        return self
+
+    def wanted(self, listed: Iterable[str]) -> list[str]:
+        """Choose among the versions that a contract lists, the newest first."""
+        if self.specific is not None:
+            return [str(each) for each in sorted(set(self.specific.versions), reverse=True)]
+        newest_first = sorted(listed, key=int, reverse=True)
+        return newest_first if self.latest is None else newest_first[: self.latest.num_versions]
+
+
+LATEST = VersionPolicy(latest=Latest())
+
+
+def parse_version_policy(text: str) -> VersionPolicy:
+    """Read `latest:2`, `all` or `specific:1,3`; raises `ValueError` with one sentence."""
+    kind, _, rest = text.partition(":")
+    values = {
+        "latest": {"num_versions": rest},
+        "all": {"": rest} if rest else {},
+        "specific": {"versions": rest.split(",")},
+    }
+    try:
+        return VersionPolicy.model_validate({kind: values.get(kind)})
+    except ValidationError:
+        raise ValueError("must be latest:N, all, or specific:N,N") from None

@@ -1,0 +1,144 @@
+"""Are model versions swapped without anybody noticing?
+
+    python -m tests.benchmarks.swap
+
+The service under a constant load of half of what it can do. First quietly; then a second version
+of the same model takes over from the first and hands back to it, ten times without a pause. The
+versions differ by their graphs' hashes, so that both are checked, tested and measured.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import uvloop
+
+from tests.benchmarks.load import Results, closed_loop, connect, open_loop, post
+from tests.benchmarks.serve import CLASSIFIER, SEGMENTER, Case, Server, named_case, service
+
+SHARE = 0.5
+"""Of what 16 connections get answered."""
+CONNECTIONS = 16
+
+
+def write_two_versions(entry: Path, folder: Path) -> Path:
+    """Copy an entry with a second version whose graphs differ by a name; the first is served."""
+    copy = folder / entry.name
+    shutil.copytree(entry, copy)
+    shutil.copytree(copy / "1", copy / "2")
+    path = copy / "2" / "certificate.json"
+    certificate = json.loads(path.read_text())
+    for graph in (copy / "2").glob("*.onnx"):
+        certificate["files"][graph.name]["sha256"] = _rename(graph)
+    path.write_text(json.dumps(certificate | {"version": "2"}))
+    config = json.loads((copy / "config.json").read_text())
+    config["version_policy"] = {"specific": {"versions": [1]}}
+    config["versions"]["2"] = {"certificate_sha256": _sha256(path)}
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+def _rename(graph: Path) -> str:
+    model = onnx.load(graph, load_external_data=False)
+    model.graph.name += " 2"
+    graph.write_bytes(model.SerializeToString())
+    return _sha256(graph)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+async def swap(port: int, model: str, rounds: int) -> list[float]:
+    """Let the second version take over, then the first; return the seconds that each took."""
+    seconds = []
+    connection = await connect(port)
+    for version in [2, 1] * rounds:
+        config = json.dumps({"version_policy": {"specific": {"versions": [version]}}})
+        body = json.dumps({"parameters": {"config": config}}).encode()
+        started = time.perf_counter()
+        status = await connection.ask(post(f"/v2/repository/models/{model}/load", body))
+        if status != 200:
+            raise SystemExit(f"version {version} was not loaded: {connection.body.decode()}")
+        seconds.append(time.perf_counter() - started)
+    await connection.close()
+    return seconds
+
+
+async def under_swaps(
+    port: int, case: Case, rate: float, rounds: int
+) -> tuple[Results, list[float]]:
+    """The load for just as long as the swaps take."""
+    swaps = asyncio.create_task(swap(port, case.folder.name, rounds))
+    results = Results()
+    seed = 1
+    while not swaps.done():
+        part = await open_loop(port, case.request(), rate, 1.0, seed=seed)
+        results.join(part)
+        seed += 1
+    return results, await swaps
+
+
+def measure(server: Server, case: Case, rounds: int, seconds: float) -> dict[str, Any]:
+    """Quiet, then swapping, at the same rate."""
+    port = server.port
+    run = closed_loop(port, case.request(), CONNECTIONS, seconds)
+    rate = SHARE * uvloop.run(run).throughput
+    uvloop.run(under_swaps(port, case, rate, 1))  # both versions are known, memory has settled
+    quiet = uvloop.run(open_loop(port, case.request(), rate, seconds))
+    before = server.memory()
+    swapped, swaps = uvloop.run(under_swaps(port, case, rate, rounds))
+    after = server.memory()
+    failed = sum(
+        count for status, count in (quiet.statuses + swapped.statuses).items() if status != 200
+    )
+    return {
+        "requests_per_second": round(rate, 1),
+        "requests_during_swaps": swapped.statuses.total(),
+        "failed_requests": failed,
+        "quiet_p50_ms": round(quiet.percentile(50) * 1000, 1),
+        "swap_p50_ms": round(swapped.percentile(50) * 1000, 1),
+        "quiet_p99_ms": round(quiet.percentile(99) * 1000, 1),
+        "swap_p99_ms": round(swapped.percentile(99) * 1000, 1),
+        "swap_over_quiet_p99": round(swapped.percentile(99) / quiet.percentile(99), 2),
+        "swap_seconds": round(sum(swaps) / len(swaps), 2),
+        "memory_before_mb": round(before, 1),
+        "memory_after_mb": round(after, 1),
+        "memory_growth": round(after / before - 1, 3),
+    }
+
+
+def main() -> None:
+    """Print a table for each model."""
+    options = _options()
+    for name in options.models:
+        with tempfile.TemporaryDirectory() as folder:
+            case = named_case(options.weights_dir, Path(folder), name, options.precision)
+            case = replace(case, folder=write_two_versions(case.folder, Path(folder)))
+            with service(case) as server:
+                result = measure(server, case, options.rounds, options.seconds)
+        print(f"\n{name} {options.precision}")
+        for key, value in result.items():
+            print(f"  {key:24} {value:9}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--weights-dir", type=Path, default=Path("weights"))
+    parser.add_argument("--models", nargs="*", default=[CLASSIFIER, SEGMENTER])
+    parser.add_argument("--precision", default="int8")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of the quiet measurement")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
