@@ -26,6 +26,7 @@ from service.routes.infer import InferRoutes
 from service.routes.open_inference import OpenInferenceRoutes
 from service.routes.operations import OperationsRoutes
 from service.routes.predict import PredictRoutes
+from service.routes.repository import RepositoryRoutes
 from service.routes.request_body import BodyLimits
 from service.routes.serving import Serving
 from service.settings import Settings
@@ -60,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(predict_router)
     app.include_router(OpenInferenceRoutes(parts.repository, parts.admission).router())
     app.include_router(infer.router())
+    app.include_router(RepositoryRoutes(parts.repository, settings.body_timeout_seconds).router())
     app.include_router(OperationsRoutes(parts.repository, parts.metrics.render).router())
     add_error_handlers(app)
     app.add_middleware(DirectRoutes, routes=predict.direct(predict_router))

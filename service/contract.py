@@ -19,6 +19,7 @@ from pydantic import (
 
 from service.errors import InvalidEntry
 from service.protocol import Datatype, MetadataTensor, Task
+from service.validation import first_problem
 from service.version_policy import LATEST, VersionPolicy
 
 
@@ -345,9 +346,7 @@ def _parse(record: type[R], data: bytes, name: str) -> R:
     try:
         return record.model_validate_json(data)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise InvalidEntry(f"{name} is not valid: {where or 'it'}: {problem['msg']}") from error
+        raise InvalidEntry(f"{name} is not valid: {first_problem(error)}") from error
 
 
 def _check_preprocessing_hash(config: dict[str, object]) -> None:

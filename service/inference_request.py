@@ -14,6 +14,7 @@ from service.errors import InvalidRequest, PayloadTooLarge
 from service.preprocessing import EncodedOrPrepared, PreparedImage, is_image_file
 from service.protocol import Datatype, InferenceRequest, Parameters, RequestInput, RequestOutput
 from service.tensors import array_from_bytes, array_from_json, split_elements
+from service.validation import first_problem
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
 """More holds up everybody: no other thread runs while JSON is parsed. Tensors can be binary."""
@@ -81,10 +82,8 @@ def _parse_json(header: bytes) -> InferenceRequest:
     try:
         return InferenceRequest.model_validate_json(header)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, problem["loc"])) or "it"
         raise InvalidRequest(
-            f"The inference request is not valid: {where}: {problem['msg']}."
+            f"The inference request is not valid: {first_problem(error)}."
         ) from error
 
 

@@ -173,6 +173,27 @@ class AllStatistics(Wire):
     model_stats: list[ModelStatistics]
 
 
+class RepositoryIndexRequest(Wire):
+    """Which versions are listed."""
+
+    ready: bool = False
+
+
+class RepositoryModel(Wire):
+    """A version of a model in the repository; its name, the version and where it is in its life."""
+
+    name: str
+    version: str = Field(description="empty where the contract cannot be read")
+    state: ModelState
+    reason: str = Field(description="why it does not serve; empty where it does")
+
+
+class RepositoryModelRequest(Wire):
+    """What a load or an unload is asked to do."""
+
+    parameters: Parameters = {}
+
+
 class ServerLive(Wire):
     """The event loop turns."""
 

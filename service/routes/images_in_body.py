@@ -8,6 +8,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.base64_image import decode_base64
 from service.errors import InvalidRequest, PayloadTooLarge
+from service.validation import first_problem
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -59,10 +60,8 @@ def _images_in_json(body: bytes, max_images: int) -> list[bytes]:
     try:
         images = ImageList.model_validate_json(body).images
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, problem["loc"])) or "it"
         raise InvalidRequest(
-            f'The JSON body must be {{"images": ["<base64>", ...]}}: {where}: {problem["msg"]}.'
+            f'The JSON body must be {{"images": ["<base64>", ...]}}: {first_problem(error)}.'
         ) from error
     if len(images) > max_images:
         raise _too_many(max_images)

@@ -41,18 +41,29 @@ def requested_timeout(request: Request) -> float | None:
 
 
 async def read_body(request: Request, limits: BodyLimits) -> bytes:
-    """Return the body; too large a one is refused as soon as that is known."""
+    """Return the body, which must hold something; raises as `receive_body` does."""
+    body = await receive_body(request, limits)
+    if not body:
+        raise InvalidRequest("The body is empty; send an image.")
+    return body
+
+
+async def receive_body(request: Request, limits: BodyLimits) -> bytes:
+    """Return the body, which may be empty.
+
+    Raises:
+        PayloadTooLarge: as soon as it is known.
+        BodyTimeout: it did not arrive in time.
+        ClientDisconnected: the client left before its end.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal():
         _check_bytes(int(declared), limits)
     try:
         async with asyncio.timeout(limits.timeout_seconds):
-            body = await _receive(request, limits)
+            return await _receive(request, limits)
     except TimeoutError:
         raise BodyTimeout(f"The body did not arrive within {limits.timeout_seconds:g} s.") from None
-    if not body:
-        raise InvalidRequest("The body is empty; send an image.")
-    return body
 
 
 async def _receive(request: Request, limits: BodyLimits) -> bytes:

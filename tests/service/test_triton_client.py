@@ -177,3 +177,22 @@ def test_statistics_grow(client: triton.InferenceServerClient) -> None:
     assert after["last_inference"] >= before["last_inference"] > 0
     names = {row["name"] for row in client.get_inference_statistics()["model_stats"]}
     assert names == {"colour", "pixels"}
+
+
+def test_models_are_unloaded_and_loaded(client: triton.InferenceServerClient) -> None:
+    def states() -> dict[str, str]:
+        return {row["name"]: row["state"] for row in client.get_model_repository_index()}
+
+    assert states() == {"colour": "READY", "pixels": "READY"}
+    client.unload_model("pixels")
+    assert states() == {"colour": "READY", "pixels": "UNAVAILABLE"}
+    assert not client.is_model_ready("pixels")
+    with pytest.raises(InferenceServerException, match="is unloaded"):
+        client.infer("pixels", images(np.zeros((1, 64, 64, 3), np.uint8)))
+    client.load_model("pixels", config='{"version_policy": {"specific": {"versions": [1]}}}')
+    assert states() == {"colour": "READY", "pixels": "READY"}
+    with pytest.raises(InferenceServerException, match="colour version 9"):
+        client.load_model("colour", config='{"version_policy": {"specific": {"versions": [9]}}}')
+    assert client.is_model_ready("colour", "1")
+    with pytest.raises(InferenceServerException, match="no model nobody"):
+        client.load_model("nobody")

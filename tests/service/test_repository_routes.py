@@ -1,0 +1,99 @@
+"""`/v2/repository` over HTTP: the index, loads and unloads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.conftest import Running
+from tests.service.images import GREEN, encode, solid
+from tests.service.repository_fixture import write_classifier
+from tests.service.test_app import error_of
+
+PHOTO = encode(solid(GREEN))
+
+
+def only(*versions: int) -> dict:
+    """The body of a load that wants these versions."""
+    policy = {"version_policy": {"specific": {"versions": list(versions)}}}
+    return {"parameters": {"config": json.dumps(policy)}}
+
+
+async def post(service: Running, path: str, body: Any = None) -> Any:
+    response = await service.http.post(f"/v2/repository/{path}", json=body)
+    assert response.status_code == 200, response.text
+    return response.json() if response.content else None
+
+
+async def test_the_index_lists_every_version_for_any_body(service: Running) -> None:
+    rows = [
+        {"name": name, "version": "1", "state": "READY", "reason": ""}
+        for name in ("colour", "pixels")
+    ]
+    for content in (b"", b"{}", b'{"ready": true}'):
+        response = await service.http.post("/v2/repository/index", content=content)
+        assert response.json() == rows
+
+
+async def test_a_model_is_unloaded_and_loaded(service: Running) -> None:
+    assert await post(service, "models/colour/unload") is None
+    row = {"name": "colour", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"}
+    assert row in await post(service, "index")
+    assert row not in await post(service, "index", {"ready": True})
+    assert (await service.http.post("/v1/classify", content=PHOTO)).status_code == 503
+    assert (await service.http.get("/v2/models/colour/ready")).status_code == 503
+    assert (await service.http.get("/v2/health/ready")).status_code == 200
+    assert await post(service, "models/colour/load", {}) is None
+    assert (await service.http.post("/v1/classify", content=PHOTO)).status_code == 200
+
+
+async def test_a_model_that_is_put_there_is_loaded(service: Running, repository: Path) -> None:
+    write_classifier(repository, "later")
+    assert await post(service, "models/later/load") is None
+    assert (await service.http.get("/v2/models/later/ready")).status_code == 200
+
+
+async def test_a_version_that_cannot_be_loaded_is_told_and_the_old_one_serves(
+    service: Running,
+) -> None:
+    response = await service.http.post("/v2/repository/models/colour/load", json=only(3))
+    assert response.status_code == 400
+    assert "colour version 3" in error_of(response)
+    assert (await service.http.post("/v1/classify", content=PHOTO)).json()["version"] == "1"
+
+
+@pytest.mark.parametrize("action", ["load", "unload"])
+async def test_an_unknown_model_is_a_404(service: Running, action: str) -> None:
+    for name in ("nobody", "..", "%2e%2e%2fweights"):
+        response = await service.http.post(f"/v2/repository/models/{name}/{action}")
+        assert response.status_code == 404
+        assert error_of(response)
+
+
+MISTAKES = {
+    "no json": (b"{", "The request is not valid"),
+    "a list": (b"[]", "The request is not valid"),
+    "parameters that are none": (b'{"parameters": 1}', "parameters"),
+    "a file": (b'{"parameters": {"file:1/model.onnx": "AAAA"}}', "put into the repository"),
+    "a config that is no text": (b'{"parameters": {"config": {}}}', "JSON as text"),
+    "a config that is no json": (b'{"parameters": {"config": "{"}}', "config is not valid"),
+    "another key": (b'{"parameters": {"config": "{\\"max_batch_size\\": 3}"}}', "max_batch_size"),
+    "two policies": (
+        b'{"parameters": {"config": "{\\"version_policy\\": {\\"all\\": {}, \\"latest\\": {}}}"}}',
+        "exactly one of",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+async def test_a_mistake_is_a_400_with_a_sentence(service: Running, name: str) -> None:
+    content, sentence = MISTAKES[name]
+    response = await service.http.post("/v2/repository/models/colour/load", content=content)
+    assert response.status_code == 400, response.text
+    assert sentence in error_of(response)
+
+
+async def test_too_long_a_body_is_a_413(service: Running) -> None:
+    response = await service.http.post("/v2/repository/index", content=b" " * 70_000)
+    assert response.status_code == 413
