@@ -15,6 +15,7 @@ from service.cores import usable_cores
 from service.device import Devices
 from service.inference import Classifier, PhotoInference, Segmenter
 from service.metrics import PrometheusMetrics
+from service.model_instance import ModelInstance
 from service.model_loading import LoadOptions, load_instance
 from service.model_repository import ModelRepository
 from service.preprocessing import ImageLimits
@@ -30,6 +31,7 @@ from service.routes.repository import RepositoryRoutes
 from service.routes.request_body import BodyLimits
 from service.routes.serving import Serving
 from service.settings import Settings
+from service.shadow import Shadow
 from service.worker_pool import WorkerPool
 
 
@@ -41,6 +43,8 @@ class Parts:
     watch: RepositoryWatch | None
     pool: WorkerPool
     admission: Admission
+    inference: PhotoInference
+    shadow: Shadow | None
     metrics: PrometheusMetrics
 
 
@@ -74,13 +78,32 @@ def _create_parts(settings: Settings) -> Parts:
     metrics = PrometheusMetrics()
     repository = _create_repository(settings, cores, metrics)
     poll_seconds = settings.repository_poll_seconds
+    pool = WorkerPool(settings.image_threads or cores)
+    inference = PhotoInference(pool, ImageLimits(settings.max_image_pixels))
     return Parts(
         repository,
         RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
-        WorkerPool(settings.image_threads or cores),
+        pool,
         Admission(settings.max_concurrent_requests, settings.default_timeout_seconds),
+        inference,
+        _create_shadow(settings, repository, inference, metrics),
         metrics,
     )
+
+
+def _create_shadow(
+    settings: Settings,
+    repository: ModelRepository,
+    inference: PhotoInference,
+    metrics: PrometheusMetrics,
+) -> Shadow | None:
+    if settings.shadow is None:
+        return None
+
+    def find(model: str, version: str) -> ModelInstance:
+        return repository.get(model, version).ready_instance()
+
+    return Shadow(settings.shadow, find, inference, metrics)
 
 
 def _create_repository(
@@ -98,6 +121,7 @@ def _create_repository(
         load_version,
         metrics,
         policy=settings.version_policy,
+        shadow=settings.shadow,
         drain_seconds=settings.default_timeout_seconds,
     )
 
@@ -115,9 +139,9 @@ def _load_options(settings: Settings) -> LoadOptions:
 
 
 def _prediction_routes(parts: Parts, settings: Settings) -> tuple[PredictRoutes, InferRoutes]:
-    inference = PhotoInference(parts.pool, ImageLimits(settings.max_image_pixels))
+    inference = parts.inference
     body = BodyLimits(settings.max_body_bytes, settings.body_timeout_seconds)
-    serving = Serving(parts.admission, body, parts.metrics)
+    serving = Serving(parts.admission, body, parts.metrics, parts.shadow)
     predict = PredictRoutes(
         repository=parts.repository,
         classifier=Classifier(inference),
@@ -147,6 +171,8 @@ async def _lifespan(parts: Parts, _app: FastAPI) -> AsyncIterator[None]:
         loading.cancel()
         with suppress(asyncio.CancelledError):
             await loading
+        if parts.shadow is not None:
+            await parts.shadow.close()
         await asyncio.to_thread(parts.pool.close)
         await parts.repository.close()
 

@@ -1,6 +1,7 @@
 """Forms batches of what waits, runs them on free cores, and delivers to each its own."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ class DynamicBatcher:
         while self._retries and self._device.free >= self._retries[0].width.threads:
             self._start(self._retries.popleft(), "retry")
         while self._device.has_room and (group := self.queue.head()) is not None:
-            width = self._choose_width()
+            width = self._choose_width(is_background=group[2])
             if width is None:
                 break
             limit = 1 if group[0] is None else min(width.max_batch_size, self._largest_batch)
@@ -156,12 +157,14 @@ class DynamicBatcher:
                 self._start(Execution(members, width), reason)
         self._note_end()
 
-    def _choose_width(self) -> Width | None:
+    def _choose_width(self, *, is_background: bool) -> Width | None:
+        narrowest = self.plan.widths[0]
+        if is_background:
+            return narrowest if self._device.free >= narrowest.threads else None
         now = max(len(self.queue), self._in_flight())
         mean = (sum(self._recently_in_flight) + now) / (len(self._recently_in_flight) + 1)
         demand = max(len(self.queue), round(mean))
         width = self.plan.choose(self._device.free, demand)
-        narrowest = self.plan.widths[0]
         if width is None and narrowest.threads == 1 and self._device.may_line_up:
             width = narrowest
         if width is not None:
@@ -232,7 +235,7 @@ class DynamicBatcher:
             error = InferenceFailed("The model returned another number of results than images.")
             _fail(members, error)
             return
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         began = min((each.started_at for each in members if each.started_at), default=now)
         self._executed(len(members), now - began)
         for member, outputs in zip(members, results, strict=True):
@@ -281,8 +284,8 @@ class DynamicBatcher:
 
     def _end(self, execution: Execution) -> None:
         self._executions.discard(execution)
-        now, others_wait = asyncio.get_running_loop().time(), len(self.queue) > 0
-        self.rate.executed(len(execution.members), now, others_wait=others_wait)
+        others_wait = len(self.queue) > 0
+        self.rate.executed(len(execution.members), time.monotonic(), others_wait=others_wait)
         if not execution.is_hung:
             self._device.give_back(execution.width.threads, by=self._dispatch)
             self._note_end()

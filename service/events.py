@@ -10,6 +10,7 @@ from service.stage_timer import Stage
 
 DispatchReason = Literal["full", "idle", "delay", "retry"]
 DropReason = Literal["cancelled", "deadline"]
+ShadowDrop = Literal["busy", "failed"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,12 @@ class Events(Protocol):
 
     def execution_recovered(self, model: ModelIdentity) -> None:
         """Report that everything that hung has ended; the model is ready again."""
+
+    def shadow_compared(self, model: str, version: str, agreement: float) -> None:
+        """Report how far a shadow version's prediction of an image agrees, from 0 to 1."""
+
+    def shadow_dropped(self, model: str, version: str, images: int, reason: ShadowDrop) -> None:
+        """Report images that were copied to a shadow version and not compared."""
 
     def model_loaded(
         self, model: ModelIdentity, build: ModelBuild, seconds: float, load: ModelLoad

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -28,6 +28,7 @@ from service.protocol import (
     Segmentation,
     SegmentResponse,
 )
+from service.request_queue import Urgency
 from service.session import Array, Outputs
 from service.stage_timer import StageTimer
 from service.worker_pool import WorkerPool
@@ -37,12 +38,19 @@ MaskFormat = Literal["png", "rle", "none"]
 
 @dataclass(frozen=True)
 class Job:
-    """One request's images, its deadline on the event loop's clock, and where its time goes."""
+    """One request's images, how urgent they are, and where its time goes.
+
+    `predictions` is what answers the model's task, image by image, once it was computed.
+    """
 
     images: Sequence[EncodedOrPrepared]
-    deadline: float
+    urgency: Urgency
     timer: StageTimer
-    is_default_deadline: bool = False
+    predictions: list[Array] = field(default_factory=list)
+
+    def with_priority(self, priority: int) -> "Job":
+        """The same with another priority."""
+        return replace(self, urgency=replace(self.urgency, priority=priority))
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,6 @@ class PhotoInference:
         instance: ModelInstance,
         job: Job,
         outputs: Sequence[str] | None = None,
-        priority: int = 0,
     ) -> Inferred:
         """Return what the model makes of each image, in order; by default what answers its task.
 
@@ -74,19 +81,15 @@ class PhotoInference:
         in the core's cache.
         """
         names = [instance.contract.prediction] if outputs is None else outputs
-        with instance.reserve(len(job.images), job.deadline):
+        with instance.reserve(len(job.images), job.urgency.deadline):
             photos = self._photos(instance, job)
             if instance.batches:
                 with job.timer.stage("decode"):
                     waiting = [photo for photo in photos if photo.prepared is None]
                     await self.pool.gather(photo.prepare for photo in waiting)
-            inference = await instance.infer(
-                photos,
-                names,
-                job.deadline,
-                priority,
-                is_default_deadline=job.is_default_deadline,
-            )
+            inference = await instance.infer(photos, names, job.urgency)
+        if instance.contract.prediction in names:
+            job.predictions.extend(each[instance.contract.prediction] for each in inference.outputs)
         job.timer.add("queue", inference.queue_seconds)
         job.timer.add("decode", inference.decode_seconds)
         job.timer.add("compute", inference.compute_seconds)

@@ -16,7 +16,14 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from service.errors import Outcome
-from service.events import DispatchReason, DropReason, ModelBuild, ModelIdentity, ModelLoad
+from service.events import (
+    DispatchReason,
+    DropReason,
+    ModelBuild,
+    ModelIdentity,
+    ModelLoad,
+    ShadowDrop,
+)
 from service.protocol import ModelState
 from service.stage_timer import Stage
 
@@ -30,6 +37,7 @@ SECONDS = (
     *(0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.05, 0.075),
     *(0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
 )
+AGREEMENTS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 LOAD_GAUGES = (
     ("pending", "vt_queue_depth", "Images admitted and not yet predicted."),
@@ -94,6 +102,7 @@ class PrometheusMetrics:
         )
         self._declare_batching(registry)
         self._declare_models(registry)
+        self._declare_shadow(registry)
 
     def _declare_batching(self, registry: CollectorRegistry) -> None:
         version = ("model", "version")
@@ -132,6 +141,22 @@ class PrometheusMetrics:
         self._load_gauges = {
             read: Gauge(name, text, version, registry=registry) for read, name, text in LOAD_GAUGES
         }
+
+    def _declare_shadow(self, registry: CollectorRegistry) -> None:
+        version = ("model", "version")
+        self._shadow_agreement = Histogram(
+            "vt_shadow_agreement_ratio",
+            "Agreement of a shadow version, by image: 1 or 0, or the share of equal pixels.",
+            version,
+            buckets=AGREEMENTS,
+            registry=registry,
+        )
+        self._shadow_dropped = Counter(
+            "vt_shadow_dropped_total",
+            "Images that were copied to a shadow version and not compared, by why.",
+            (*version, "reason"),
+            registry=registry,
+        )
 
     def _declare_models(self, registry: CollectorRegistry) -> None:
         self._model_info = Gauge(
@@ -239,6 +264,14 @@ class PrometheusMetrics:
         self._hung.labels(model.name, model.version).set(0)
         self.model_state_changed(model.name, model.version, ModelState.READY)
         _log.warning("execution_recovered", model=model.name, version=model.version)
+
+    def shadow_compared(self, model: str, version: str, agreement: float) -> None:
+        """Observe how far a shadow version agrees."""
+        self._shadow_agreement.labels(model, version).observe(agreement)
+
+    def shadow_dropped(self, model: str, version: str, images: int, reason: ShadowDrop) -> None:
+        """Count images that were not compared."""
+        self._shadow_dropped.labels(model, version, reason).inc(images)
 
     def model_loaded(
         self, model: ModelIdentity, build: ModelBuild, seconds: float, load: ModelLoad

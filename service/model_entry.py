@@ -37,6 +37,7 @@ class ModelEntry:
         events: Events,
         *,
         policy: VersionPolicy | None,
+        shadow: str | None,
         drain_seconds: float,
     ) -> None:
         self.folder = folder
@@ -45,6 +46,7 @@ class ModelEntry:
         self._load_version = load_version
         self._events = events
         self._policy = policy
+        self._shadow = shadow
         self._drain_seconds = drain_seconds
         self._contract: Contract | None = None
         self._refusal: str | None = None
@@ -59,8 +61,9 @@ class ModelEntry:
     @property
     def current(self) -> ModelVersion:
         """What a request without a version means: the newest that serves, or else should."""
-        versions = [each for each in self._versions.values() if each.is_ready]
-        return max(versions or self._versions.values() or self.known, key=lambda each: each.number)
+        ready = [each for each in self._versions.values() if each.is_ready]
+        versions = ready or self._versions.values() or self.known
+        return max(versions, key=lambda each: (each.version != self._shadow, each.number))
 
     @property
     def ready_versions(self) -> list[str]:
@@ -146,12 +149,19 @@ class ModelEntry:
 
     def _show(self, contract: Contract, policy: VersionPolicy | None) -> list[ModelVersion]:
         """Return the versions that are wanted; those that are new begin to be known."""
-        wanted = (policy or contract.version_policy).wanted(contract.versions)
+        wanted = self._wanted(contract, policy or contract.version_policy)
         for version in wanted:
             if version not in self._versions:
                 self._versions[version] = ModelVersion(self.name, version, contract)
                 self._tell_state(self._versions[version])
         return [self._versions[version] for version in wanted]
+
+    def _wanted(self, contract: Contract, policy: VersionPolicy) -> list[str]:
+        """Choose what to load; the shadow's version is none that `latest` or `all` choose from."""
+        if policy.specific is not None or self._shadow not in contract.versions:
+            return policy.wanted(contract.versions)
+        others = [version for version in contract.versions if version != self._shadow]
+        return [*policy.wanted(others), self._shadow]
 
     async def _renew(self, version: ModelVersion, contract: Contract) -> None:
         """Load a version beside what serves it and swap, unless it serves by this contract."""

@@ -16,7 +16,7 @@ from service.graph_sessions import GraphSessions
 from service.moving_average import whole_seconds
 from service.preprocessing import Photo
 from service.protocol import Batching, ModelStatistics
-from service.request_queue import PendingInference
+from service.request_queue import PendingInference, Urgency
 from service.session import Outputs
 from service.statistics import Statistics
 from service.worker_threads import WorkerThreads
@@ -162,13 +162,7 @@ class ModelInstance:
             self._pending -= images
 
     async def infer(
-        self,
-        photos: Sequence[Photo],
-        outputs: Sequence[str],
-        deadline: float,
-        priority: int = 0,
-        *,
-        is_default_deadline: bool = False,
+        self, photos: Sequence[Photo], outputs: Sequence[str], urgency: Urgency
     ) -> Inference:
         """Predict photos of any sizes and number; only `outputs` are computed.
 
@@ -176,12 +170,9 @@ class ModelInstance:
         not started when the caller leaves never is.
         """
         loop = asyncio.get_running_loop()
-        names, now = tuple(outputs), loop.time()
+        names, now = tuple(outputs), time.monotonic()
         inferences = [
-            PendingInference(
-                photo, names, deadline, now, loop.create_future(), priority, is_default_deadline
-            )
-            for photo in photos
+            PendingInference(photo, names, urgency, now, loop.create_future()) for photo in photos
         ]
         futures = [inference.future for inference in inferences]
         try:
@@ -190,7 +181,7 @@ class ModelInstance:
         finally:
             for future in futures:
                 future.cancel()
-        return _inference(inferences, results, loop.time() - now)
+        return _inference(inferences, results, time.monotonic() - now)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -252,13 +243,12 @@ class _InThreads:
     def execute(
         self, members: Sequence[PendingInference], threads: int
     ) -> "asyncio.Future[Sequence[Outputs]]":
-        loop = asyncio.get_running_loop()
 
         def run() -> Sequence[Outputs]:
             there = [member for member in members if not member.future.cancelled()]
             if not there:
                 raise asyncio.CancelledError
-            started_at = loop.time()
+            started_at = time.monotonic()
             for member in there:
                 member.started_at = started_at
             images = [member.photo.prepare().pixels for member in there]

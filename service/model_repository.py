@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeGuard
 
 from service.contract import Contract
 from service.errors import (
@@ -18,6 +19,7 @@ from service.model_entry import LoadVersion, ModelEntry
 from service.model_instance import ModelInstance
 from service.model_version import ModelVersion
 from service.protocol import ModelState, Task
+from service.shadow_rule import ShadowRule
 from service.version_policy import VersionPolicy
 
 DRAIN_SECONDS = 30.0
@@ -26,8 +28,9 @@ DRAIN_SECONDS = 30.0
 class ModelRepository:
     """Every entry of a folder, by the model's name.
 
-    `policy` wins over the contracts'. Draining an instance waits for `drain_seconds` at most:
-    no request may live longer.
+    `policy` wins over the contracts'. The version of the `shadow` is loaded beside what the policy
+    wants, and no request without a version gets it while another serves. Draining an instance
+    waits for `drain_seconds` at most: no request may live longer.
     """
 
     def __init__(
@@ -37,12 +40,14 @@ class ModelRepository:
         events: Events,
         *,
         policy: VersionPolicy | None = None,
+        shadow: ShadowRule | None = None,
         drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
         self.path = path
         self._load_version = load_version
         self._events = events
         self._policy = policy
+        self._shadow = shadow
         self._drain_seconds = drain_seconds
         self._loading = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
@@ -54,6 +59,7 @@ class ModelRepository:
             self._one_at_a_time,
             self._events,
             policy=self._policy,
+            shadow=self._shadow.version if _is_of(self._shadow, folder.name) else None,
             drain_seconds=self._drain_seconds,
         )
 
@@ -167,6 +173,10 @@ class ModelRepository:
         await asyncio.gather(*self._changes, return_exceptions=True)
         for entry in self._entries.values():
             await entry.close()
+
+
+def _is_of(rule: ShadowRule | None, name: str) -> TypeGuard[ShadowRule]:
+    return rule is not None and rule.model == name
 
 
 def entry_folders(path: Path) -> list[Path]:

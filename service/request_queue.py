@@ -11,31 +11,43 @@ from functools import partial
 from service.preprocessing import Photo
 from service.session import Outputs
 
-Group = tuple[tuple[int, ...] | None, tuple[str, ...]]
-"""What must be equal within a batch: the image's shape and the outputs that are computed.
+Group = tuple[tuple[int, ...] | None, tuple[str, ...], bool]
+"""What must be equal within a batch: the image's shape, the outputs that are computed, and
+whether it runs in the background.
 
 The shape of a photo that is not prepared is not known: it shares a batch with nobody."""
-
-Rank = tuple[float, float, int]
+Rank = tuple[bool, float, float, int]
 
 _arrivals = itertools.count()
 
 
+@dataclass(frozen=True)
+class Urgency:
+    """By when an inference must end, on the event loop's clock, and who goes before whom.
+
+    The highest `priority` is 1; 0 is lower than all that are stated. What runs in the background
+    goes last, on as few cores as it can.
+    """
+
+    deadline: float
+    priority: int = 0
+    is_default_deadline: bool = False
+    is_background: bool = False
+
+
 @dataclass(eq=False)
 class PendingInference:
-    """One photo that waits for its outputs; times are of the event loop's clock, in seconds.
+    """One photo that waits for its outputs; times are of the monotonic clock, in seconds.
 
-    The future belongs to the caller, who may cancel it at any time. The highest `priority` is 1;
-    0 is lower than all that are stated.
+    That is the event loop's clock too, but the loop looks at it once a turn only. The future
+    belongs to the caller, who may cancel it at any time.
     """
 
     photo: Photo
     outputs: tuple[str, ...]
-    deadline: float
+    urgency: Urgency
     arrived_at: float
     future: "asyncio.Future[Outputs]"
-    priority: int = 0
-    is_default_deadline: bool = False
     started_at: float | None = None
     ended_at: float | None = None
     order: int = field(default_factory=lambda: next(_arrivals))
@@ -45,10 +57,16 @@ class PendingInference:
         """Whether its execution includes its preparation."""
 
     @property
+    def deadline(self) -> float:
+        """By when it must end."""
+        return self.urgency.deadline
+
+    @property
     def group(self) -> Group:
         """With whom it may share a batch."""
         image = self.photo.prepared
-        return None if image is None else image.pixels.shape, self.outputs
+        shape = None if image is None else image.pixels.shape
+        return shape, self.outputs, self.urgency.is_background
 
     @property
     def rank(self) -> Rank:
@@ -57,8 +75,9 @@ class PendingInference:
         Default deadlines count as equal, and come after those that somebody asked for: they only
         repeat the order of arrival, and would leave the priority nothing to decide.
         """
-        deadline = math.inf if self.is_default_deadline else self.deadline
-        return deadline, self.priority or math.inf, self.order
+        wants = self.urgency
+        deadline = math.inf if wants.is_default_deadline else wants.deadline
+        return wants.is_background, deadline, wants.priority or math.inf, self.order
 
 
 class RequestQueue:

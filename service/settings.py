@@ -16,12 +16,14 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import InvalidConfiguration
+from service.shadow_rule import ShadowRule, parse_shadow_rule
 from service.version_policy import VersionPolicy, parse_version_policy
 
 PREFIX = "VT_"
 FLAGS = ("host", "port", "model_repository")
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
+Rule = Annotated[ShadowRule, NoDecode, BeforeValidator(parse_shadow_rule)]
 Policy = Annotated[VersionPolicy, NoDecode, BeforeValidator(parse_version_policy)]
 
 
@@ -37,6 +39,7 @@ class Settings(BaseSettings):
     model_repository: Path = Path("weights")
     version_policy: Policy | None = None
     repository_poll_seconds: PositiveFloat | None = None
+    shadow: Rule | None = None
 
     max_body_bytes: PositiveInt = 16 * 1024 * 1024
     max_image_pixels: PositiveInt = 50_000_000

@@ -84,7 +84,7 @@ class InferRoutes:
     ) -> Response:
         """Predict, and answer as the call and the request's headers want it."""
         names = [output.name for output in call.outputs]
-        inferred = await self._inference.infer(instance, job, names, call.priority)
+        inferred = await self._inference.infer(instance, job.with_priority(call.priority), names)
         with job.timer.stage("encode"):
             size = sum(array.nbytes for each in inferred.outputs for array in each.values())
             accepted = request.headers.get("accept-encoding", "")

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from fastapi import Request, Response
+from starlette.background import BackgroundTask
 
 from service.admission import Admission, Deadline
 from service.errors import Outcome, ServiceError
@@ -11,12 +12,14 @@ from service.events import Events
 from service.inference import Job
 from service.model_instance import ModelInstance
 from service.preprocessing import EncodedOrPrepared
+from service.request_queue import Urgency
 from service.routes.request_body import (
     BodyLimits,
     read_body,
     requested_timeout,
     unless_disconnected,
 )
+from service.shadow import Shadow
 from service.stage_timer import StageTimer
 
 Images = Sequence[EncodedOrPrepared]
@@ -27,10 +30,17 @@ Predict = Callable[[ModelInstance, Job], Coroutine[Any, Any, Response]]
 class Serving:
     """The life of a request for predictions, whatever its body and its answer are like."""
 
-    def __init__(self, admission: Admission, body: BodyLimits, events: Events) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        body: BodyLimits,
+        events: Events,
+        shadow: Shadow | None = None,
+    ) -> None:
         self._admission = admission
         self._body = body
         self._events = events
+        self._shadow = shadow
 
     async def answer(
         self, request: Request, instance: ModelInstance, read: ReadImages, predict: Predict
@@ -54,9 +64,12 @@ class Serving:
                 instance.check(1, deadline.at)  # before the body is read: a refusal is cheap
                 with timer.stage("receive"):
                     images = await read(await read_body(request, self._body), deadline)
-                job = Job(images, deadline.at, timer, deadline.is_default)
+                urgency = Urgency(deadline.at, is_default_deadline=deadline.is_default)
+                job = Job(images, urgency, timer)
                 response = await unless_disconnected(request, predict(instance, job))
             outcome = "ok"
+            if self._shadow is not None:
+                response.background = BackgroundTask(self._shadow.answered, instance, job)
         except Exception as error:
             outcome = error.outcome if isinstance(error, ServiceError) else "error"
             raise

@@ -48,9 +48,9 @@ class Running:
 
         self.gates: list[Gate] = []
 
-    def gate(self, model: str) -> "Gate":
+    def gate(self, model: str, version: str | None = None) -> "Gate":
         """Hold the model's next runs until they are released."""
-        sessions = sessions_of(self.parts.repository.get(model).ready_instance())
+        sessions = sessions_of(self.parts.repository.get(model, version).ready_instance())
         gate = Gate(next(iter(sessions.values())))
         sessions.update(dict.fromkeys(sessions, gate))
         self.gates.append(gate)
@@ -104,9 +104,11 @@ class Gate:
         self._open = threading.Event()
         self._begun = threading.Semaphore(0)
         self.batches: list[int] = []
+        self.first_pixels: list[int] = []
 
     def run(self, inputs: dict, outputs: list) -> list:
         self.batches.append(len(inputs["images"]))
+        self.first_pixels.append(int(inputs["images"].flat[0]))
         self._begun.release()
         assert self._open.wait(20)
         return self._session.run(inputs, outputs)

@@ -15,7 +15,7 @@ from service.events import ModelIdentity
 from service.execution_plan import ExecutionPlan
 from service.preprocessing import Photo, PreparedImage
 from service.protocol import Measurement, Task, Width
-from service.request_queue import PendingInference
+from service.request_queue import PendingInference, Urgency
 from tests.service.conftest import until
 
 FOREVER = 1e12
@@ -106,13 +106,15 @@ def batcher(execute, events):
     return make
 
 
-def images(*marks: int, deadline: float = FOREVER, side: int = 2) -> list[PendingInference]:
+def images(
+    *marks: int, deadline: float = FOREVER, side: int = 2, is_background: bool = False
+) -> list[PendingInference]:
     loop = asyncio.get_running_loop()
     return [
         PendingInference(
             Photo.ready(PreparedImage(np.full((side, side, 3), mark, np.uint8), side, side)),
             ("mark",),
-            deadline,
+            Urgency(deadline, is_background=is_background),
             loop.time(),
             loop.create_future(),
         )
@@ -301,6 +303,16 @@ async def test_one_image_alone_gets_every_core_and_many_one_each(batcher, execut
     each.submit(many)
     assert await answers(many) == [2, 3, 4, 5, 6]
     assert execute.threads == [4, 1, 1, 1, 1, 1]
+
+
+async def test_what_runs_in_the_background_leaves_the_other_cores_alone(batcher, execute):
+    each = batcher(width(1, 1), width(4, 1), slots=4)
+    background = images(1, is_background=True)
+    each.submit(background)
+    await execute.begun.acquire()
+    execute.open()
+    assert await answers(background) == [1]
+    assert execute.threads == [1]
 
 
 async def test_widths_follow_the_images_in_flight_even_where_one_waits_at_a_time(batcher, execute):

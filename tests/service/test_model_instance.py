@@ -22,6 +22,7 @@ from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
 from service.preprocessing import Photo, PreparedImage
 from service.protocol import Measurement, Task, Width
+from service.request_queue import Urgency
 from tests.service.conftest import sessions_of
 from tests.service.repository_fixture import write_segmenter
 
@@ -83,7 +84,7 @@ def image(value: int, side: int = 2) -> Photo:
 
 
 async def infer(instance: ModelInstance, images: list) -> list[int]:
-    inference = await instance.infer(images, ["labels"], FOREVER)
+    inference = await instance.infer(images, ["labels"], Urgency(FOREVER))
     assert inference.queue_seconds >= 0
     assert inference.compute_seconds >= 0
     return [int(outputs["labels"]) for outputs in inference.outputs]

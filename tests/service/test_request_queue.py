@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.preprocessing import Photo, PreparedImage
-from service.request_queue import PendingInference, RequestQueue
+from service.request_queue import PendingInference, RequestQueue, Urgency
 
 
 @pytest.fixture
@@ -20,13 +20,13 @@ def pending():
         side: int = 2,
         outputs=("logits",),
         is_default_deadline: bool = False,
+        is_background: bool = False,
     ):
         pixels = np.zeros((side, side, 3), np.uint8)
         photo = Photo.ready(PreparedImage(pixels, side, side))
         future = asyncio.get_running_loop().create_future()
-        return PendingInference(
-            photo, outputs, deadline, 0.0, future, priority, is_default_deadline
-        )
+        urgency = Urgency(deadline, priority, is_default_deadline, is_background)
+        return PendingInference(photo, outputs, urgency, 0.0, future)
 
     return make
 
@@ -51,6 +51,14 @@ async def test_default_deadlines_leave_the_order_to_the_priority(pending):
     queue = RequestQueue()
     queue.put([unhurried, low, high, asked])
     assert queue.take(queue.head(), 10) == [asked, high, low, unhurried]
+
+
+async def test_what_runs_in_the_background_goes_last_and_by_itself(pending):
+    background, other = pending(1, is_background=True), pending(9)
+    queue = RequestQueue()
+    queue.put([background, other])
+    assert queue.take(queue.head(), 10) == [other]
+    assert queue.take(queue.head(), 10) == [background]
 
 
 async def test_only_images_of_one_shape_and_one_set_of_outputs_are_taken_together(pending):
