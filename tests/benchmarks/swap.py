@@ -30,7 +30,7 @@ CONNECTIONS = 16
 
 
 def write_two_versions(entry: Path, folder: Path) -> Path:
-    """Copy an entry, with a second version that differs by a name in its graphs; serve the first."""
+    """Copy an entry, with a second version whose graphs have another name; serve the first."""
     copy = folder / entry.name
     shutil.copytree(entry, copy)
     shutil.copytree(copy / "1", copy / "2")
