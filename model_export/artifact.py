@@ -29,7 +29,7 @@ CHECKPOINT = "checkpoint.safetensors"
 MODEL_CARD = "README.md"
 EXAMPLES = "examples"
 FORMAT_VERSION = 1
-SERVING_DEFAULTS = ("dynamic_batching", "instance_group")
+SERVING_DEFAULTS = ("dynamic_batching", "instance_group", "version_policy")
 """What an operator may have changed in a contract: a further version leaves it alone."""
 _TOOLS = ("vt-serve", "torch", "onnx", "onnxscript", "onnxruntime")
 

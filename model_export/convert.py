@@ -88,7 +88,7 @@ def convert(conversion: Conversion) -> tuple[Path, Parity]:
         )
         if contract is not None:
             artifact.check_same_model(contract, new)
-            new |= {key: contract[key] for key in artifact.SERVING_DEFAULTS}
+            new |= {key: contract[key] for key in artifact.SERVING_DEFAULTS if key in contract}
         parity, section = measure(
             Comparison(
                 model,

@@ -280,7 +280,8 @@ class DynamicBatcher:
         _fail(waiting, InferenceFailed("The model does not answer."))
         self._device.workers.add()
         self._device.give_back(execution.width.threads, by=self._dispatch)
-        self._events.execution_hung(self._identity, seconds)
+        if not self._closing:  # what is unloaded is not told of any more
+            self._events.execution_hung(self._identity, seconds)
 
     def _end(self, execution: Execution) -> None:
         self._executions.discard(execution)
@@ -291,7 +292,7 @@ class DynamicBatcher:
             self._note_end()
             return
         self._device.workers.remove()
-        if not self.is_hung:
+        if not (self.is_hung or self._closing):
             self._events.execution_recovered(self._identity)
         self._dispatch()
 

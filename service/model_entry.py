@@ -10,6 +10,7 @@ import structlog
 from service.contract import Contract, read_contract
 from service.errors import InvalidEntry, LoadFailed, ModelNotFound
 from service.events import Events
+from service.memory import trim_memory
 from service.model_instance import ModelInstance
 from service.model_version import UNLOADED, ModelVersion
 from service.protocol import ModelState
@@ -222,13 +223,19 @@ class ModelEntry:
             await instance.drain(self._drain_seconds)
         finally:
             await instance.close()
+        await asyncio.to_thread(trim_memory)
 
     def _refuse(self, error: Exception, **version: str) -> str:
         """Count and log what cannot be loaded; return the reason, which names no secrets."""
-        reason = str(error) if isinstance(error, InvalidEntry) else UNEXPECTED
         self._events.model_refused(self.name)
-        _log.error("load_failed", model=self.name, **version, reason=reason, exc_info=error)
-        return reason
+        log = _log.bind(model=self.name, **version)
+        if isinstance(error, InvalidEntry):
+            log.error(
+                "load_failed", reason=str(error), cause=error.__cause__ and str(error.__cause__)
+            )
+            return str(error)
+        log.error("load_failed", reason=UNEXPECTED, exc_info=error)
+        return UNEXPECTED
 
     def _enter(self, version: ModelVersion, phase: ModelState) -> None:
         version.phase = phase

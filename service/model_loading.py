@@ -19,7 +19,7 @@ from service.contract import (
     read_certificate,
     read_certified,
 )
-from service.device import CPU_PROVIDER, Device, Devices, describe_device
+from service.device import CPU_PROVIDER, Devices, describe_device
 from service.errors import InferenceFailed, InvalidEntry
 from service.events import Events, ModelBuild, ModelIdentity
 from service.execution_plan import (
@@ -69,9 +69,7 @@ class _Candidate:
     certificate: Certificate
     choice: PrecisionChoice
     graph: "_Graph"
-    sessions: GraphSessions
     golden: list[GoldenInput]
-    device: Device
 
     @property
     def identity(self) -> ModelIdentity:
@@ -108,9 +106,9 @@ async def load_instance(
         contract=contract,
         certificate=candidate.certificate,
         build=_build(candidate.certificate, choice.precision, candidate.graph.session),
-        sessions=candidate.sessions,
+        sessions=candidate.graph.sessions,
         plan=plan,
-        device=candidate.device,
+        device=candidate.graph.device,
         max_queue_size=options.max_queue_size or contract.dynamic_batching.max_queue_size,
         events=events,
     )
@@ -123,14 +121,20 @@ def _open(
     choice, graph = open_chosen(
         expected_provider(options.execution_providers),
         partial(choose_precision, options.precision, certificate, contract.task),
-        partial(_Graph, folder, certificate, options),
+        partial(_Graph, folder, certificate, options, devices),
     )
     _log_choice(contract.name, options.precision, choice)
     check_signature(contract, graph.session)
     golden = read_golden(folder, contract, certificate, choice.precision)
-    device = devices.of(graph.active_provider)
-    sessions = graph.sessions(device.slots)
-    return _Candidate(contract, certificate, choice, graph, sessions, golden, device)
+    return _Candidate(contract, certificate, choice, graph, golden)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """A graph as bytes, and the whole of every file that it takes initializers from."""
+
+    graph: bytes
+    external_data: dict[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -142,36 +146,45 @@ class _SessionFactory:
     precision: PrecisionRecord
     execution_providers: str
 
-    def __call__(self, threads: int) -> Session:
-        """Read and check the files anew: they are not kept in memory beside the session."""
+    def read(self) -> _Files:
+        """Read and check the files."""
         read = partial(read_certified, self.folder, self.certificate)
-        return Session(
-            read(self.precision.file),
-            self.execution_providers,
-            threads,
-            {file: read(file) for file in self.precision.external_data},
-        )
+        external_data = {file: read(file) for file in self.precision.external_data}
+        return _Files(read(self.precision.file), external_data)
+
+    def open(self, files: _Files, threads: int) -> Session:
+        """Open a session; it does not need the bytes any more."""
+        return Session(files.graph, self.execution_providers, threads, files.external_data)
+
+    def reopen(self, threads: int) -> Session:
+        """Read and check the files anew: they are not kept in memory beside the sessions."""
+        return self.open(self.read(), threads)
 
 
 class _Graph:
-    """A precision's graph, and the first session on it."""
+    """A precision's graph, with a session for every number of threads that is worth a try."""
 
     def __init__(
-        self, folder: Path, certificate: Certificate, options: LoadOptions, precision: str
+        self,
+        folder: Path,
+        certificate: Certificate,
+        options: LoadOptions,
+        devices: Devices,
+        precision: str,
     ) -> None:
-        record = certificate.precision(precision)
-        self._own_threads = options.intra_op_num_threads
-        self._open = _SessionFactory(folder, certificate, record, options.execution_providers)
-        self.sha256 = certificate.sha256(record.file)
-        self.session = self._open(options.intra_op_num_threads or 1)
+        record, own = certificate.precision(precision), options.intra_op_num_threads
+        factory = _SessionFactory(folder, certificate, record, options.execution_providers)
+        files = factory.read()
+        self.session = factory.open(files, own or 1)
         self.active_provider = self.session.active_provider
-
-    def sessions(self, slots: int) -> GraphSessions:
-        """Open a session for every number of threads that is worth a try."""
-        own = self._own_threads
-        counts = [min(own, slots)] if own else thread_counts(slots)
-        first = {counts[0]: self.session}
-        return GraphSessions({**first, **{n: self._open(n) for n in counts[1:]}}, self._open)
+        self.sha256 = certificate.sha256(record.file)
+        self.device = devices.of(self.active_provider)
+        slots = self.device.slots
+        first, *others = [min(own, slots)] if own else thread_counts(slots)
+        self.sessions = GraphSessions(
+            {first: self.session, **{count: factory.open(files, count) for count in others}},
+            factory.reopen,
+        )
 
 
 def open_chosen(
@@ -253,7 +266,7 @@ async def _self_test(candidate: _Candidate, events: Events) -> None:
 
 async def _run_golden(candidate: _Candidate) -> list[Array]:
     """Run the golden inputs, by all sessions in turns, and each session once at least."""
-    golden, sessions = candidate.golden, candidate.sessions.threads
+    golden, sessions = candidate.golden, candidate.graph.sessions.threads
     rounds = max(len(golden), len(sessions))
     pairs = itertools.islice(zip(itertools.cycle(golden), itertools.cycle(sessions)), rounds)
     try:
@@ -264,8 +277,8 @@ async def _run_golden(candidate: _Candidate) -> list[Array]:
 
 
 async def _run(candidate: _Candidate, golden: GoldenInput, threads: int) -> Array:
-    prediction, device = candidate.contract.prediction, candidate.device
-    run = partial(candidate.sessions.run, [golden.image], [prediction], threads)
+    prediction, device = candidate.contract.prediction, candidate.graph.device
+    run = partial(candidate.graph.sessions.run, [golden.image], [prediction], threads)
     async with device.turn(threads):
         outputs = await device.workers.run(run)
     return outputs[0][prediction]
@@ -285,7 +298,7 @@ async def _calibrated(
         max_seconds=options.max_batch_seconds,
         enough=ENOUGH_THROUGHPUT_ON_CPU if on_cpu else ENOUGH_THROUGHPUT,
     )
-    candidate.sessions.keep([each.threads for each in widths])
+    candidate.graph.sessions.keep([each.threads for each in widths])
     delay = options.max_queue_delay_microseconds
     if delay is None:
         delay = contract.dynamic_batching.max_queue_delay_microseconds
@@ -297,17 +310,18 @@ async def _measurements(
     candidate: _Candidate, limit: int, calibrations: CalibrationCache
 ) -> list[Measurement]:
     width, height = candidate.contract.preprocessing.common_size
-    threads, device = candidate.sessions.threads, candidate.device
-    key = {"graph": candidate.graph.sha256, "size": [height, width], "max_batch_size": limit}
+    graph, device = candidate.graph, candidate.graph.device
+    threads = graph.sessions.threads
+    key = {"graph": graph.sha256, "size": [height, width], "max_batch_size": limit}
     key |= {
         "threads": threads,
         "slots": device.slots,
-        "device": describe_device(candidate.graph.active_provider),
+        "device": describe_device(graph.active_provider),
     }
     measurements = await asyncio.to_thread(calibrations.read, key)
     if measurements is None:
         image = np.zeros((height, width, 3), np.uint8)
-        bench = Bench(candidate.sessions, image, [candidate.contract.prediction], device)
+        bench = Bench(graph.sessions, image, [candidate.contract.prediction], device)
         measurements = await calibrate(bench.seconds, threads, limit)
         await asyncio.to_thread(calibrations.write, key, measurements)
     return measurements

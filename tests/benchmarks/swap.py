@@ -4,7 +4,7 @@
 
 The service under a constant load of half of what it can do. First quietly; then a second version
 of the same model takes over from the first and hands back to it, ten times without a pause. The
-versions differ by their graphs' hashes, so that both are checked, tested and measured.
+versions differ by their graphs' hashes, so that each is measured when it is loaded first.
 """
 
 import argparse
@@ -30,7 +30,7 @@ CONNECTIONS = 16
 
 
 def write_two_versions(entry: Path, folder: Path) -> Path:
-    """Copy an entry with a second version whose graphs differ by a name; the first is served."""
+    """Copy an entry, with a second version whose graphs have another name; serve the first."""
     copy = folder / entry.name
     shutil.copytree(entry, copy)
     shutil.copytree(copy / "1", copy / "2")
@@ -92,7 +92,6 @@ def measure(server: Server, case: Case, rounds: int, seconds: float) -> dict[str
     port = server.port
     run = closed_loop(port, case.request(), CONNECTIONS, seconds)
     rate = SHARE * uvloop.run(run).throughput
-    uvloop.run(under_swaps(port, case, rate, 1))  # both versions are known, memory has settled
     quiet = uvloop.run(open_loop(port, case.request(), rate, seconds))
     before = server.memory()
     swapped, swaps = uvloop.run(under_swaps(port, case, rate, rounds))

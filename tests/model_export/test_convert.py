@@ -203,11 +203,13 @@ def test_what_an_operator_tuned_in_the_contract_survives_a_second_export(convers
     contract = json_of(path)
     contract["dynamic_batching"]["max_queue_size"] = 7
     contract["instance_group"][0]["count"] = 2
+    contract["version_policy"] = {"all": {}}
     path.write_text(json.dumps(contract))
     convert.convert(conversion)
     again = json_of(path)
     assert again["dynamic_batching"]["max_queue_size"] == 7
     assert again["instance_group"] == [{"count": 2, "kind": "KIND_AUTO"}]
+    assert again["version_policy"] == {"all": {}}
 
 
 def test_a_further_version_may_take_the_examples_of_the_entry(conversion, ready_graph):

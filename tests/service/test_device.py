@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from service.device import Device, Devices, describe_device
@@ -75,3 +77,50 @@ def test_devices_are_described_as_linux_does(tmp_path):
     assert describe_device("CPUExecutionProvider", tmp_path) == "Some CPU @ 3 GHz"
     assert describe_device("CUDAExecutionProvider", tmp_path) == "Some GPU"
     assert describe_device("CPUExecutionProvider", tmp_path / "none") == ""
+
+
+async def test_a_turn_waits_for_its_slots_and_nothing_else_begins_before_it():
+    device, asked = Device(2), []
+    device.subscribe(lambda: asked.append(device.free))
+    device.take(1)
+    turn = device.turn(2)
+    waiting = asyncio.ensure_future(turn.__aenter__())
+    await asyncio.sleep(0)
+    assert not device.has_room
+    assert (waiting.done(), asked) == (False, [])
+    device.give_back(1)
+    await waiting
+    assert (device.free, asked) == (0, [])
+    await turn.__aexit__(None, None, None)
+    assert (device.free, asked) == (2, [2])
+
+
+async def test_others_are_asked_between_two_turns():
+    device, order = Device(2), []
+
+    def dispatch():
+        if not order or order[-1] != "batch":
+            order.append("batch")
+
+    async def measured():
+        async with device.turn(2):
+            order.append("turn")
+            await asyncio.sleep(0)
+
+    device.subscribe(dispatch)
+    for _ in range(2):
+        await measured()
+    assert order == ["turn", "batch", "turn", "batch"]
+
+
+async def test_a_turn_that_nobody_waits_for_any_more_holds_nobody_up():
+    device, asked = Device(1), []
+    device.take(1)
+    waiting = asyncio.ensure_future(device.turn(1).__aenter__())
+    await asyncio.sleep(0)
+    device.subscribe(lambda: asked.append(device.has_room))
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert asked == [True]
+    device.give_back(1)
+    assert device.free == 1

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from service.errors import InvalidConfiguration
 from service.settings import Settings, read_settings, unknown_variables
+from service.version_policy import Specific, VersionPolicy
 
 
 def test_the_defaults_listen_on_loopback_only() -> None:
@@ -38,6 +39,9 @@ def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch) -> No
         ("VT_LOG_FORMAT", "xml"),
         ("VT_EXECUTION_PROVIDERS", "tpu"),
         ("VT_PRECISION", "int4"),
+        ("VT_VERSION_POLICY", "newest"),
+        ("VT_VERSION_POLICY", "latest:0"),
+        ("VT_REPOSITORY_POLL_SECONDS", "0"),
     ],
 )
 def test_a_bad_value_is_one_sentence(
@@ -50,6 +54,12 @@ def test_a_bad_value_is_one_sentence(
     assert sentence.startswith(name)
     assert repr(value) in sentence
     assert "\n" not in sentence
+
+
+def test_the_version_policy_is_a_short_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings({}).version_policy is None
+    monkeypatch.setenv("VT_VERSION_POLICY", "specific:1,3")
+    assert read_settings({}).version_policy == VersionPolicy(specific=Specific(versions=[1, 3]))
 
 
 def test_settings_are_frozen() -> None:

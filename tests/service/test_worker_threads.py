@@ -1,6 +1,9 @@
 """Threads that outlive a call that hangs."""
 
+import asyncio
 import threading
+
+import pytest
 
 from service.worker_threads import WorkerThreads
 
@@ -39,3 +42,20 @@ def test_no_thread_keeps_the_process():
     assert seen.wait(PATIENCE)
     assert daemons == [True]
     workers.remove()
+
+
+async def test_what_a_call_returns_or_raises_comes_to_the_event_loop():
+    workers = WorkerThreads(1, "test")
+    assert await workers.run(lambda: 42) == 42
+    with pytest.raises(ZeroDivisionError):
+        await workers.run(lambda: 1 / 0)
+    with pytest.raises(asyncio.CancelledError):
+        await workers.run(cancel)
+    left = workers.run(lambda: 1)
+    left.cancel()
+    assert await workers.run(lambda: 2) == 2
+    workers.remove()
+
+
+def cancel():
+    raise asyncio.CancelledError
