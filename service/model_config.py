@@ -14,7 +14,7 @@ def model_config(contract: Contract, batch_sizes: list[int], kind: str) -> Json:
         "name": contract.name,
         "platform": contract.platform,
         "backend": "onnxruntime",
-        "version_policy": {"latest": {"num_versions": 1}},
+        "version_policy": contract.version_policy.model_dump(exclude_none=True),
         "max_batch_size": contract.max_batch_size,
         "input": [_tensor(each) | {"optional": False} for each in contract.inputs],
         "output": [_tensor(each) for each in contract.outputs],
