@@ -302,7 +302,7 @@ async def test_a_model_that_hangs_is_not_ready_and_the_other_serves_on_its_core(
         assert (response.status_code, error_of(response)) == (500, "The model does not answer.")
         ready = await service.http.get("/v2/health/ready")
         assert ready.status_code == 503
-        assert "colour is unavailable: a batch has been running" in error_of(ready)
+        assert "colour version 1 is unavailable: a batch has been running" in error_of(ready)
         assert (await classify(service)).status_code == 503
         assert (await service.http.post("/v1/segment", content=PHOTO)).status_code == 200
         assert (
