@@ -400,6 +400,20 @@ async def test_a_hang_is_reported_and_answered_and_its_end_too(
     assert events.of("execution_recovered") == [()]
 
 
+async def test_of_what_is_unloaded_no_hang_and_no_recovery_is_told(
+    batcher, execute, events, monkeypatch
+):
+    monkeypatch.setattr(dynamic_batcher, "HANG_SECONDS", 0.01)
+    each = batcher()
+    pending = images(1)
+    each.submit(pending)
+    each.abort()
+    assert await answers(pending) == [InferenceFailed]
+    execute.open()
+    await until(lambda: not each.executing)
+    assert events.of("execution_hung") == events.of("execution_recovered") == []
+
+
 async def test_draining_answers_everything_and_takes_nothing_more(batcher, execute):
     each = batcher()
     pending = images(*range(9))
