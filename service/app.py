@@ -13,6 +13,7 @@ from service.admission import Admission
 from service.calibration import CalibrationCache
 from service.cores import usable_cores
 from service.device import Devices
+from service.execution_providers import GpuOptions
 from service.inference import Classifier, PhotoInference, Segmenter
 from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
@@ -112,7 +113,7 @@ def _create_repository(
     load_version = partial(
         load_instance,
         options=_load_options(settings),
-        devices=Devices(cores),
+        devices=Devices(cores, len(settings.gpu_devices)),
         calibrations=CalibrationCache(settings.calibration_folder),
         events=metrics,
     )
@@ -129,6 +130,12 @@ def _create_repository(
 def _load_options(settings: Settings) -> LoadOptions:
     return LoadOptions(
         execution_providers=settings.execution_providers,
+        require_provider=settings.require_provider,
+        gpu_devices=settings.gpu_devices,
+        gpu=GpuOptions(
+            memory_limit_bytes=settings.gpu_memory_limit_bytes,
+            tensorrt_cache=settings.tensorrt_cache_folder,
+        ),
         precision=settings.precision,
         intra_op_num_threads=settings.intra_op_num_threads,
         max_batch_size=settings.max_batch_size,

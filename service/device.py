@@ -1,4 +1,4 @@
-"""The devices that executions of all models share: a CPU's cores, or a GPU's one turn."""
+"""The devices that executions of all models share: a CPU's cores, or the turn of each GPU."""
 
 import asyncio
 from collections import deque
@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from service.execution_providers import CPU
 from service.worker_threads import WorkerThreads
-
-CPU_PROVIDER = "CPUExecutionProvider"
 
 
 class Device:
@@ -100,17 +99,17 @@ class Device:
 class Devices:
     """The device of each execution provider."""
 
-    def __init__(self, cores: int) -> None:
-        self._cpu, self._gpu = Device(cores, "cpu"), Device(1, "gpu")
+    def __init__(self, cores: int, gpus: int = 1) -> None:
+        self._cpu, self._gpu = Device(cores, "cpu"), Device(gpus, "gpu")
 
     def of(self, execution_provider: str) -> Device:
-        """Return the cores, or the GPU's turn."""
-        return self._cpu if execution_provider == CPU_PROVIDER else self._gpu
+        """Return the cores, or the GPUs, each of which has one turn."""
+        return self._cpu if execution_provider == CPU else self._gpu
 
 
 def describe_device(execution_provider: str, root: Path = Path("/proc")) -> str:
     """Name the hardware as Linux does; empty where it does not say."""
-    if execution_provider == CPU_PROVIDER:
+    if execution_provider == CPU:
         return _field(root / "cpuinfo", "model name")
     cards = sorted((root / "driver/nvidia/gpus").glob("*/information"))
     return ", ".join(_field(card, "Model") for card in cards)

@@ -31,6 +31,8 @@ class ModelBuild:
     active_provider: str
     graph_sha256: str
     accuracy: Accuracy | None = None
+    nodes_on_cpu: int = 0
+    """Nodes that the active provider does not run, where it is not the CPU's."""
 
 
 class ModelLoad(Protocol):

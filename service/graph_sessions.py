@@ -1,22 +1,48 @@
 """The sessions of one graph, one for each number of threads, and a batch through them."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from queue import SimpleQueue
+from typing import Protocol
 
 import numpy as np
 import structlog
 
 from service.errors import InferenceFailed, InvalidEntry
 from service.preprocessing import ImageArray
-from service.session import Outputs, Session
+from service.session import Array, Outputs, Session
 
 _log = structlog.get_logger()
+
+
+class Runnable(Protocol):
+    """A session, or several of which any will do."""
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Run the graph, as `Session.run` does."""
+
+
+class SessionGroup:
+    """Sessions on several devices; each runs one batch at a time, on whichever is free."""
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self._free: SimpleQueue[Session] = SimpleQueue()
+        for session in sessions:
+            self._free.put(session)
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Run the graph on a device that is free, once there is one."""
+        session = self._free.get()
+        try:
+            return session.run(inputs, outputs)
+        finally:
+            self._free.put(session)
 
 
 class GraphSessions:
     """Runs batches, blocking; may be used by several threads at once."""
 
     def __init__(
-        self, sessions: Mapping[int, Session], open_session: Callable[[int], Session]
+        self, sessions: Mapping[int, Runnable], open_session: Callable[[int], Runnable]
     ) -> None:
         self._sessions = dict(sessions)
         self._open_session = open_session

@@ -178,6 +178,12 @@ class PrometheusMetrics:
             registry=registry,
         )
         version = ("model", "version")
+        self._nodes_on_cpu = Gauge(
+            "vt_nodes_on_cpu",
+            "Nodes that the active execution provider does not run, where it is not the CPU's.",
+            version,
+            registry=registry,
+        )
         self._self_test_error = Gauge(
             "vt_selftest_max_abs_error",
             "Largest difference to the golden outputs.",
@@ -198,7 +204,7 @@ class PrometheusMetrics:
         )
         self._version_gauges = (
             *self._load_gauges.values(),
-            *(self._hung, self._model_info, self._model_state),
+            *(self._hung, self._model_info, self._model_state, self._nodes_on_cpu),
             *(self._self_test_ok, self._self_test_error, self._self_test_agreement),
         )
         self._model_load_seconds = Histogram(
@@ -292,6 +298,7 @@ class PrometheusMetrics:
             build.active_provider,
             build.graph_sha256,
         ).set(1)
+        self._nodes_on_cpu.labels(model.name, model.version).set(build.nodes_on_cpu)
 
     def model_released(self, name: str, version: str) -> None:
         """Show no more how a version is; what it did stays counted."""

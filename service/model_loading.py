@@ -2,8 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -19,7 +19,7 @@ from service.contract import (
     read_certificate,
     read_certified,
 )
-from service.device import CPU_PROVIDER, Devices, describe_device
+from service.device import Devices, describe_device
 from service.errors import InferenceFailed, InvalidEntry
 from service.events import Events, ModelBuild, ModelIdentity
 from service.execution_plan import (
@@ -28,7 +28,8 @@ from service.execution_plan import (
     ExecutionPlan,
     choose_widths,
 )
-from service.graph_sessions import GraphSessions
+from service.execution_providers import CPU, PROVIDERS, GpuOptions, ProviderName, ShapeProfile
+from service.graph_sessions import GraphSessions, Runnable, SessionGroup
 from service.model_instance import ModelInstance
 from service.precision import AUTO, FP32, PrecisionChoice, choose_precision
 from service.protocol import Accuracy, Measurement, MetadataTensor
@@ -50,6 +51,10 @@ class LoadOptions:
     max_queue_delay_microseconds: int | None = None
     max_batch_seconds: float = 0.2
     """How long a batch of more than one image may take, by the calibration."""
+    require_provider: ProviderName | None = None
+    """The execution provider without which nothing is served."""
+    gpu_devices: tuple[int, ...] = (0,)
+    gpu: GpuOptions = field(default_factory=GpuOptions)
 
 
 class OnProvider(Protocol):
@@ -95,6 +100,7 @@ async def load_instance(
     try:
         await _self_test(candidate, events)
         plan = await _calibrated(candidate, options, calibrations)
+        await _warm_up(candidate, plan)
     except InvalidEntry as error:
         if options.precision != AUTO or choice.precision == FP32:
             raise
@@ -121,12 +127,27 @@ def _open(
     choice, graph = open_chosen(
         expected_provider(options.execution_providers),
         partial(choose_precision, options.precision, certificate, contract.task),
-        partial(_Graph, folder, certificate, options, devices),
+        partial(_Graph, folder, certificate, _with_profile(options, contract), devices),
     )
     _log_choice(contract.name, options.precision, choice)
+    check_provider(graph.session, options.require_provider)
     check_signature(contract, graph.session)
     golden = read_golden(folder, contract, certificate, choice.precision)
     return _Candidate(contract, certificate, choice, graph, golden)
+
+
+def _with_profile(options: LoadOptions, contract: Contract) -> LoadOptions:
+    """Tell TensorRT the shapes of the graph's input."""
+    widths, heights = zip(*contract.preprocessing.input_sizes, strict=True)
+    width, height = contract.preprocessing.common_size
+    limit = min(options.max_batch_size or contract.max_batch_size, contract.max_batch_size)
+    profile = ShapeProfile(
+        contract.inputs[0].name,
+        (1, min(heights), min(widths), 3),
+        (limit, height, width, 3),
+        (limit, max(heights), max(widths), 3),
+    )
+    return replace(options, gpu=replace(options.gpu, profile=profile))
 
 
 @dataclass(frozen=True)
@@ -145,6 +166,7 @@ class _SessionFactory:
     certificate: Certificate
     precision: PrecisionRecord
     execution_providers: str
+    gpus: Sequence[GpuOptions]
 
     def read(self) -> _Files:
         """Read and check the files."""
@@ -152,13 +174,21 @@ class _SessionFactory:
         external_data = {file: read(file) for file in self.precision.external_data}
         return _Files(read(self.precision.file), external_data)
 
-    def open(self, files: _Files, threads: int) -> Session:
+    def open(self, files: _Files, threads: int, gpu: GpuOptions) -> Session:
         """Open a session; it does not need the bytes any more."""
-        return Session(files.graph, self.execution_providers, threads, files.external_data)
+        return Session(files.graph, self.execution_providers, threads, files.external_data, gpu)
 
-    def reopen(self, threads: int) -> Session:
+    def open_on_all(self, files: _Files, threads: int, first: Session) -> Runnable:
+        """Join a session on the first GPU with one on each other; on a CPU it stays alone."""
+        if first.active_provider == CPU or len(self.gpus) == 1:
+            return first
+        others = [self.open(files, threads, gpu) for gpu in self.gpus[1:]]
+        return SessionGroup([first, *others])
+
+    def reopen(self, threads: int) -> Runnable:
         """Read and check the files anew: they are not kept in memory beside the sessions."""
-        return self.open(self.read(), threads)
+        files = self.read()
+        return self.open_on_all(files, threads, self.open(files, threads, self.gpus[0]))
 
 
 class _Graph:
@@ -173,18 +203,24 @@ class _Graph:
         precision: str,
     ) -> None:
         record, own = certificate.precision(precision), options.intra_op_num_threads
-        factory = _SessionFactory(folder, certificate, record, options.execution_providers)
+        gpus = [replace(options.gpu, device_id=device) for device in options.gpu_devices]
+        factory = _SessionFactory(folder, certificate, record, options.execution_providers, gpus)
         files = factory.read()
-        self.session = factory.open(files, own or 1)
+        self.session = factory.open(files, own or 1, gpus[0])
         self.active_provider = self.session.active_provider
         self.sha256 = certificate.sha256(record.file)
         self.device = devices.of(self.active_provider)
+        first, *others = self._threads(own)
+        sessions = {first: factory.open_on_all(files, first, self.session)}
+        sessions |= {count: factory.open(files, count, gpus[0]) for count in others}
+        self.sessions = GraphSessions(sessions, factory.reopen)
+
+    def _threads(self, own: int | None) -> list[int]:
+        """The numbers of threads that are worth a try; a GPU's executions take one slot each."""
+        if self.active_provider != CPU:
+            return [1]
         slots = self.device.slots
-        first, *others = [min(own, slots)] if own else thread_counts(slots)
-        self.sessions = GraphSessions(
-            {first: self.session, **{count: factory.open(files, count) for count in others}},
-            factory.reopen,
-        )
+        return [min(own, slots)] if own else thread_counts(slots)
 
 
 def open_chosen(
@@ -219,7 +255,16 @@ def _build(certificate: Certificate, precision: str, session: Session) -> ModelB
         session.active_provider,
         certificate.sha256(record.file),
         Accuracy.model_validate(measured[0], from_attributes=True) if measured else None,
+        len(session.nodes_on_cpu),
     )
+
+
+def check_provider(session: Session, required: ProviderName | None) -> None:
+    """Refuse a session that runs elsewhere than the operator requires."""
+    if required is not None and session.active_provider != PROVIDERS[required]:
+        raise InvalidEntry(
+            f"it would run on {session.active_provider}, and VT_REQUIRE_PROVIDER is {required}"
+        )
 
 
 def check_signature(contract: Contract, session: Session) -> None:
@@ -291,7 +336,7 @@ async def _calibrated(
     contract = candidate.contract
     limit = min(options.max_batch_size or contract.max_batch_size, contract.max_batch_size)
     measurements = await _measurements(candidate, limit, calibrations)
-    on_cpu = candidate.graph.active_provider == CPU_PROVIDER
+    on_cpu = candidate.graph.active_provider == CPU
     widths = choose_widths(
         measurements,
         max_batch_size=limit,
@@ -325,3 +370,18 @@ async def _measurements(
         measurements = await calibrate(bench.seconds, threads, limit)
         await asyncio.to_thread(calibrations.write, key, measurements)
     return measurements
+
+
+async def _warm_up(candidate: _Candidate, plan: ExecutionPlan) -> None:
+    """On a GPU run every shape that will be served: each one's first run takes long."""
+    graph, prediction = candidate.graph, candidate.contract.prediction
+    if graph.active_provider == CPU:
+        return
+    sizes = candidate.contract.preprocessing.input_sizes
+    batches = {1, plan.widths[0].max_batch_size}
+    for (width, height), batch_size in itertools.product(sizes, sorted(batches)):
+        batch = [np.zeros((height, width, 3), np.uint8)] * batch_size
+        run = partial(graph.sessions.run, batch, [prediction], 1)
+        async with graph.device.turn(graph.device.slots):
+            runs = [graph.device.workers.run(run) for _ in range(graph.device.slots)]
+            await asyncio.gather(*runs)

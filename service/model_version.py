@@ -103,7 +103,11 @@ class ModelVersion:
             "labels": self.contract.labels if self.contract else [],
             "precision": build and build.precision,
             "execution_provider": build
-            and ExecutionProvider(requested=build.requested_provider, active=build.active_provider),
+            and ExecutionProvider(
+                requested=build.requested_provider,
+                active=build.active_provider,
+                nodes_on_cpu=build.nodes_on_cpu,
+            ),
             "accuracy": build and build.accuracy,
             "batching": self.instance and self.instance.batching,
         }

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from service.contract import AccuracyRecord, Certificate, Limits, PrecisionRecord
+from service.execution_providers import CPU, CUDA, TENSORRT
 from service.protocol import Task
 
 AUTO = "auto"
 FP32 = "fp32"
 
-PREFERRED = {"CPUExecutionProvider": "int8", "CUDAExecutionProvider": "fp16"}
+PREFERRED = {CPU: "int8", CUDA: "fp16", TENSORRT: "fp16"}
 
 _METRICS = {Task.CLASSIFICATION: "top1", Task.SEGMENTATION: "miou"}
 _ROUNDING = 1e-9  # a loss of exactly the limit is allowed

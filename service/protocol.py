@@ -218,6 +218,7 @@ class ExecutionProvider(Wire):
 
     requested: str
     active: str
+    nodes_on_cpu: int = Field(0, description="of a graph on another provider; each costs copies")
 
 
 class Accuracy(Wire):

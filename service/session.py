@@ -9,15 +9,16 @@ import onnxruntime as ort
 import structlog
 
 from service.errors import InferenceFailed, InvalidEntry, OutOfMemory
+from service.execution_providers import CPU, GpuOptions, provider_options, wanted_providers
 from service.protocol import Datatype, MetadataTensor
 
 Array = npt.NDArray[np.generic]
 Outputs = Mapping[str, Array]
 """What a graph made of one image, by the outputs' names."""
 
-_log = structlog.get_logger()
+MAX_NAMES = 20
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_log = structlog.get_logger()
 
 _OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "bad_alloc", "cudnn_status_alloc")
 """Words of ONNX Runtime's arena, CUDA, the C++ runtime and cuDNN, in lower case."""
@@ -55,24 +56,39 @@ class Session:
         execution_providers: str,
         intra_op_num_threads: int,
         external_data: Mapping[str, bytes] | None = None,
+        gpu: GpuOptions | None = None,
     ) -> None:
-        wanted = _wanted_providers(execution_providers)
+        wanted = wanted_providers(execution_providers, ort.get_available_providers())
         providers = _available(wanted)
         options = _options(intra_op_num_threads)
         _add_external_data(options, external_data or {})
-        if _PROVIDERS["cuda"] in providers:
+        if CPU not in providers[:1]:
             ort.preload_dlls()
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        with_options = [(name, provider_options(name, gpu or GpuOptions())) for name in providers]
         try:
-            self._session = ort.InferenceSession(graph, options, providers=providers)
+            self._session = ort.InferenceSession(graph, options, providers=with_options)
         except Exception as error:
             raise InvalidEntry("ONNX Runtime cannot load the graph") from error
         self.requested_provider = wanted[0]
         self.active_provider: str = self._session.get_providers()[0]
+        self.nodes_on_cpu = _nodes_on_cpu(self._session) if self.active_provider != CPU else []
+        """Names of the nodes that the active provider does not run, where it is not the CPU's."""
+        self._report()
+
+    def _report(self) -> None:
         if self.active_provider != self.requested_provider:
             _log.warning(
                 "execution_provider_unavailable",
                 requested=self.requested_provider,
                 active=self.active_provider,
+            )
+        if self.nodes_on_cpu:
+            _log.warning(
+                "nodes_on_cpu",
+                active=self.active_provider,
+                nodes=len(self.nodes_on_cpu),
+                names=self.nodes_on_cpu[:MAX_NAMES],
             )
 
     @property
@@ -98,7 +114,17 @@ class Session:
 
 def expected_provider(execution_providers: str) -> str:
     """Return the execution provider that a session will have, unless ONNX Runtime falls back."""
-    return _available(_wanted_providers(execution_providers))[0]
+    return _available(wanted_providers(execution_providers, ort.get_available_providers()))[0]
+
+
+def _nodes_on_cpu(session: ort.InferenceSession) -> list[str]:
+    """Name the nodes that ONNX Runtime assigned to the CPU, with their operators."""
+    return [
+        f"{node.op_type} {node.name}"
+        for subgraph in session.get_provider_graph_assignment_info()
+        if subgraph.ep_name == CPU
+        for node in subgraph.get_nodes()
+    ]
 
 
 def _options(intra_op_num_threads: int) -> ort.SessionOptions:
@@ -120,13 +146,6 @@ def _add_external_data(options: ort.SessionOptions, files: Mapping[str, bytes]) 
         options.add_external_initializers_from_files_in_memory(
             list(files), list(files.values()), [len(data) for data in files.values()]
         )
-
-
-def _wanted_providers(choice: str) -> list[str]:
-    cpu, cuda = _PROVIDERS["cpu"], _PROVIDERS["cuda"]
-    if choice == "cpu" or (choice == "auto" and cuda not in ort.get_available_providers()):
-        return [cpu]
-    return [cuda, cpu]
 
 
 def _available(providers: list[str]) -> list[str]:

@@ -16,14 +16,24 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import InvalidConfiguration
+from service.execution_providers import ProviderName
 from service.shadow_rule import ShadowRule, parse_shadow_rule
 from service.version_policy import VersionPolicy, parse_version_policy
 
 PREFIX = "VT_"
 FLAGS = ("host", "port", "model_repository")
 
+
+def _split(value: Any) -> Any:
+    """Read numbers with commas between them."""
+    return value.split(",") if isinstance(value, str) else value
+
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Rule = Annotated[ShadowRule, NoDecode, BeforeValidator(parse_shadow_rule)]
+GpuDevices = Annotated[
+    tuple[NonNegativeInt, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)
+]
 Policy = Annotated[VersionPolicy, NoDecode, BeforeValidator(parse_version_policy)]
 
 
@@ -56,7 +66,11 @@ class Settings(BaseSettings):
     max_queue_delay_microseconds: NonNegativeInt | None = None
     calibration_folder: Path | None = None
 
-    execution_providers: Literal["auto", "cpu", "cuda"] = "auto"
+    execution_providers: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    require_provider: ProviderName | None = None
+    gpu_devices: GpuDevices = (0,)
+    gpu_memory_limit_bytes: PositiveInt | None = None
+    tensorrt_cache_folder: Path | None = None
     precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
     intra_op_num_threads: PositiveInt | None = None
     image_threads: PositiveInt | None = None

@@ -36,6 +36,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         if field.default is not None:
             default = f"{field.default:g}" if isinstance(field.default, float) else field.default
+            default = ",".join(map(str, default)) if isinstance(default, tuple) else default
             assert rows[PREFIX + name.upper()] == f"`{default}`"
 
 

@@ -5,7 +5,7 @@ import pytest
 import structlog
 
 from service.errors import InferenceFailed, InvalidEntry
-from service.graph_sessions import GraphSessions
+from service.graph_sessions import GraphSessions, SessionGroup
 
 
 class FakeSession:
@@ -69,3 +69,13 @@ def test_a_session_is_opened_anew_and_where_that_fails_the_old_one_stays():
         assert not broken.rebuild(1)
     assert [line["event"] for line in lines] == ["session_not_rebuilt"]
     assert broken.run([image(1)], ["a"], 1) == [{"a": 1}]
+
+
+def test_a_group_runs_each_batch_on_a_session_that_is_free():
+    first, second = FakeSession(), FakeSession()
+    group = SessionGroup([first, second])
+    held = group._free.get()
+    GraphSessions({1: group}, lambda _: None).run([image(1)], ["sum"], 1)
+    assert (len(first.batches), len(second.batches)) == ((0, 1) if held is first else (1, 0))
+    group._free.put(held)
+    assert group._free.qsize() == 2

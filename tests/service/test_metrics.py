@@ -118,7 +118,7 @@ def test_a_released_version_shows_nothing_but_what_it_did() -> None:
     counts = {"vt_batch_size_bucket", "vt_batch_size_sum", "vt_batch_size_count"}
     assert of_first == counts | {"vt_batch_dispatch_total"}
     assert of_second - of_first == {
-        *("vt_hung", "vt_model_info", "vt_model_state"),
+        *("vt_hung", "vt_model_info", "vt_model_state", "vt_nodes_on_cpu"),
         *("vt_queue_depth", "vt_queue_oldest_seconds"),
         *("vt_predicted_wait_seconds", "vt_inflight_batches"),
         *("vt_selftest_ok", "vt_selftest_max_abs_error", "vt_selftest_agreement_ratio"),

@@ -14,6 +14,7 @@ from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
 from service.model_loading import open_chosen
 from service.precision import PrecisionChoice
+from service.session import Session
 from tests.service.conftest import Running, Start, version_loader
 from tests.service.images import GREEN, encode, solid
 from tests.service.repository_fixture import (
@@ -272,3 +273,31 @@ def test_a_silent_fallback_to_the_cpu_serves_what_the_cpu_prefers(
     folder = write_quantized_classifier(tmp_path)
     monkeypatch.setattr("service.model_loading.expected_provider", lambda _: CUDA)
     assert load(folder).build.precision == "int8"
+
+
+async def test_a_model_that_would_run_elsewhere_than_required_is_not_served(start: Start) -> None:
+    async with start(execution_providers="cpu", require_provider="cuda") as service:
+        ready = await service.http.get("/v2/health/ready")
+        assert ready.status_code == 503
+        reason = (await colour(service))["reason"]
+        assert reason == "it would run on CPUExecutionProvider, and VT_REQUIRE_PROVIDER is cuda"
+    async with start(execution_providers="cpu", require_provider="cpu") as service:
+        assert (await service.http.get("/v2/health/ready")).status_code == 200
+
+
+async def test_on_a_gpu_every_shape_runs_before_the_model_is_ready(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes, run = set(), Session.run
+
+    def recorded(self: Session, inputs: dict, outputs: list) -> list:
+        shapes.add(inputs["images"].shape[:3])
+        return run(self, inputs, outputs)
+
+    monkeypatch.setattr(Session, "run", recorded)
+    monkeypatch.setattr("service.model_loading.CPU", "another provider")
+    async with start() as service:
+        contract = service.parts.repository.get("pixels").ready_instance().contract
+        sizes = contract.preprocessing.input_sizes
+        assert len(sizes) == 5
+        assert {(n, height, width) for width, height in sizes for n in (1, 4)} <= shapes

@@ -1,12 +1,14 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pytest
 import structlog
 
 from service.errors import InferenceFailed, InvalidEntry, OutOfMemory
 from service.protocol import Datatype
-from service.session import Session, expected_provider
+from service.session import Session, _nodes_on_cpu, expected_provider
 from tests.service.repository_fixture import (
     SIDE,
     classification_graph,
@@ -125,3 +127,44 @@ def test_external_data_that_is_too_short_is_refused() -> None:
     graph, data = externalize(classification_graph(), "weights.bin")
     with pytest.raises(InvalidEntry, match="cannot load the graph"):
         Session(graph, "cpu", 1, {"weights.bin": data[:-1]})
+
+
+class FakeOrtSession:
+    """What ONNX Runtime tells of a graph of which one node fell to the CPU."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.options = _
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def get_provider_graph_assignment_info(self) -> list[SimpleNamespace]:
+        def subgraph(ep_name: str, *nodes: str) -> SimpleNamespace:
+            rows = [SimpleNamespace(op_type="Conv", name=name) for name in nodes]
+            return SimpleNamespace(ep_name=ep_name, get_nodes=lambda: rows)
+
+        return [
+            subgraph("CUDAExecutionProvider", "a", "b"),
+            subgraph("CPUExecutionProvider", "c"),
+        ]
+
+
+def test_nodes_that_fall_to_the_cpu_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
+    monkeypatch.setattr("onnxruntime.preload_dlls", lambda: None)
+    monkeypatch.setattr("onnxruntime.InferenceSession", FakeOrtSession)
+    with structlog.testing.capture_logs() as lines:
+        session = Session(segmentation_graph(), "cuda", 1)
+    assert session.nodes_on_cpu == ["Conv c"]
+    (line,) = lines
+    assert (line["event"], line["nodes"], line["names"]) == ("nodes_on_cpu", 1, ["Conv c"])
+
+
+def test_onnx_runtime_tells_which_provider_runs_a_node() -> None:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(
+        segmentation_graph(), options, providers=["CPUExecutionProvider"]
+    )
+    assert any(name.startswith("ArgMax") for name in _nodes_on_cpu(session))

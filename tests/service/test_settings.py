@@ -71,3 +71,12 @@ def test_a_misspelt_variable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VT_MAX_BODY_BYTE", "1")
     monkeypatch.setenv("VT_MAX_BODY_BYTES", "1")
     assert unknown_variables() == ["VT_MAX_BODY_BYTE"]
+
+
+def test_gpu_devices_are_numbers_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings({}).gpu_devices == (0,)
+    monkeypatch.setenv("VT_GPU_DEVICES", "0,2")
+    assert read_settings({}).gpu_devices == (0, 2)
+    monkeypatch.setenv("VT_GPU_DEVICES", "first")
+    with pytest.raises(InvalidConfiguration, match="VT_GPU_DEVICES"):
+        read_settings({})

@@ -1,0 +1,93 @@
+"""ONNX Runtime's execution providers: which one is asked for, and with which options."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+
+ProviderName = Literal["cpu", "cuda", "tensorrt"]
+PROVIDERS: dict[ProviderName, str] = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+
+_IN_ORDER = {"cpu": [CPU], "cuda": [CUDA, CPU], "tensorrt": [TENSORRT, CUDA, CPU]}
+
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ShapeProfile:
+    """The smallest, the usual and the largest shape of an input."""
+
+    name: str
+    smallest: Shape
+    usual: Shape
+    largest: Shape
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """How a GPU is used; `memory_limit_bytes` bounds ONNX Runtime's arena.
+
+    `tensorrt_cache` is the folder for engines and timings, which take minutes to make; `profile`
+    tells TensorRT for which shapes.
+    """
+
+    device_id: int = 0
+    memory_limit_bytes: int | None = None
+    tensorrt_cache: Path | None = None
+    profile: ShapeProfile | None = None
+
+
+def wanted_providers(choice: str, available: Collection[str]) -> list[str]:
+    """List what is asked for, the best first; `auto` is CUDA where it is there, else the CPU."""
+    if choice == "auto":
+        choice = "cuda" if CUDA in available else "cpu"
+    return _IN_ORDER[choice]
+
+
+def provider_options(provider: str, gpu: GpuOptions) -> dict[str, str]:
+    """Return the options of a provider, in ONNX Runtime's words."""
+    match provider:
+        case "CUDAExecutionProvider":
+            return _cuda(gpu)
+        case "TensorrtExecutionProvider":
+            return _tensorrt(gpu)
+        case _:
+            return {}
+
+
+def _cuda(gpu: GpuOptions) -> dict[str, str]:
+    options = {
+        "device_id": str(gpu.device_id),
+        "cudnn_conv_algo_search": "EXHAUSTIVE",  # once a shape, at warm-up: there are few shapes
+        "cudnn_conv_use_max_workspace": "1",
+        "arena_extend_strategy": "kSameAsRequested",  # doubling wastes memory on few, known shapes
+        "use_tf32": "0",  # fp32 is chosen for its accuracy; fp16 is what is fast
+    }
+    if gpu.memory_limit_bytes is not None:
+        options["gpu_mem_limit"] = str(gpu.memory_limit_bytes)
+    return options
+
+
+def _tensorrt(gpu: GpuOptions) -> dict[str, str]:
+    options = {"device_id": str(gpu.device_id), "trt_fp16_enable": "1"}
+    if gpu.tensorrt_cache is not None:
+        folder = str(gpu.tensorrt_cache)
+        options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
+        options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
+    if gpu.profile is not None:
+        profile = gpu.profile
+        options |= {
+            "trt_profile_min_shapes": _shape(profile.name, profile.smallest),
+            "trt_profile_opt_shapes": _shape(profile.name, profile.usual),
+            "trt_profile_max_shapes": _shape(profile.name, profile.largest),
+        }
+    return options
+
+
+def _shape(name: str, shape: Shape) -> str:
+    return f"{name}:{'x'.join(map(str, shape))}"
