@@ -149,6 +149,7 @@ ROOMS: dict[str, set[str]] = {
         "worker_pool",
     },
     "http_protocol": set(),
+    "check_ready": {"errors", "settings"},
     "server": {"admission", "errors", "http_protocol", "settings"},
     "__main__": {"__init__", "app", "errors", "log", "server", "settings"},
 }

@@ -1,0 +1,41 @@
+"""Ask the service of this machine whether it is ready: `python -m service.check_ready`.
+
+For a container's health check: needs no curl, loads no model, writes no file. Reads the same
+`VT_*` variables as the service.
+"""
+
+import http.client
+import sys
+
+from service.errors import InvalidConfiguration
+from service.settings import Settings, read_settings
+
+TIMEOUT_SECONDS = 2.0
+_OWN_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+def main() -> int:
+    """Return 0 if the service is ready; else say on standard error why not, and return 1."""
+    try:
+        reason = _why_not_ready(read_settings({}))
+    except (OSError, http.client.HTTPException, InvalidConfiguration) as error:
+        reason = str(error) or type(error).__name__
+    if reason is None:
+        return 0
+    print(f"not ready: {reason}", file=sys.stderr)  # noqa: T201
+    return 1
+
+
+def _why_not_ready(settings: Settings) -> str | None:
+    host = _OWN_ADDRESSES.get(settings.host, settings.host)
+    connection = http.client.HTTPConnection(host, settings.port, timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        answer = connection.getresponse()
+        return None if answer.status == http.HTTPStatus.OK else answer.read().decode()
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

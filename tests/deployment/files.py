@@ -1,0 +1,105 @@
+"""The files that deploy the service, as what they say."""
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from service.server import ABORT_SECONDS
+from service.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILES = {"cpu": ROOT / "docker" / "Dockerfile", "gpu": ROOT / "docker" / "Dockerfile.gpu"}
+KUBERNETES = ROOT / "docker" / "kubernetes"
+
+Yaml = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A line of a Dockerfile, continuations joined."""
+
+    keyword: str
+    text: str
+
+    @property
+    def arguments(self) -> list[str]:
+        """The words; a JSON array's elements."""
+        return json.loads(self.text) if self.text.startswith("[") else shlex.split(self.text)
+
+    @property
+    def source_stage(self) -> str | None:
+        """Where a COPY takes from; none is the checkout."""
+        flag = self.arguments[0]
+        return flag.removeprefix("--from=") if flag.startswith("--from=") else None
+
+    @property
+    def paths(self) -> list[str]:
+        """A COPY's sources and its target."""
+        return [word for word in self.arguments if not word.startswith("--")]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """From one FROM to the next."""
+
+    base: str
+    name: str
+    instructions: list[Instruction]
+
+    def all(self, keyword: str) -> list[Instruction]:
+        return [each for each in self.instructions if each.keyword == keyword]
+
+    def one(self, keyword: str) -> Instruction:
+        (found,) = self.all(keyword)
+        return found
+
+    def variables(self, keyword: str) -> dict[str, str]:
+        """What ENV, ARG or LABEL set, by name."""
+        words = [word for each in self.all(keyword) for word in each.arguments]
+        return dict(word.split("=", 1) for word in words)
+
+
+def instructions(path: Path) -> list[Instruction]:
+    lines = [line for line in path.read_text().splitlines() if not line.strip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    pairs = [line.split(None, 1) for line in joined.splitlines() if line.strip()]
+    return [Instruction(keyword, text) for keyword, text in pairs]
+
+
+def dockerfile(path: Path) -> tuple[dict[str, str], list[Stage]]:
+    """The arguments before the first stage, and the stages."""
+    before = Stage("", "", [])
+    stages = [before]
+    for each in instructions(path):
+        if each.keyword == "FROM":
+            base, *name = each.text.split(" AS ")
+            stages.append(Stage(base, *(name or [""]), []))
+        else:
+            stages[-1].instructions.append(each)
+    return before.variables("ARG"), stages[1:]
+
+
+@cache
+def compose() -> Yaml:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+
+def manifest(path: str) -> Yaml:
+    return yaml.safe_load((KUBERNETES / path).read_text())
+
+
+def settings(environment: dict[str, str]) -> Settings:
+    """What the service would make of these variables; every `VT_*` has to be a setting."""
+    ours = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+    return Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in ours.items()})
+
+
+def stop_seconds(chosen: Settings) -> float:
+    """How long the service may take from SIGTERM to its end."""
+    return chosen.drain_timeout_seconds + ABORT_SECONDS
