@@ -8,7 +8,7 @@ import pytest
 
 from tests.service.conftest import Running
 from tests.service.images import GREEN, encode, solid
-from tests.service.repository_fixture import write_classifier
+from tests.service.repository_fixture import write_classifier, write_versions
 from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
@@ -97,3 +97,20 @@ async def test_a_mistake_is_a_400_with_a_sentence(service: Running, name: str) -
 async def test_too_long_a_body_is_a_413(service: Running) -> None:
     response = await service.http.post("/v2/repository/index", content=b" " * 70_000)
     assert response.status_code == 413
+
+
+async def test_a_corrupt_version_is_refused_and_the_one_before_goes_on(
+    service: Running, repository: Path
+) -> None:
+    write_versions(repository, "1", "2", "3")
+    (repository / "colour" / "3" / "model.onnx").write_bytes(b"half a copy")
+    await post(service, "models/colour/load", only(2))
+    response = await service.http.post("/v2/repository/models/colour/load")
+    assert response.status_code == 400
+    assert "colour version 3: model.onnx does not have the SHA-256" in error_of(response)
+    rows = {(row["name"], row["version"]): row for row in await post(service, "index")}
+    assert rows["colour", "2"]["state"] == "READY"
+    assert rows["colour", "3"]["state"] == "UNAVAILABLE"
+    assert "SHA-256" in rows["colour", "3"]["reason"]
+    assert (await service.http.post("/v1/classify", content=PHOTO)).json()["version"] == "2"
+    assert (await service.http.get("/v2/health/ready")).status_code == 200
