@@ -218,15 +218,18 @@ class Saturated:
 
     throughput: float
     cpu_milliseconds: float
+    client_cpu_milliseconds: float
+    """What making the load takes of the same cores."""
 
 
 def _saturated(server: Server, request: bytes, seconds: float) -> Saturated:
     uvloop.run(closed_loop(server.port, request, SATURATED, seconds / 4))
-    cpu = server.cpu_seconds()
+    cpu, client_cpu = server.cpu_seconds(), time.process_time()
     results = uvloop.run(closed_loop(server.port, request, SATURATED, seconds))
+    used, client_used = server.cpu_seconds() - cpu, time.process_time() - client_cpu
     _require_good(results)
-    used = server.cpu_seconds() - cpu
-    return Saturated(results.throughput, used / len(results.latencies) * 1000)
+    per_request = 1000 / len(results.latencies)
+    return Saturated(results.throughput, used * per_request, client_used * per_request)
 
 
 def _require_good(results: Results) -> None:
@@ -261,6 +264,7 @@ def compare(case: Case, rounds: int, seconds: float) -> dict[str, Any]:
         "single_difference_ms": median(lambda c, s, one, y: one - c.milliseconds),
         "ceiling_cpu_ms": median(lambda c, s, one, y: c.cpu_milliseconds),
         "service_cpu_ms": median(lambda c, s, one, y: s.cpu_milliseconds),
+        "client_cpu_ms": median(lambda c, s, one, y: s.client_cpu_milliseconds),
         "yardstick_cpu_ms": median(lambda c, s, one, y: y.cpu_milliseconds),
         "cpu_over_yardstick": median(lambda c, s, one, y: s.cpu_milliseconds / y.cpu_milliseconds),
         "cpu_over_ceiling": median(lambda c, s, one, y: s.cpu_milliseconds / c.cpu_milliseconds),
