@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -12,6 +12,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -22,7 +23,13 @@ PREFIX = "VT_"
 FLAGS = ("host", "port", "model_repository")
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/*\s]+)$")]
 Policy = Annotated[VersionPolicy, NoDecode, BeforeValidator(parse_version_policy)]
+
+
+def _split(text: Any) -> Any:
+    """Take a list apart at its commas; what is no text is the caller's own."""
+    return [each.strip() for each in text.split(",")] if isinstance(text, str) else text
 
 
 class Settings(BaseSettings):
@@ -37,6 +44,17 @@ class Settings(BaseSettings):
     model_repository: Path = Path("weights")
     version_policy: Policy | None = None
     repository_poll_seconds: PositiveFloat | None = None
+
+    api_keys_file: Path | None = None
+    require_key_for_metadata: bool = False
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    max_connections: PositiveInt = 512
+    max_header_bytes: PositiveInt = 32 * 1024
+    header_timeout_seconds: PositiveFloat = 10.0
+    send_timeout_seconds: PositiveFloat = 20.0
 
     max_body_bytes: PositiveInt = 16 * 1024 * 1024
     max_image_pixels: PositiveInt = 50_000_000
@@ -61,6 +79,14 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("VT_TLS_CERTIFICATE and VT_TLS_KEY are set together or not at all.")
+        if self.require_key_for_metadata and self.api_keys_file is None:
+            raise ValueError("VT_REQUIRE_KEY_FOR_METADATA needs VT_API_KEYS_FILE.")
+        return self
+
 
 def read_settings(flags: Mapping[str, Any]) -> Settings:
     """Join the command line's flags (they win) with the environment."""
@@ -78,6 +104,8 @@ def unknown_variables() -> list[str]:
 
 def _sentence(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
+    if not problem["loc"]:  # it is about several settings
+        return str(problem["ctx"]["error"])
     name = str(problem["loc"][0])
     flag = f" (--{name.replace('_', '-')})" if name in FLAGS else ""
     message = problem["msg"][:1].lower() + problem["msg"][1:]

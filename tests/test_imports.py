@@ -118,7 +118,7 @@ ROOMS: dict[str, set[str]] = {
         "protocol",
         "version_policy",
     },
-    "repository_watch": {"errors", "model_repository"},
+    "repository_watch": {"errors", "file_watch", "model_repository"},
     "inference": {
         "contract",
         "errors",
@@ -130,9 +130,21 @@ ROOMS: dict[str, set[str]] = {
         "stage_timer",
         "worker_pool",
     },
-    "http_protocol": set(),
-    "server": {"admission", "errors", "http_protocol", "settings"},
-    "__main__": {"__init__", "app", "errors", "log", "server", "settings"},
+    "token_bucket": set(),
+    "file_watch": set(),
+    "api_keys": {"errors", "token_bucket", "validation"},
+    "tls": {"errors"},
+    "http_protocol": {"events"},
+    "server": {
+        "admission",
+        "errors",
+        "events",
+        "file_watch",
+        "http_protocol",
+        "settings",
+        "tls",
+    },
+    "__main__": {"__init__", "api_keys", "app", "errors", "log", "server", "settings"},
 }
 # Rooms that join others: `app` may import all; `routes/` what speaks no HTTP.
 ROUTES_NEVER = {"__main__", "app", "log", "metrics", "server", "session", "settings"}
