@@ -4,6 +4,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -11,15 +12,33 @@ from PIL import Image
 from tests.service.images import encode, noise, png_chunk, png_header, quarters, solid
 
 MAX_PIXELS = 1_000_000
+ADAM7 = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
+
+
+class HostileFile(NamedTuple):
+    """A file, and what may be said to it."""
+
+    data: bytes
+    statuses: set[int]
 
 
 @cache
-def corpus() -> dict[str, bytes]:
+def corpus() -> dict[str, HostileFile]:
     """Every file, by what is odd about it."""
-    files = dict(_whole())
-    files |= dict(_broken(files))
-    files |= dict(_bombs())
-    return files
+    whole = dict(_whole())
+    sections = (
+        (whole.items(), {200}),
+        (_broken(whole), {200, 400, 413, 415}),
+        (_no_images(), {415}),
+        (_bombs(), {413}),
+        (_inflating(), {200, 400}),
+    )
+    return {
+        name: HostileFile(data, statuses) for files, statuses in sections for name, data in files
+    }
 
 
 def _whole() -> Iterator[tuple[str, bytes]]:
@@ -35,11 +54,14 @@ def _whole() -> Iterator[tuple[str, bytes]]:
         yield f"PNG {mode}", encode(image)
     yield "PNG with a transparent palette", encode(palette, transparency=bytes(range(8)))
     yield "PNG with a transparent colour", encode(photo, transparency=(255, 0, 0))
-    yield "PNG interlaced", interlaced_png()
+    yield "PNG interlaced", interlaced_png(photo)
     yield "PNG in 1-byte chunks", split_png(encode(photo))
     yield "APNG", encode(photo, save_all=True, append_images=[solid(size=(64, 48))])
     yield "GIF animated", encode(photo, "GIF", save_all=True, append_images=[solid()] * 30)
-    yield "WebP animated", encode(photo, "WEBP", save_all=True, append_images=[solid()] * 5)
+    yield (
+        "WebP animated",
+        encode(photo, "WEBP", save_all=True, append_images=[solid(size=(64, 48))] * 5),
+    )
     yield "WebP lossless with alpha", encode(photo.convert("RGBA"), "WEBP", lossless=True)
     yield "JPEG progressive", encode(photo, "JPEG", progressive=True)
     yield "JPEG grey", encode(grey, "JPEG")
@@ -48,7 +70,7 @@ def _whole() -> Iterator[tuple[str, bytes]]:
     for mode in ("CMYK", "LAB", "YCbCr", "F", "I"):
         yield (
             f"TIFF {mode}",
-            encode(photo.convert("L" if mode in "FI" else mode).convert(mode), "TIFF"),
+            encode((grey if mode in "FI" else photo).convert(mode), "TIFF"),
         )
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "group4"):
         image = photo.convert("1") if compression == "group4" else photo
@@ -62,7 +84,6 @@ def _whole() -> Iterator[tuple[str, bytes]]:
     yield "broken EXIF", encode(photo, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     yield "broken ICC profile", encode(photo, "JPEG", icc_profile=b"no profile" * 100)
     yield "JPEG, then ZIP", encode(photo, "JPEG") + b"PK\x03\x04" + bytes(500)
-    yield "GIF that is a script", b"GIF89a=1;/*" + encode(palette, "GIF")[11:] + b"*/alert(1)"
     yield (
         "PNG with a page in it",
         encode(photo)[:33] + png_chunk(b"tEXt", b"x\0<script>") + encode(photo)[33:],
@@ -76,13 +97,19 @@ def _broken(whole: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
             yield f"{name} cut at {part}", data[:part]
         yield f"{name} with its middle gone", data[:40] + bytes(len(data) - 60) + data[-20:]
         yield f"{name} in ones", data[:40] + b"\xff" * 2000
+    script = b"GIF89a=1;/*" + whole["plain GIF"][11:] + b"*/alert(1)"
+    yield "a GIF that is a script", script
     yield "a PNG that says JPEG", b"\xff\xd8\xff" + whole["plain PNG"]
     yield "a JPEG that says PNG", whole["plain PNG"][:8] + whole["plain JPEG"]
     yield "a PNG with wrong sums", whole["plain PNG"][:29] + b"\0\0\0\0" + whole["plain PNG"][33:]
+    yield "nothing but a signature", b"\x89PNG\r\n\x1a\n"
+    yield "no pixels", png_header(0, 0)
     yield "a WebP of no picture", b"RIFF\x04\0\0\0WEBP"
     yield "a BMP of negative width", whole["plain BMP"][:18] + b"\xff" * 4 + whole["plain BMP"][22:]
+
+
+def _no_images() -> Iterator[tuple[str, bytes]]:
     yield "zeros", bytes(1000)
-    yield "nothing but a signature", b"\x89PNG\r\n\x1a\n"
     yield "a page", b"<html><script>alert(1)</script>"
     yield "an SVG", b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>'
     yield "a ZIP", b"PK\x03\x04" + bytes(100)
@@ -91,36 +118,39 @@ def _broken(whole: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
 
 def _bombs() -> Iterator[tuple[str, bytes]]:
     yield "PNG of 2.5 gigapixels", png_header(50_000, 50_000)
-    yield "PNG of no pixels", png_header(0, 0)
     yield "PNG of the largest numbers", png_header(2**31 - 1, 2**31 - 1)
     yield "PNG just over", encode(Image.new("1", (1001, 1000)))
-    yield "GIF of 65535 squared", b"GIF89a" + b"\xff" * 4 + bytes(3) + b"," + bytes(4) + b"\xff" * 4
+    yield "GIF of 65535 squared", gif_header(65_535, 65_535)
     yield "BMP of 4 gigapixels", bmp_header(65_535, 65_535)
     yield "WebP of 16383 squared", webp_header(16_383, 16_383)
     yield "TIFF of 4 gigapixels", tiff_header(65_535, 65_535)
     yield "JPEG of 65500 squared", jpeg_header(65_500, 65_500)
-    yield "PNG text that inflates", with_text(b"zTXt", b"k\0\0" + deflated(50_000_000))
-    yield "PNG profile that inflates", with_text(b"iCCP", b"k\0\0" + deflated(50_000_000))
     yield "JPEG of 5000 scans", with_scans(5000)
     yield "JPEG of 200,000 comments", flooded("JPEG", 2, b"\xff\xfe\0\2")
     yield "PNG of 200,000 chunks", flooded("PNG", 33, png_chunk(b"abCd", b""))
     yield "GIF of 200,000 comments", flooded("GIF", 13, b"\x21\xfe\x01a\0")
 
 
-def interlaced_png() -> bytes:
-    """Adam7 by hand: Pillow writes none. A 1 x 1 image has the first pass only."""
-    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 1)
-    data = png_chunk(b"IDAT", deflated_bytes(b"\0\xff\0\0"))
+def _inflating() -> Iterator[tuple[str, bytes]]:
+    for kind in (b"zTXt", b"iCCP"):
+        yield f"PNG {kind.decode()} that inflates", with_text(kind, b"k\0\0" + deflated(50_000_000))
+
+
+def interlaced_png(image: Image.Image) -> bytes:
+    """Adam7: Pillow reads it and writes none."""
+    pixels = np.asarray(image)
+    rows = (
+        b"\0" + row.tobytes()
+        for left, top, right, down in ADAM7
+        for row in pixels[top::down, left::right]
+    )
+    header = struct.pack(">IIBBBBB", *image.size, 8, 2, 0, 0, 1)
+    data = png_chunk(b"IDAT", zlib.compress(b"".join(rows)))
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + data + png_chunk(b"IEND", b"")
 
 
-def deflated_bytes(data: bytes) -> bytes:
-
-    return zlib.compress(data, 9)
-
-
 def deflated(size: int) -> bytes:
-    return deflated_bytes(bytes(size))
+    return zlib.compress(bytes(size), 9)
 
 
 def split_png(data: bytes) -> bytes:
@@ -156,6 +186,11 @@ def top_down_bmp() -> bytes:
     data = bytearray(encode(quarters(), "BMP"))
     data[22:26] = struct.pack("<i", -48)
     return bytes(data)
+
+
+def gif_header(width: int, height: int) -> bytes:
+    data = encode(solid().convert("P"), "GIF")
+    return data[:6] + struct.pack("<HH", width, height) + data[10:]
 
 
 def bmp_header(width: int, height: int) -> bytes:

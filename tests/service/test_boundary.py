@@ -57,7 +57,7 @@ REFUSED = [
     ("POST", "/v1/classify", b"x", 415),
     ("POST", "/v1/classify?model=../../etc/passwd", PHOTO, 404),
     ("POST", "/v2/models/colour/infer", b"{", 400),
-    ("POST", "/v2/repository/models/..%2Fother/load", b"", 400),
+    ("POST", "/v2/repository/models/..%2Fother/load", b"", 404),
     ("GET", "/nothing", b"", 404),
     ("GET", "/v1/classify", b"", 405),
 ]

