@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import queue
 import re
 import select
 import socket
@@ -34,7 +35,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def started(repository: Path, **environment: str) -> Process:
     process = Process("--model-repository", str(repository), **environment)
-    process.wait_for("model_ready")
+    try:
+        process.wait_for("model_ready")
+    except queue.Empty:
+        process.kill()
+        raise
     return process
 
 
