@@ -3,8 +3,9 @@
 PYTHON ?= python3
 SERVE := .venv/serve
 DEV := .venv/dev
+AUDIT := .venv/audit
 
-.PHONY: serve test check bench format clean
+.PHONY: serve test check bench sbom audit format clean
 
 serve: $(SERVE)/.installed  ## serve the shipped weights on VT_HOST:VT_PORT (127.0.0.1:8000)
 	@exec $(SERVE)/bin/vt-serve
@@ -20,6 +21,12 @@ check: $(DEV)/.installed  ## lint, formatting, types
 bench: $(DEV)/.installed  ## the service against the machine's ceiling and a plain server; about five minutes on an idle machine
 	$(DEV)/bin/python -m tests.benchmarks.serve --json bench.json
 
+sbom: $(DEV)/.installed $(SERVE)/.installed  ## what the serving environment holds, as CycloneDX: sbom.cdx.json
+	.ci/sbom $(DEV)/bin/cyclonedx-py $(SERVE)/bin/python sbom.cdx.json
+
+audit: $(AUDIT)/.installed $(SERVE)/.installed  ## known vulnerabilities of what serves; needs the network
+	$(AUDIT)/bin/pip-audit --skip-editable --path "$$($(SERVE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
 format: $(DEV)/.installed  ## format and mend what can be mended
 	$(DEV)/bin/ruff check --fix
 	$(DEV)/bin/ruff format
@@ -29,6 +36,7 @@ clean:  ## remove the virtual environments and caches
 
 $(SERVE)/.installed: EXTRAS := cpu
 $(DEV)/.installed: EXTRAS := cpu,export,dev
+$(AUDIT)/.installed: EXTRAS := audit
 .venv/%/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv/$*
 	.venv/$*/bin/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'

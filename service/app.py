@@ -10,10 +10,12 @@ from fastapi import FastAPI
 
 from service import __version__
 from service.admission import Admission
+from service.api_keys import ApiKeys
 from service.calibration import CalibrationCache
 from service.cores import usable_cores
 from service.device import Devices
 from service.execution_providers import GpuOptions
+from service.file_watch import FileWatch
 from service.inference import Classifier, PhotoInference, Segmenter
 from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
@@ -21,7 +23,9 @@ from service.model_loading import LoadOptions, load_instance
 from service.model_repository import ModelRepository
 from service.preprocessing import ImageLimits
 from service.repository_watch import RepositoryWatch
+from service.routes.authorization import Authorization, is_loopback
 from service.routes.boundary import Boundary
+from service.routes.cors import Cors
 from service.routes.direct import DirectRoutes
 from service.routes.errors import add_error_handlers
 from service.routes.infer import InferRoutes
@@ -42,6 +46,7 @@ class Parts:
 
     repository: ModelRepository
     watch: RepositoryWatch | None
+    keys: ApiKeys | None
     pool: WorkerPool
     admission: Admission
     inference: PhotoInference
@@ -70,6 +75,15 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(OperationsRoutes(parts.repository, parts.metrics.render).router())
     add_error_handlers(app)
     app.add_middleware(DirectRoutes, routes=predict.direct(predict_router))
+    app.add_middleware(
+        Authorization,
+        keys=parts.keys,
+        events=parts.metrics,
+        listens_on_loopback=is_loopback(settings.host),
+        metadata_needs_key=settings.require_key_for_metadata,
+    )
+    if settings.cors_origins:
+        app.add_middleware(Cors, origins=settings.cors_origins)
     app.add_middleware(Boundary, events=parts.metrics, max_body_bytes=settings.max_body_bytes)
     return app
 
@@ -82,13 +96,14 @@ def _create_parts(settings: Settings) -> Parts:
     pool = WorkerPool(settings.image_threads or cores)
     inference = PhotoInference(pool, ImageLimits(settings.max_image_pixels))
     return Parts(
-        repository,
-        RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
-        pool,
-        Admission(settings.max_concurrent_requests, settings.default_timeout_seconds),
-        inference,
-        _create_shadow(settings, repository, inference, metrics),
-        metrics,
+        repository=repository,
+        watch=RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
+        keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
+        pool=pool,
+        admission=Admission(settings.max_concurrent_requests, settings.default_timeout_seconds),
+        inference=inference,
+        shadow=_create_shadow(settings, repository, inference, metrics),
+        metrics=metrics,
     )
 
 
@@ -171,13 +186,16 @@ def _prediction_routes(parts: Parts, settings: Settings) -> tuple[PredictRoutes,
 @asynccontextmanager
 async def _lifespan(parts: Parts, _app: FastAPI) -> AsyncIterator[None]:
     """Load the models while the server listens; close everything when it stops."""
-    loading = asyncio.create_task(_load_and_watch(parts))
+    tasks = [asyncio.create_task(_load_and_watch(parts))]
+    if parts.keys is not None:
+        tasks.append(asyncio.create_task(FileWatch([parts.keys.path], parts.keys.reload).run()))
     try:
         yield
     finally:
-        loading.cancel()
-        with suppress(asyncio.CancelledError):
-            await loading
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         if parts.shadow is not None:
             await parts.shadow.close()
         await asyncio.to_thread(parts.pool.close)

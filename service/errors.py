@@ -3,12 +3,15 @@
 ServiceError                    answered as {"error": "<sentence>"}
 |-- InvalidRequest        400
 |-- LoadFailed            400   what served before still does
+|-- Unauthorized          401   no key, or one that nobody has
+|-- Forbidden             403   the key's scopes, or the place it is asked from, do not allow it
 |-- ModelNotFound         404
 |-- BodyTimeout           408   the body did not arrive in time
 |-- PayloadTooLarge       413
 |-- UnsupportedMediaType  415
 |-- QueueFull             429   with a computed Retry-After
-|   `-- DeadlineUnreachable     the wait would outlast the request's deadline
+|   |-- DeadlineUnreachable     the wait would outlast the request's deadline
+|   `-- RateLimited             the key's requests come faster than its limit
 |-- ClientDisconnected    499   logged and counted; nobody is there to read it
 |-- InferenceFailed       500   the cause is logged, never sent
 |   `-- OutOfMemory             the device has no room for the batch
@@ -45,6 +48,20 @@ class LoadFailed(ServiceError):
     """A model was to be loaded or changed, and a version of it cannot be served."""
 
     status = 400
+    outcome = "bad_input"
+
+
+class Unauthorized(ServiceError):
+    """The request has no API key, or one that is not valid."""
+
+    status = 401
+    outcome = "bad_input"
+
+
+class Forbidden(ServiceError):
+    """Whoever asks may not do this."""
+
+    status = 403
     outcome = "bad_input"
 
 
@@ -91,6 +108,10 @@ class DeadlineUnreachable(QueueFull):
     """What waits already takes longer than the request's deadline allows."""
 
     outcome = "rejected_deadline"
+
+
+class RateLimited(QueueFull):
+    """The requests of an API key come faster than its limit."""
 
 
 class ClientDisconnected(ServiceError):

@@ -11,6 +11,10 @@ from service.stage_timer import Stage
 DispatchReason = Literal["full", "idle", "delay", "retry"]
 DropReason = Literal["cancelled", "deadline"]
 ShadowDrop = Literal["busy", "failed"]
+KeyOutcome = Literal["admitted", "rate_limited", "forbidden", "unknown", "missing"]
+ConnectionDropReason = Literal[
+    "too_many", "header_timeout", "headers_too_large", "not_http", "send_timeout"
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,12 @@ class Events(Protocol):
 
     def http_finished(self, method: str, route: str, status: int, seconds: float) -> None:
         """Report that an answer has left."""
+
+    def api_key_used(self, key: str, outcome: KeyOutcome) -> None:
+        """Report what became of a request that needed a key; empty where the key is not known."""
+
+    def connection_dropped(self, reason: ConnectionDropReason) -> None:
+        """Report a connection that was ended because of what its client did."""
 
     def inference_finished(
         self,

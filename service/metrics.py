@@ -17,8 +17,10 @@ from prometheus_client.exposition import choose_encoder
 
 from service.errors import Outcome
 from service.events import (
+    ConnectionDropReason,
     DispatchReason,
     DropReason,
+    KeyOutcome,
     ModelBuild,
     ModelIdentity,
     ModelLoad,
@@ -100,9 +102,26 @@ class PrometheusMetrics:
                 registry=registry,
             )
         )
+        self._declare_clients(registry)
         self._declare_batching(registry)
         self._declare_models(registry)
         self._declare_shadow(registry)
+
+    def _declare_clients(self, registry: CollectorRegistry) -> None:
+        self._api_key_requests = _children_of(
+            Counter(
+                "vt_api_key_requests_total",
+                "Requests that needed an API key, by the key's name and what became of them.",
+                ("key", "outcome"),
+                registry=registry,
+            )
+        )
+        self._connections_dropped = Counter(
+            "vt_connections_dropped_total",
+            "Connections ended because of what their clients did.",
+            ("reason",),
+            registry=registry,
+        )
 
     def _declare_batching(self, registry: CollectorRegistry) -> None:
         version = ("model", "version")
@@ -225,6 +244,14 @@ class PrometheusMetrics:
         labels = (method, route, str(status))
         self._http_requests(*labels).inc()
         self._http_seconds(*labels).observe(seconds)
+
+    def api_key_used(self, key: str, outcome: KeyOutcome) -> None:
+        """Count a request that needed a key."""
+        self._api_key_requests(key, outcome).inc()
+
+    def connection_dropped(self, reason: ConnectionDropReason) -> None:
+        """Count a connection that was ended."""
+        self._connections_dropped.labels(reason).inc()
 
     def inference_finished(
         self, model: ModelIdentity, outcome: Outcome, images: int, stages: Mapping[Stage, float]

@@ -32,6 +32,7 @@ from service.errors import (
     ServiceError,
     UnsupportedMediaType,
 )
+from service.image_structure import check_structure
 
 # Pillow's own limit only warns until an image is twice too large; `ImageLimits` replaces it.
 Image.MAX_IMAGE_PIXELS = None
@@ -134,7 +135,9 @@ def prepare(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> P
 def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Image.Image:
     """Return the first frame, upright, as 8-bit RGB."""
     with _clients_error():
-        image: Image.Image = Image.open(io.BytesIO(data), formats=[_format(data)])
+        name = _format(data)
+        check_structure(name, data)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=[name])
         check_size(image, limits)
         image.load()
         if preprocessing.exif_orientation:

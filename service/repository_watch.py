@@ -6,10 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from service.errors import LoadFailed, ModelNotFound
+from service.file_watch import Stamp, stamp
 from service.model_repository import ModelRepository, entry_folders
-
-Stamp = tuple[int, int, int]
-"""When a file was written, its size, and which file it is."""
 
 
 class RepositoryWatch:
@@ -48,9 +46,5 @@ class RepositoryWatch:
 
 
 def _stamps(path: Path) -> dict[str, Stamp]:
-    stamps = {}
-    for folder in entry_folders(path):
-        with suppress(OSError):  # it is gone already
-            found = (folder / "config.json").stat()
-            stamps[folder.name] = found.st_mtime_ns, found.st_size, found.st_ino
-    return stamps
+    stamps = {folder.name: stamp(folder / "config.json") for folder in entry_folders(path)}
+    return {name: found for name, found in stamps.items() if found is not None}

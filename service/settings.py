@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -12,6 +12,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -24,9 +25,9 @@ PREFIX = "VT_"
 FLAGS = ("host", "port", "model_repository")
 
 
-def _split(value: Any) -> Any:
-    """Read numbers with commas between them."""
-    return value.split(",") if isinstance(value, str) else value
+def _split(text: Any) -> Any:
+    """Take a list apart at its commas; what is no text is the caller's own."""
+    return [each.strip() for each in text.split(",")] if isinstance(text, str) else text
 
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -34,6 +35,7 @@ Rule = Annotated[ShadowRule, NoDecode, BeforeValidator(parse_shadow_rule)]
 GpuDevices = Annotated[
     tuple[NonNegativeInt, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)
 ]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/*\s]+)$")]
 Policy = Annotated[VersionPolicy, NoDecode, BeforeValidator(parse_version_policy)]
 
 
@@ -50,6 +52,17 @@ class Settings(BaseSettings):
     version_policy: Policy | None = None
     repository_poll_seconds: PositiveFloat | None = None
     shadow: Rule | None = None
+
+    api_keys_file: Path | None = None
+    require_key_for_metadata: bool = False
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    max_connections: PositiveInt = 512
+    max_header_bytes: PositiveInt = 32 * 1024
+    header_timeout_seconds: PositiveFloat = 10.0
+    send_timeout_seconds: PositiveFloat = 20.0
 
     max_body_bytes: PositiveInt = 16 * 1024 * 1024
     max_image_pixels: PositiveInt = 50_000_000
@@ -78,6 +91,14 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("VT_TLS_CERTIFICATE and VT_TLS_KEY are set together or not at all.")
+        if self.require_key_for_metadata and self.api_keys_file is None:
+            raise ValueError("VT_REQUIRE_KEY_FOR_METADATA needs VT_API_KEYS_FILE.")
+        return self
+
 
 def read_settings(flags: Mapping[str, Any]) -> Settings:
     """Join the command line's flags (they win) with the environment."""
@@ -95,6 +116,8 @@ def unknown_variables() -> list[str]:
 
 def _sentence(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
+    if not problem["loc"]:  # it is about several settings
+        return str(problem["ctx"]["error"])
     name = str(problem["loc"][0])
     flag = f" (--{name.replace('_', '-')})" if name in FLAGS else ""
     message = problem["msg"][:1].lower() + problem["msg"][1:]

@@ -26,6 +26,24 @@ METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 QUIET_ROUTES = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
 UNMATCHED = "unmatched"
 
+SECURITY_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+PAGE = "/docs"
+PAGE_POLICY = (
+    b"content-security-policy",
+    b"default-src 'none'; connect-src 'self'; frame-ancestors 'none'; "
+    b"img-src data: https://fastapi.tiangolo.com; "
+    b"script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
+    b"style-src 'unsafe-inline' https://cdn.jsdelivr.net",
+)
+"""The page of the description loads its script from there."""
+TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=31536000")
+
 _PROCESS_ID = uuid.uuid4().hex[:24]
 """What the ids that are made here begin with; random, so that two processes' do not meet."""
 _COUNTER = itertools.count()
@@ -71,8 +89,9 @@ class Boundary:
         self._events.http_finished(method, route, status, seconds)
         fields = {"method": method, "route": route, "status": status}
         fields["duration_ms"] = round(seconds * 1000, 1)
-        if "model" in exchange.state:
-            fields["model"] = exchange.state["model"]
+        for name in ("model", "key"):
+            if name in exchange.state:
+                fields[name] = exchange.state[name]
         _log_request(fields, exchange.state.get("error"))
 
 
@@ -144,7 +163,10 @@ class Exchange:
         return int(length) == 0 or not self._body_is_begun
 
     def _more_headers(self) -> list[tuple[bytes, bytes]]:
-        headers = [(b"x-request-id", self.request_id.encode())]
+        headers = [*SECURITY_HEADERS, (b"x-request-id", self.request_id.encode())]
+        headers.append(PAGE_POLICY if self.scope["path"] == PAGE else POLICY)
+        if self.scope["scheme"] == "https":
+            headers.append(TRANSPORT_SECURITY)
         stages = self.state.get("stages")
         if isinstance(stages, StageTimer) and stages.seconds:
             headers.append((b"server-timing", stages.server_timing().encode()))

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from service.errors import InvalidRequest, QueueFull, ServiceError
+from service.errors import InvalidRequest, QueueFull, ServiceError, Unauthorized
 from service.protocol import ErrorResponse
 
 
@@ -37,6 +37,8 @@ def answer_error(request: Request, error: ServiceError) -> Response:
     headers = {}
     if isinstance(error, QueueFull):
         headers["Retry-After"] = str(error.retry_after_seconds)
+    elif isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     return _response(error.status, str(error), headers)
 
 

@@ -21,7 +21,7 @@ class Recorder:
 
 async def test_what_is_written_in_one_turn_leaves_together():
     recorder = Recorder()
-    transport = GatheringTransport(recorder, asyncio.get_running_loop())
+    transport = GatheringTransport(recorder, asyncio.get_running_loop(), 1.0)
     transport.write(b"head ")
     transport.write(b"body")
     assert recorder.calls == []
@@ -34,7 +34,7 @@ async def test_what_is_written_in_one_turn_leaves_together():
 
 async def test_closing_sends_the_rest_first_and_once():
     recorder = Recorder()
-    transport = GatheringTransport(recorder, asyncio.get_running_loop())
+    transport = GatheringTransport(recorder, asyncio.get_running_loop(), 1.0)
     transport.write(b"last")
     transport.close()
     await asyncio.sleep(0)
@@ -42,4 +42,4 @@ async def test_closing_sends_the_rest_first_and_once():
 
 
 async def test_everything_else_is_the_transports_own():
-    assert GatheringTransport(Recorder(), asyncio.get_running_loop()).is_closing()
+    assert GatheringTransport(Recorder(), asyncio.get_running_loop(), 1.0).is_closing()

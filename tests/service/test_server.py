@@ -41,7 +41,11 @@ class Process:
         self._unread: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        self.port = self.wait_for("listening")["port"]
+        try:
+            self.port = self.wait_for("listening")["port"]
+        except queue.Empty:
+            self.kill()
+            raise
 
     def _read(self) -> None:
         for line in self.process.stderr:
@@ -50,7 +54,7 @@ class Process:
     def wait_for(self, event: str) -> dict:
         """Read the log until an event."""
         while not self.lines or self.lines[-1]["event"] != event:
-            self.lines.append(json.loads(self._unread.get(timeout=20)))
+            self.lines.append(json.loads(self._unread.get(timeout=60)))
         return self.lines.pop()
 
     def connect(self) -> http.client.HTTPConnection:

@@ -62,6 +62,35 @@ def test_the_version_policy_is_a_short_text(monkeypatch: pytest.MonkeyPatch) -> 
     assert read_settings({}).version_policy == VersionPolicy(specific=Specific(versions=[1, 3]))
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("VT_TLS_CERTIFICATE", "VT_TLS_CERTIFICATE and VT_TLS_KEY are set together or not at all."),
+        ("VT_TLS_KEY", "VT_TLS_CERTIFICATE and VT_TLS_KEY are set together or not at all."),
+        ("VT_REQUIRE_KEY_FOR_METADATA", "VT_REQUIRE_KEY_FOR_METADATA needs VT_API_KEYS_FILE."),
+    ],
+)
+def test_settings_that_need_each_other_say_so(
+    monkeypatch: pytest.MonkeyPatch, name: str, sentence: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(InvalidConfiguration, match=f"^{sentence}$"):
+        read_settings({})
+
+
+def test_origins_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VT_CORS_ORIGINS", "https://shop.example, http://localhost:3000")
+    origins = ("https://shop.example", "http://localhost:3000")
+    assert read_settings({}).cors_origins == origins
+
+
+@pytest.mark.parametrize("value", ["shop.example", "https://shop.example/", "*.example", ","])
+def test_what_is_no_origin_is_one_sentence(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("VT_CORS_ORIGINS", value)
+    with pytest.raises(InvalidConfiguration, match="VT_CORS_ORIGINS is "):
+        read_settings({})
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1

@@ -1,0 +1,162 @@
+"""API keys: who may do what and how often, read from a file that holds hashes only."""
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
+
+import structlog
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from service.errors import InvalidConfiguration
+from service.token_bucket import TokenBucket
+from service.validation import first_problem
+
+Scope = Literal["predict", "admin"]
+
+NAME = r"[A-Za-z0-9_-]{1,64}"  # what TOML takes without quotes, and a metric's label without harm
+
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+TOKEN_PREFIX = "vt_"  # noqa: S105  # tells people and secret scanners what they found
+TOKEN_BYTES = 32
+INDEX_BYTES = 8
+
+_log = structlog.get_logger()
+
+
+class KeyEntry(BaseModel):
+    """A key as the file describes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    scopes: Annotated[frozenset[Scope], Field(min_length=1)]
+    requests_per_second: PositiveFloat | None = None
+    burst: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _burst_has_a_rate(self) -> Self:
+        if self.burst is not None and self.requests_per_second is None:
+            raise ValueError("burst without requests_per_second limits nothing")
+        return self
+
+
+_ENTRIES = TypeAdapter(dict[Annotated[str, Field(pattern=rf"^{NAME}$")], KeyEntry])
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key that is valid now."""
+
+    name: str
+    digest: bytes
+    scopes: frozenset[Scope]
+    bucket: TokenBucket | None
+
+    def take(self) -> float:
+        """Count a request; return 0 where it may come in, else how many seconds it is too early."""
+        return 0.0 if self.bucket is None else self.bucket.take()
+
+
+class ApiKeys:
+    """The keys of a file.
+
+    Keys are random and 256 bits long, so that a plain SHA-256 is as safe as a slow hash: there is
+    nothing to guess.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path = path
+        self._clock = clock
+        self._keys: Mapping[bytes, ApiKey] = {}
+        self._keys = self._read()
+
+    def find(self, token: bytes) -> ApiKey | None:
+        """Return the key that this is, in a time that does not depend on how nearly it is one.
+
+        What is compared are hashes, whole ones, whether or not the first bytes find a candidate.
+        """
+        digest = hashlib.sha256(token).digest()
+        found = self._keys.get(digest[:INDEX_BYTES], _NOBODY)
+        return found if hmac.compare_digest(found.digest, digest) else None
+
+    def reload(self) -> None:
+        """Read the file anew; what cannot be read changes nothing."""
+        try:
+            self._keys = self._read()
+        except InvalidConfiguration as error:
+            _log.error("api_keys_not_reloaded", error=str(error))
+        else:
+            _log.info("api_keys_reloaded", keys=[key.name for key in self._keys.values()])
+
+    def _read(self) -> Mapping[bytes, ApiKey]:
+        keys: dict[bytes, ApiKey] = {}
+        for name, entry in _read_entries(self.path).items():
+            digest = bytes.fromhex(entry.sha256)
+            index = digest[:INDEX_BYTES]
+            if index in keys:
+                raise InvalidConfiguration(
+                    f"The API keys {keys[index].name} and {name} in {self.path} are the same key."
+                )
+            keys[index] = ApiKey(name, digest, entry.scopes, self._bucket(digest, entry))
+        return keys
+
+    def _bucket(self, digest: bytes, entry: KeyEntry) -> TokenBucket | None:
+        """Return the bucket of a key: the one it has, where its limits are as they were."""
+        rate = entry.requests_per_second
+        if rate is None:
+            return None
+        burst = entry.burst or ceil(rate)
+        before = self._keys.get(digest[:INDEX_BYTES], _NOBODY).bucket
+        if before is not None and (before.rate, before.burst) == (rate, burst):
+            return before
+        return TokenBucket(rate, burst, self._clock)
+
+
+_NOBODY = ApiKey("", bytes(hashlib.sha256().digest_size), frozenset(), None)
+
+
+def _read_entries(path: Path) -> Mapping[str, KeyEntry]:
+    """Parse a file; what is wrong is told without the values, which may be secrets."""
+    try:
+        return _ENTRIES.validate_python(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"The API keys in {path} cannot be read: {error.strerror}."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InvalidConfiguration(f"The API keys in {path} are not TOML: not UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidConfiguration(f"The API keys in {path} are not TOML: {error}.") from error
+    except ValidationError as error:
+        raise InvalidConfiguration(
+            f"The API keys in {path} are not valid: {first_problem(error)}."
+        ) from None
+
+
+def new_key(name: str, scopes: Sequence[Scope]) -> tuple[str, str]:
+    """Make a key; return it, and the lines that admit it."""
+    if not re.fullmatch(NAME, name):
+        raise InvalidConfiguration(
+            f"The name of a key is 1 to 64 letters, digits, - and _; {name!r} is not."
+        )
+    token = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    quoted = ", ".join(f'"{scope}"' for scope in scopes)
+    return token, f'\n[{name}]\nsha256 = "{digest}"\nscopes = [{quoted}]\n'

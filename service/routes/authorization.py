@@ -1,0 +1,128 @@
+"""Who may ask for what: decided from method, path and headers, before a body is read."""
+
+import ipaddress
+from collections.abc import Iterable, MutableMapping
+from typing import Any, Literal
+
+from fastapi import Request
+
+from service.api_keys import ApiKey, ApiKeys
+from service.errors import Forbidden, RateLimited, ServiceError, Unauthorized
+from service.events import Events
+from service.moving_average import whole_seconds
+from service.routes.errors import answer_error
+
+Scope = MutableMapping[str, Any]
+Need = Literal["nothing", "metadata", "predict", "admin"]
+
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+FOREIGN = frozenset(
+    {b"origin", b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"}
+)
+"""What a web page's or a proxy's request carries: it was not made on this machine by its user."""
+
+
+class Authorization:
+    """ASGI middleware that lets through who may come in.
+
+    With a file of keys, a request needs a key with the scope of what it asks for. Without one
+    everybody may predict, and only this machine change models, if the server listens to no other.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        keys: ApiKeys | None,
+        events: Events,
+        *,
+        listens_on_loopback: bool,
+        metadata_needs_key: bool,
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._events = events
+        self._listens_on_loopback = listens_on_loopback
+        self._metadata_needs_key = metadata_needs_key
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        """Pass a request on, or answer why not."""
+        if scope["type"] == "http":
+            try:
+                self._check(scope)
+            except ServiceError as error:
+                response = answer_error(Request(scope, receive), error)
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        need = needed(scope["method"], scope["path"])
+        if need == "nothing" or (need == "metadata" and not self._metadata_needs_key):
+            return
+        if self._keys is not None:
+            self._check_key(self._keys, need, scope)
+        elif need == "admin":
+            self._check_place(scope)
+
+    def _check_key(self, keys: ApiKeys, need: Need, scope: Scope) -> None:
+        token = presented_token(scope["headers"])
+        key = None if token is None else keys.find(token)
+        if key is None:
+            self._events.api_key_used("", "missing" if token is None else "unknown")
+            raise Unauthorized(
+                "An API key is needed, as Authorization: Bearer or X-API-Key."
+                if token is None
+                else "The API key is not valid."
+            )
+        scope["state"]["key"] = key.name
+        if need != "metadata":
+            self._check_scope(key, need)
+        self._events.api_key_used(key.name, "admitted")
+
+    def _check_scope(self, key: ApiKey, need: Need) -> None:
+        if need not in key.scopes:
+            self._events.api_key_used(key.name, "forbidden")
+            raise Forbidden(f"The API key {key.name} has not the scope {need}.")
+        seconds = key.take()
+        if seconds:
+            self._events.api_key_used(key.name, "rate_limited")
+            raise RateLimited(
+                f"The API key {key.name} is used more often than it may.", whole_seconds(seconds)
+            )
+
+    def _check_place(self, scope: Scope) -> None:
+        client = scope["client"]
+        if not (self._listens_on_loopback and client and is_loopback(client[0])):
+            raise Forbidden("Without API keys, models are changed from the server's machine only.")
+        if any(name in FOREIGN for name, _ in scope["headers"]):
+            raise Forbidden("Without API keys, no web page and no proxy may change models.")
+
+
+def needed(method: str, path: str) -> Need:
+    """Tell what a request must be allowed; what is not known here needs to be a prediction's."""
+    if path.startswith("/v2/health/"):
+        return "nothing"
+    if path.startswith("/v2/repository/") and path != "/v2/repository/index":
+        return "admin"
+    if method in READING or path == "/v2/repository/index":
+        return "metadata"
+    return "predict"
+
+
+def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """Return the key that a request brings, if any; its bearer token comes first."""
+    found = None
+    for name, value in headers:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            return value[7:].strip()
+        if name == b"x-api-key":
+            found = value.strip()
+    return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name `localhost`, is this machine's own."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,182 @@
+import hashlib
+import hmac
+import tomllib
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from service.__main__ import main
+from service.api_keys import ApiKeys, new_key
+from service.errors import InvalidConfiguration
+from tests.service.test_token_bucket import Clock
+
+DIGEST = hashlib.sha256(b"secret").hexdigest()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.toml"
+
+
+def entry(name: str = "shop", token: str = "secret", more: str = "") -> str:  # noqa: S107
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    return f'[{name}]\nsha256 = "{digest}"\nscopes = ["predict"]\n{more}\n'
+
+
+def test_a_new_key_is_found_by_the_lines_that_came_with_it(path: Path) -> None:
+    first, first_lines = new_key("shop", ["predict"])
+    second, second_lines = new_key("ops", ["predict", "admin"])
+    path.write_text(first_lines + second_lines)
+    keys = ApiKeys(path)
+    assert (keys.find(first.encode()).name, keys.find(first.encode()).scopes) == (
+        "shop",
+        {"predict"},
+    )
+    assert keys.find(second.encode()).scopes == {"predict", "admin"}
+    assert first not in path.read_text()
+
+
+def test_keys_are_random_and_long_enough_that_nobody_guesses_one() -> None:
+    tokens = {new_key("shop", ["predict"])[0] for _ in range(100)}
+    assert len(tokens) == 100
+    assert all(len(token) == len("vt_") + 43 for token in tokens)  # 256 bits as base64
+
+
+def test_what_is_not_a_key_is_not_found(path: Path) -> None:
+    path.write_text(entry())
+    keys = ApiKeys(path)
+    for token in (b"", b"secre", b"secret ", b"Secret", DIGEST.encode(), b"\xff" * 4000):
+        assert keys.find(token) is None
+
+
+def test_a_hash_is_compared_whole_and_once_whoever_asks(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return compare_digest(one, other)
+
+    compare_digest = hmac.compare_digest
+    monkeypatch.setattr("service.api_keys.hmac.compare_digest", compare)
+    path.write_text(entry() + entry("other", "another"))
+    keys = ApiKeys(path)
+    assert keys.find(b"secret") is not None
+    assert keys.find(b"nonsense") is None
+    assert compared == [(32, 32)] * 2
+
+
+def test_the_first_bytes_of_a_hash_are_not_enough(path: Path) -> None:
+    near = DIGEST[:-1] + ("0" if DIGEST[-1] != "0" else "1")
+    path.write_text(entry().replace(DIGEST, near))
+    assert ApiKeys(path).find(b"secret") is None
+
+
+def test_a_rate_without_a_burst_allows_a_second_of_it(path: Path) -> None:
+    path.write_text(entry(more="requests_per_second = 2.5"))
+    key = ApiKeys(path, Clock()).find(b"secret")
+    assert [key.take() > 0 for _ in range(4)] == [False, False, False, True]
+
+
+def test_without_a_rate_nothing_is_limited(path: Path) -> None:
+    path.write_text(entry())
+    key = ApiKeys(path, Clock()).find(b"secret")
+    assert not any(key.take() for _ in range(1000))
+
+
+BROKEN = {
+    "no toml": ("[shop", "not TOML"),
+    "not text": (b"\xff\xfe", "not UTF-8"),
+    "a key instead of its hash": (entry().replace(DIGEST, "vt_geheim"), "shop.sha256"),
+    "an unknown scope": (entry().replace('"predict"', '"root"'), "shop.scopes"),
+    "no scope": (entry().replace('"predict"', ""), "shop.scopes"),
+    "a misspelt limit": (entry(more="request_per_second = 1"), "request_per_second"),
+    "a burst alone": (entry(more="burst = 1"), "burst without requests_per_second"),
+    "a rate of nothing": (entry(more="requests_per_second = 0"), "requests_per_second"),
+    "a name with spaces": (entry('"the shop"'), "the shop"),
+    "the same key twice": (entry() + entry("again"), "shop and again"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_file_is_one_sentence_without_a_secret(path: Path, case: str) -> None:
+    text, sentence = BROKEN[case]
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InvalidConfiguration) as caught:
+        ApiKeys(path)
+    message = str(caught.value)
+    assert sentence in message
+    assert str(path) in message
+    assert "geheim" not in message
+    assert "\n" not in message
+
+
+def test_a_missing_file_is_one_sentence(path: Path) -> None:
+    with pytest.raises(InvalidConfiguration, match="cannot be read: No such file"):
+        ApiKeys(path)
+
+
+def test_a_changed_file_admits_and_revokes(path: Path) -> None:
+    path.write_text(entry())
+    keys = ApiKeys(path)
+    path.write_text(entry("ops", "other"))
+    with capture_logs() as logs:
+        keys.reload()
+    assert (keys.find(b"secret"), keys.find(b"other").name) == (None, "ops")
+    assert [(line["event"], line["keys"]) for line in logs] == [("api_keys_reloaded", ["ops"])]
+    path.write_text("")
+    keys.reload()
+    assert keys.find(b"other") is None
+
+
+def test_a_broken_change_leaves_the_keys_as_they_were(path: Path) -> None:
+    path.write_text(entry())
+    keys = ApiKeys(path)
+    path.write_text("[shop")
+    with capture_logs() as logs:
+        keys.reload()
+    assert keys.find(b"secret").name == "shop"
+    assert [(line["event"], line["log_level"]) for line in logs] == [
+        ("api_keys_not_reloaded", "error")
+    ]
+
+
+def test_a_change_elsewhere_gives_nobody_a_new_burst(path: Path) -> None:
+    limited = entry(more="requests_per_second = 1")
+    path.write_text(limited)
+    keys = ApiKeys(path, Clock())
+    assert keys.find(b"secret").take() == 0
+    path.write_text(limited + entry("other", "another"))
+    keys.reload()
+    assert keys.find(b"secret").take() > 0
+    path.write_text(entry(more="requests_per_second = 2"))
+    keys.reload()
+    assert keys.find(b"secret").take() == 0
+
+
+def test_the_command_shows_the_key_once_and_prints_the_lines_for_the_file(
+    capsys: pytest.CaptureFixture[str], path: Path
+) -> None:
+    assert main(["--new-key", "ops", "--scope", "predict", "--scope", "admin"]) == 0
+    out, err = capsys.readouterr()
+    token = err.split()[-1]
+    assert token not in out
+    assert set(tomllib.loads(out)["ops"]["scopes"]) == {"predict", "admin"}
+    path.write_text(out)
+    assert ApiKeys(path).find(token.encode()).name == "ops"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--new-key", "two words"], "'two words' is not"),
+        (["--scope", "admin"], "--scope belongs to --new-key"),
+    ],
+)
+def test_a_wrong_use_of_the_command_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert main(arguments) == 2
+    assert sentence in capsys.readouterr().err

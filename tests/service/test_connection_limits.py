@@ -1,0 +1,294 @@
+"""What a hostile client may hold or send, against the real process: every connection ends."""
+
+import http.client
+import json
+import queue
+import re
+import select
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from service.api_keys import new_key
+from tests.service.images import GREEN, encode, solid
+from tests.service.repository_fixture import write_classifier
+from tests.service.test_server import Process
+
+PHOTO = encode(solid(GREEN))
+HEADER_BYTES = 8192
+BODY_BYTES = 100_000
+TRICKLE_SECONDS = 0.02
+GET = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    write_classifier(folder)
+    return folder
+
+
+def started(repository: Path, **environment: str) -> Process:
+    process = Process("--model-repository", str(repository), **environment)
+    try:
+        process.wait_for("model_ready")
+    except queue.Empty:
+        process.kill()
+        raise
+    return process
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[Process]:
+    process = started(
+        repository,
+        VT_MAX_HEADER_BYTES=str(HEADER_BYTES),
+        VT_HEADER_TIMEOUT_SECONDS="0.5",
+        VT_MAX_BODY_BYTES=str(BODY_BYTES),
+        VT_BODY_TIMEOUT_SECONDS="0.5",
+        VT_SEND_TIMEOUT_SECONDS="0.5",
+    )
+    yield process
+    process.kill()
+
+
+def connected(server: Process) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
+
+
+def until_closed(sock: socket.socket) -> bytes:
+    """Everything that still comes; fails where the server does not close."""
+    received = b""
+    try:
+        while data := sock.recv(65536):
+            received += data
+    except ConnectionError:
+        pass  # it was closed while bytes were under way to it
+    return received
+
+
+def answer(received: bytes) -> tuple[int, str]:
+    """The status and the sentence of an error."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"content-type: application/json" in head
+    assert b"connection: close" in head
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+def trickle(sock: socket.socket, piece: Callable[[], bytes]) -> bytes:
+    """Send a little, again and again, until the server closes; return what it said."""
+    for _ in range(1000):
+        if select.select([sock], [], [], TRICKLE_SECONDS)[0]:
+            return until_closed(sock)
+        try:
+            sock.sendall(piece())
+        except ConnectionError:
+            return until_closed(sock)
+    pytest.fail("the server keeps a connection that trickles")
+
+
+def read_answer(sock: socket.socket) -> http.client.HTTPResponse:
+    response = http.client.HTTPResponse(sock)
+    response.begin()
+    response.read()
+    return response
+
+
+def dropped(server: Process, reason: str) -> float:
+    connection = server.connect()
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    name = f'vt_connections_dropped_total{{reason="{reason}"}}'
+    found = re.search(rf"^{re.escape(name)} (.*)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def test_a_client_that_sends_nothing_is_let_go_without_a_word(server: Process) -> None:
+    with connected(server) as sock:
+        assert until_closed(sock) == b""
+    assert dropped(server, "header_timeout") >= 1
+
+
+def test_half_a_header_for_ever_is_a_408(server: Process) -> None:
+    with connected(server) as sock:
+        sock.sendall(GET + b"X-Slow: ")
+        assert answer(until_closed(sock)) == (408, "The headers did not arrive within 0.5 s.")
+
+
+def test_headers_that_trickle_are_a_408(server: Process) -> None:
+    with connected(server) as sock:
+        sock.sendall(GET)
+        status, _ = answer(trickle(sock, lambda: b"X-Slow: 1\r\n"))
+        assert status == 408
+
+
+@pytest.mark.parametrize("piece", [b"\r\n", b"G"])
+def test_a_kept_connection_is_not_kept_by_a_trickle(server: Process, piece: bytes) -> None:
+    with connected(server) as sock:
+        sock.sendall(GET + b"\r\n")
+        assert read_answer(sock).status == 200
+        pieces = iter([piece])
+        trickle(sock, lambda: next(pieces, b"\r\n" if piece == b"\r\n" else b"E"))
+
+
+TOO_LARGE = {
+    "one header": GET + b"X-Large: " + b"a" * HEADER_BYTES + b"\r\n\r\n",
+    "many headers": GET + b"X-A: b\r\n" * 1200 + b"\r\n",
+    "the path": b"GET /" + b"a" * HEADER_BYTES + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a header that never ends": GET + b"X-Large: " + b"a" * HEADER_BYTES,
+    "a path that never ends": b"GET /" + b"a" * (HEADER_BYTES + 1),
+    "a query": b"GET /v1/models?" + b"a" * HEADER_BYTES + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("case", TOO_LARGE)
+def test_headers_that_are_too_large_are_a_431(server: Process, case: str) -> None:
+    with connected(server) as sock:
+        sock.sendall(TOO_LARGE[case])
+        status, sentence = answer(until_closed(sock))
+        assert (status, sentence) == (431, "The headers have more than the 8,192 bytes allowed.")
+
+
+def test_headers_just_within_the_limit_are_taken(server: Process) -> None:
+    with connected(server) as sock:
+        sock.sendall(GET + b"X-Large: " + b"a" * (HEADER_BYTES - 200) + b"\r\n\r\n")
+        assert read_answer(sock).status == 200
+
+
+ENDLESS = {
+    "a trailer": b"1\r\na\r\n0\r\nX-Trailer: ",
+    "a chunk's extension": b"1;extension=",
+    "a chunk's size": b"1\r\na\r\n" + b"0" * 16,
+}
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_what_never_ends_after_the_headers_ends_the_connection(server: Process, case: str) -> None:
+    before = dropped(server, "headers_too_large")
+    with connected(server) as sock:
+        with suppress(ConnectionError):  # more than the server reads at once
+            sock.sendall(CHUNKED + ENDLESS[case] + b"0" * 2_000_000)
+        until_closed(sock)
+    assert dropped(server, "headers_too_large") == before + 1
+
+
+def test_chunks_that_never_end_are_a_413(server: Process) -> None:
+    with connected(server) as sock:
+        sock.sendall(CHUNKED)
+        chunk = b"2710\r\n" + bytes(10_000) + b"\r\n"
+        for _ in range(BODY_BYTES // 10_000 + 1):
+            sock.sendall(chunk)
+        status, sentence = answer(until_closed(sock))
+        assert (status, sentence) == (413, "The body has more than the 100,000 bytes allowed.")
+
+
+def test_chunks_that_trickle_are_a_408(server: Process) -> None:
+    with connected(server) as sock:
+        sock.sendall(CHUNKED)
+        status, sentence = answer(trickle(sock, lambda: b"1\r\na\r\n"))
+        assert (status, sentence) == (408, "The body did not arrive within 0.5 s.")
+
+
+def test_a_body_that_nobody_reads_does_not_keep_the_connection(server: Process) -> None:
+    with connected(server) as sock:
+        sock.sendall(GET + b"Content-Length: 90000\r\n\r\n")
+        assert read_answer(sock).status == 200
+        trickle(sock, lambda: b"a")
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a TLS handshake
+        b"GARBAGE\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        POST + b"Content-Length: -1\r\n\r\n",
+    ],
+)
+def test_what_is_not_http_is_a_400(server: Process, garbage: bytes) -> None:
+    with connected(server) as sock:
+        sock.sendall(garbage)
+        assert answer(until_closed(sock)) == (400, "The request is not valid HTTP.")
+
+
+def test_answers_that_nobody_reads_are_given_up(server: Process) -> None:
+    before = dropped(server, "send_timeout")
+    with connected(server) as sock:
+        sock.settimeout(TRICKLE_SECONDS)
+        request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+        for _ in range(1000):
+            with suppress(TimeoutError, ConnectionError):  # no more fits in
+                sock.sendall(request * 20)
+            if dropped(server, "send_timeout") > before:
+                return
+    pytest.fail("the server keeps answers for a client that reads none")
+
+
+def test_the_server_goes_on_serving(server: Process) -> None:
+    assert server.ask("POST", "/v1/classify", PHOTO)[0] == 200
+
+
+def test_too_many_connections_are_refused_until_one_ends(repository: Path) -> None:
+    process = started(repository, VT_MAX_CONNECTIONS="2")
+    try:
+        first, second = (connected(process) for _ in range(2))
+        for sock in (first, second):
+            sock.sendall(GET + b"\r\n")
+            assert read_answer(sock).status == 200
+            sock.sendall(POST + b"Content-Length: 10\r\n\r\n")  # under way: it stays open
+        with connected(process) as third:
+            status, sentence = answer(until_closed(third))
+        assert (status, sentence.partition(";")[0]) == (503, "The server has too many connections")
+        first.close()
+        while process_is_full(process):
+            pass
+        second.close()
+    finally:
+        process.kill()
+
+
+def process_is_full(process: Process) -> bool:
+    try:
+        return process.ask("GET", "/v2/health/live")[0] == 503
+    except ConnectionError:  # refused before the request arrived
+        return True
+
+
+def test_keys_are_reloaded_and_never_logged(repository: Path, tmp_path: Path) -> None:
+    (old, old_lines), (new, new_lines) = new_key("old", ["predict"]), new_key("new", ["predict"])
+    path = tmp_path / "keys.toml"
+    path.write_text(old_lines)
+    process = started(repository, VT_API_KEYS_FILE=str(path), VT_LOG_LEVEL="debug")
+
+    def ask(**headers: str) -> int:
+        connection = process.connect()
+        connection.request("POST", "/v1/classify", PHOTO, headers)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    try:
+        bearers = [{"Authorization": f"Bearer {token}"} for token in (old, new)]
+        assert [ask(**each) for each in bearers] == [200, 401]
+        path.write_text(new_lines)
+        process.wait_for("api_keys_reloaded")
+        assert [ask(**each) for each in bearers] == [401, 200]
+        assert ask(**{"X-API-Key": new, "X-Request-Timeout-Ms": "x"}) == 400
+        assert process.ask("GET", "/nothing")[0] == 404
+        process.signal()
+        assert process.end() == 0
+        logged = json.dumps(process.lines)
+        assert '"key": "new"' in logged
+        assert not any(token in logged for token in (old, new))
+    finally:
+        process.kill()

@@ -1,0 +1,199 @@
+"""Whatever image a client sends: a right answer or its own error, in bounded memory, and the
+event loop is free meanwhile."""
+
+import asyncio
+import gc
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from service.errors import PayloadTooLarge
+from service.image_structure import MAX_PARTS, MAX_SCANS, check_structure
+from tests.service.conftest import Start
+from tests.service.hostile_images import MAX_PIXELS, corpus, flooded, interlaced_png, with_scans
+from tests.service.images import encode, quarters
+from tests.service.repository_fixture import write_classifier, write_segmenter
+from tests.service.test_app import error_of
+from tests.service.test_server import Process
+
+EXAMPLES = sorted(Path(__file__).parents[2].glob("weights/*/examples/*"))
+ROUTES = ("/v1/classify", "/v1/segment?mask=rle")
+EXPECTED = {200, 400, 413, 415}
+TURN_SECONDS = 0.05
+GROWTH_BYTES = 150_000_000
+
+
+class Turns:
+    """How much of the processor's time the longest turn of the event loop took, in its thread."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turns]:
+    """Measure; what other tests left in memory is no business of this loop's garbage collector."""
+    measuring, run = Turns(), asyncio.Handle._run
+
+    def measured(handle: asyncio.Handle) -> None:
+        before = time.thread_time()
+        run(handle)
+        measuring.longest = max(measuring.longest, time.thread_time() - before)
+
+    gc.collect()
+    gc.freeze()
+    monkeypatch.setattr(asyncio.Handle, "_run", measured)
+    yield measuring
+    gc.unfreeze()
+
+
+def test_the_corpus_holds_what_it_should() -> None:
+    assert len(corpus()) > 100
+    assert max(len(file.data) for file in corpus().values()) < 3_000_000
+
+
+async def test_every_odd_file_is_answered_and_the_loop_stays_free(
+    start: Start, turns: Turns
+) -> None:
+    files = corpus()
+    async with start(max_image_pixels=MAX_PIXELS) as service:
+        turns.longest = 0.0
+        for name, file in files.items():
+            for route in ROUTES:
+                response = await service.http.post(route, content=file.data)
+                assert response.status_code in file.statuses, (name, response.text[:200])
+                assert response.status_code == 200 or error_of(response)
+    assert turns.longest < TURN_SECONDS
+
+
+def test_an_interlaced_png_is_the_same_picture() -> None:
+    picture = Image.open(io.BytesIO(interlaced_png(quarters())))
+    assert picture.info["interlace"] == 1
+    assert picture.tobytes() == quarters().tobytes()
+
+
+async def test_a_turn_that_is_too_long_would_be_noticed(turns: Turns) -> None:
+    def busy() -> None:
+        until = time.thread_time() + TURN_SECONDS
+        while time.thread_time() < until:
+            pass
+
+    asyncio.get_running_loop().call_soon(busy)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert turns.longest >= TURN_SECONDS
+
+
+MUTATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(("set", "cut", "drop", "double", "insert")),
+        st.floats(0, 1, exclude_max=True),
+        st.binary(min_size=1, max_size=8),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def mutated(data: bytes, mutations: list[tuple[str, float, bytes]]) -> bytes:
+    for kind, where, piece in mutations:
+        at = int(where * len(data))
+        match kind:
+            case "set":
+                data = data[:at] + piece + data[at + len(piece) :]
+            case "cut":
+                data = data[: max(at, 16)]
+            case "drop":
+                data = data[:at] + data[at + 50 * len(piece) :]
+            case "double":
+                data = data[:at] + data[at : at + 500] * 2 + data[at + 500 :]
+            case "insert":
+                data = data[:at] + piece + data[at:]
+    return data
+
+
+async def test_mutations_of_real_photos_are_answered_and_the_loop_stays_free(
+    start: Start, turns: Turns
+) -> None:
+    photos = [path.read_bytes() for path in EXAMPLES]
+    assert len(photos) == 14
+    bodies: list[bytes] = []
+
+    @given(st.sampled_from(photos), MUTATIONS)
+    @settings(
+        max_examples=150,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    def collect(photo: bytes, mutations: list[tuple[str, float, bytes]]) -> None:
+        bodies.append(mutated(photo, mutations))
+
+    collect()
+    statuses = set()
+    async with start(max_image_pixels=MAX_PIXELS) as service:
+        turns.longest = 0.0
+        for number, body in enumerate(bodies):
+            response = await service.http.post(ROUTES[number % 2], content=body)
+            assert response.status_code in EXPECTED, response.text
+            statuses.add(response.status_code)
+    assert statuses >= {200, 400}
+    assert turns.longest < TURN_SECONDS
+
+
+def memory_of(process: Process) -> int:
+    """The most memory that the process ever had, in bytes."""
+    lines = Path(f"/proc/{process.process.pid}/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return int(peak) * 1024
+
+
+def test_no_file_makes_the_process_large_or_fail(tmp_path: Path) -> None:
+    write_classifier(tmp_path)
+    write_segmenter(tmp_path)
+    process = Process("--model-repository", str(tmp_path), VT_MAX_IMAGE_PIXELS=str(MAX_PIXELS))
+    try:
+        for _ in range(2):
+            process.wait_for("model_ready")
+        assert process.ask("POST", ROUTES[1], encode(quarters()))[0] == 200
+        before = memory_of(process)
+        for name, file in corpus().items():
+            for route in ROUTES:
+                assert process.ask("POST", route, file.data)[0] in file.statuses, name
+        assert memory_of(process) - before < GROWTH_BYTES
+        process.signal()
+        assert process.end() == 0
+        assert {line["level"] for line in process.lines} == {"info"}
+    finally:
+        process.kill()
+
+
+def test_parts_and_scans_are_counted_up_to_their_limits() -> None:
+    few = encode(quarters(), "JPEG", progressive=True)
+    check_structure("JPEG", few)
+    check_structure("JPEG", with_scans(MAX_SCANS - 11))
+    with pytest.raises(PayloadTooLarge, match="100 scans"):
+        check_structure("JPEG", with_scans(MAX_SCANS + 1))
+    with pytest.raises(PayloadTooLarge, match=f"{MAX_PARTS:,} parts"):
+        check_structure("PNG", flooded("PNG", 33, b"\0\0\0\0abCdsum."))
+
+
+def test_what_only_looks_like_a_scan_is_not_counted() -> None:
+    thumbnail = b"\xff\xda" * (MAX_SCANS * 10)
+    exif = encode(quarters(), "JPEG", exif=b"Exif\0\0" + thumbnail)
+    check_structure("JPEG", exif)
+    check_structure("JPEG", encode(quarters(), "JPEG") + thumbnail)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_half_a_file_has_a_structure_too(name: str) -> None:
+    data = encode(quarters(), name)
+    for length in range(4, len(data), max(1, len(data) // 50)):
+        check_structure(name, data[:length])
