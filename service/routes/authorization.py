@@ -91,7 +91,7 @@ class Authorization:
             )
 
     def _check_place(self, scope: Scope) -> None:
-        client = scope["client"]
+        client = scope.get("client")
         if not (self._listens_on_loopback and client and is_loopback(client[0])):
             raise Forbidden("Without API keys, models are changed from the server's machine only.")
         if any(name in FOREIGN for name, _ in scope["headers"]):

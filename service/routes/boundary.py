@@ -165,7 +165,7 @@ class Exchange:
     def _more_headers(self) -> list[tuple[bytes, bytes]]:
         headers = [*SECURITY_HEADERS, (b"x-request-id", self.request_id.encode())]
         headers.append(PAGE_POLICY if self.scope["path"] == PAGE else POLICY)
-        if self.scope["scheme"] == "https":
+        if self.scope.get("scheme") == "https":
             headers.append(TRANSPORT_SECURITY)
         stages = self.state.get("stages")
         if isinstance(stages, StageTimer) and stages.seconds:

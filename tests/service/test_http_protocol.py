@@ -8,12 +8,20 @@ from service.http_protocol import GatheringTransport
 class Recorder:
     def __init__(self) -> None:
         self.calls: list[object] = []
+        self.unread = 0
+        self.aborted = asyncio.Event()
 
     def write(self, data: bytes) -> None:
         self.calls.append(data)
 
     def close(self) -> None:
         self.calls.append("closed")
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def abort(self) -> None:
+        self.aborted.set()
 
     def is_closing(self) -> bool:
         return True
@@ -39,6 +47,13 @@ async def test_closing_sends_the_rest_first_and_once():
     transport.close()
     await asyncio.sleep(0)
     assert recorder.calls == [b"last", "closed"]
+
+
+async def test_what_is_not_read_after_closing_is_given_up():
+    recorder = Recorder()
+    recorder.unread = 1
+    GatheringTransport(recorder, asyncio.get_running_loop(), 0.0).close()
+    await asyncio.wait_for(recorder.aborted.wait(), 20)
 
 
 async def test_everything_else_is_the_transports_own():
