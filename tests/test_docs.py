@@ -48,7 +48,7 @@ def test_every_flag_is_documented() -> None:
 
 def test_every_variable_that_a_page_names_is_a_setting() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    for name in ("api.md", "concepts.md", "configuration.md", "metrics.md"):
+    for name in ("api.md", "concepts.md", "configuration.md", "metrics.md", "operations.md"):
         assert set(re.findall(r"VT_[A-Z_]*[A-Z]", read(name))) <= known, name
 
 
