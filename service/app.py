@@ -5,15 +5,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from service import __version__
 from service.admission import Admission
 from service.calibration import CalibrationCache
 from service.cores import usable_cores
 from service.device import Devices
+from service.errors import InvalidConfiguration
+from service.gpu import find_gpus
+from service.gpu_metrics import add_gpu_metrics
 from service.inference import Classifier, PhotoInference, Segmenter
+from service.loop_lag import watch_loop_lag
+from service.memory_limit import memory_limit_bytes
 from service.metrics import PrometheusMetrics
 from service.model_loading import LoadOptions, load_instance
 from service.model_repository import ModelRepository
@@ -23,13 +29,18 @@ from service.routes.boundary import Boundary
 from service.routes.direct import DirectRoutes
 from service.routes.errors import add_error_handlers
 from service.routes.infer import InferRoutes
+from service.routes.metrics import MetricsPort, MetricsRoutes
 from service.routes.open_inference import OpenInferenceRoutes
 from service.routes.operations import OperationsRoutes
 from service.routes.predict import PredictRoutes
 from service.routes.request_body import BodyLimits
 from service.routes.serving import Serving
 from service.settings import Settings
+from service.triton_names import add_triton_names
 from service.worker_pool import WorkerPool
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ class Parts:
     pool: WorkerPool
     admission: Admission
     metrics: PrometheusMetrics
+    tracing: "Tracing | None"
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -60,10 +72,30 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(predict_router)
     app.include_router(OpenInferenceRoutes(parts.repository, parts.admission).router())
     app.include_router(infer.router())
-    app.include_router(OperationsRoutes(parts.repository, parts.metrics.render).router())
+    has_metrics = settings.metrics_port is None
+    app.include_router(OperationsRoutes(parts.repository, has_metrics=has_metrics).router())
+    metrics_router = MetricsRoutes(parts.metrics.render).router()
+    if has_metrics:
+        app.include_router(metrics_router)
     add_error_handlers(app)
     app.add_middleware(DirectRoutes, routes=predict.direct(predict_router))
-    app.add_middleware(Boundary, events=parts.metrics, max_body_bytes=settings.max_body_bytes)
+    if settings.metrics_port is not None:
+        metrics = _metrics_app(metrics_router)
+        app.add_middleware(MetricsPort, metrics=metrics, port=settings.metrics_port)
+    app.add_middleware(
+        Boundary,
+        events=parts.metrics,
+        max_body_bytes=settings.max_body_bytes,
+        tracer=parts.tracing,
+    )
+    return app
+
+
+def _metrics_app(router: APIRouter) -> FastAPI:
+    """Make what answers on the metrics' own port."""
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    app.include_router(router)
+    add_error_handlers(app)
     return app
 
 
@@ -72,13 +104,36 @@ def _create_parts(settings: Settings) -> Parts:
     metrics = PrometheusMetrics()
     repository = _create_repository(settings, cores, metrics)
     poll_seconds = settings.repository_poll_seconds
+    admission = Admission(settings.max_concurrent_requests, settings.default_timeout_seconds)
+    metrics.observe_server(
+        ready=lambda: not (admission.stopping or repository.not_ready()),
+        in_flight=lambda: admission.in_flight,
+        memory_bytes=memory_limit_bytes(),
+    )
+    add_gpu_metrics(metrics.registry, find_gpus(), triton_names=settings.metrics_triton_names)
+    if settings.metrics_triton_names:
+        add_triton_names(metrics.registry, repository.instances)
     return Parts(
         repository,
         RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
         WorkerPool(settings.image_threads or cores),
-        Admission(settings.max_concurrent_requests, settings.default_timeout_seconds),
+        admission,
         metrics,
+        _create_tracing(settings),
     )
+
+
+def _create_tracing(settings: Settings) -> "Tracing | None":
+    """OpenTelemetry's SDK is imported only if it is wanted."""
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from service.tracing import Tracing  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidConfiguration(
+            "VT_OTLP_ENDPOINT needs OpenTelemetry: pip install 'vt-serve[tracing]'."
+        ) from error
+    return Tracing(str(settings.otlp_endpoint), settings.trace_sample_ratio)
 
 
 def _create_repository(
@@ -113,7 +168,7 @@ def _load_options(settings: Settings) -> LoadOptions:
 
 
 def _prediction_routes(parts: Parts, settings: Settings) -> tuple[PredictRoutes, InferRoutes]:
-    inference = PhotoInference(parts.pool, ImageLimits(settings.max_image_pixels))
+    inference = PhotoInference(parts.pool, ImageLimits(settings.max_image_pixels), parts.metrics)
     body = BodyLimits(settings.max_body_bytes, settings.body_timeout_seconds)
     serving = Serving(parts.admission, body, parts.metrics)
     predict = PredictRoutes(
@@ -138,15 +193,21 @@ def _prediction_routes(parts: Parts, settings: Settings) -> tuple[PredictRoutes,
 @asynccontextmanager
 async def _lifespan(parts: Parts, _app: FastAPI) -> AsyncIterator[None]:
     """Load the models while the server listens; close everything when it stops."""
-    loading = asyncio.create_task(_load_and_watch(parts))
+    tasks = [
+        asyncio.create_task(_load_and_watch(parts)),
+        asyncio.create_task(watch_loop_lag(parts.metrics.loop_lagged)),
+    ]
     try:
         yield
     finally:
-        loading.cancel()
-        with suppress(asyncio.CancelledError):
-            await loading
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await asyncio.to_thread(parts.pool.close)
         await parts.repository.close()
+        if parts.tracing is not None:
+            await asyncio.to_thread(parts.tracing.close)
 
 
 async def _load_and_watch(parts: Parts) -> None:

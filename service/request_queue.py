@@ -26,7 +26,8 @@ class PendingInference:
     """One photo that waits for its outputs; times are of the event loop's clock, in seconds.
 
     The future belongs to the caller, who may cancel it at any time. The highest `priority` is 1;
-    0 is lower than all that are stated.
+    0 is lower than all that are stated. `batch_size` counts the images that it ran with, itself
+    included.
     """
 
     photo: Photo
@@ -38,6 +39,7 @@ class PendingInference:
     is_default_deadline: bool = False
     started_at: float | None = None
     ended_at: float | None = None
+    batch_size: int = 1
     order: int = field(default_factory=lambda: next(_arrivals))
 
     def __post_init__(self) -> None:

@@ -41,7 +41,8 @@ class Process:
         self._unread: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        self.port = self.wait_for("listening")["port"]
+        self.addresses = self.wait_for("listening")
+        self.port = self.addresses["port"]
 
     def _read(self) -> None:
         for line in self.process.stderr:
