@@ -55,7 +55,8 @@ class Tracing:
         closing.start()
         closing.join(CLOSE_SECONDS)
         if closing.is_alive():
-            self._exporter.shutdown()  # what is left is dropped without another try
+            # What is left is dropped without another try.
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 class ServerSpan:

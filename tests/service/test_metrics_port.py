@@ -40,12 +40,6 @@ def test_the_metrics_own_port_answers_metrics_and_the_other_everything_else(
         assert "GET /metrics" not in server.ask("GET", "/")[1]
 
 
-def test_without_it_the_log_names_one_port(repository: Path) -> None:
-    with running(repository) as server:
-        assert "metrics_port" not in server.addresses
-        assert get(server.port, "/metrics")[0] == 200
-
-
 async def scraped(http: httpx.AsyncClient) -> dict[str, float]:
     """Triton's numbers of the classifier."""
     text = (await http.get("/metrics")).text

@@ -1,5 +1,6 @@
 """Traces as they arrive at a collector, and what happens where there is none."""
 
+import asyncio
 import http.server
 import itertools
 import queue
@@ -14,14 +15,16 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from service.app import create_app
 from service.errors import InvalidConfiguration
 from service.settings import Settings
 from service.trace_context import Answered, TraceContext, parse_traceparent
 from service.tracing import CLOSE_SECONDS, Tracing
+from tests.service.conftest import Start
 from tests.service.images import GREEN, encode, solid
-from tests.service.test_server import Process, running
 
 PHOTO = encode(solid(GREEN))
 PARENT = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1)
@@ -80,37 +83,34 @@ def attributes(span: object) -> dict[str, object]:
     return {key: value.string_value or value.int_value for key, value in values.items()}
 
 
-def ask(
-    server: Process, path: str, body: bytes | None, **headers: str
-) -> tuple[int, dict[str, str]]:
-    connection = server.connect()
-    connection.request("GET" if body is None else "POST", path, body, headers)
-    response = connection.getresponse()
-    response.read()
-    connection.close()
-    return response.status, dict(response.headers)
+@contextmanager
+def trace_ids() -> Iterator[list[str | None]]:
+    """Those of the log's lines about classifications."""
+    found: list[str | None] = []
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        yield found
+    found += [line.get("trace_id") for line in lines if line.get("route") == "/v1/classify"]
 
 
-def test_a_prediction_is_a_span_of_its_callers_trace_with_its_stages(
-    repository: Path, collector: Collector
+async def test_a_prediction_is_a_span_of_its_callers_trace_with_its_stages(
+    start: Start, collector: Collector
 ) -> None:
-    with running(repository, VT_OTLP_ENDPOINT=collector.endpoint) as server:
-        header = PARENT.traceparent().decode()
-        status, headers = ask(server, "/v1/classify", PHOTO, traceparent=header)
-        assert status == 200
-        assert ask(server, "/v1/classify", b"broken")[0] == 415
-        assert ask(server, "/v2/health/ready", None)[0] == 200
-        own = parse_traceparent(headers["traceparent"].encode())
-        server.signal()
-        assert server.end() == 0
-        lines = [line for line in server.lines if line["event"] == "request"]
+    async with start(otlp_endpoint=collector.endpoint) as service:
+        with trace_ids() as logged:
+            headers = {"traceparent": PARENT.traceparent().decode()}
+            answer = await service.http.post("/v1/classify", content=PHOTO, headers=headers)
+            assert answer.status_code == 200
+            broken = await service.http.post("/v1/classify", content=b"broken")
+            assert broken.status_code == 415
+            assert (await service.http.get("/v2/health/ready")).status_code == 200
+        await asyncio.to_thread(service.parts.tracing.close)
     spans = collector.spans()
-    assert sorted(span.name for span in spans if not span.parent_span_id) == ["POST /v1/classify"]
     (request,) = (span for span in spans if span.parent_span_id.hex() == PARENT.span_id)
+    own = parse_traceparent(answer.headers["traceparent"].encode())
     assert (request.trace_id.hex(), request.span_id.hex()) == (PARENT.trace_id, own.span_id)
     assert request.name == "POST /v1/classify"
     found = attributes(request)
-    assert found.pop("vt.request_id") == headers["x-request-id"]
+    assert found.pop("vt.request_id") == answer.headers["x-request-id"]
     assert found == {
         "http.request.method": "POST",
         "http.route": "/v1/classify",
@@ -126,10 +126,21 @@ def test_a_prediction_is_a_span_of_its_callers_trace_with_its_stages(
     for one, other in itertools.pairwise(stages):
         assert one.end_time_unix_nano == other.start_time_unix_nano
     assert request.start_time_unix_nano <= stages[0].start_time_unix_nano
-    assert stages[-1].end_time_unix_nano <= request.end_time_unix_nano
-    assert lines[0]["trace_id"] == PARENT.trace_id
-    (broken,) = (span for span in spans if attributes(span).get("vt.outcome") == "bad_input")
-    assert lines[1]["trace_id"] == broken.trace_id.hex()
+    (other,) = (span for span in spans if not span.parent_span_id)
+    assert attributes(other)["vt.outcome"] == "bad_input"
+    assert logged == [PARENT.trace_id, other.trace_id.hex()]
+
+
+async def test_without_tracing_the_log_still_names_the_callers_trace(
+    start: Start,
+) -> None:
+    async with start() as service:
+        with trace_ids() as logged:
+            headers = {"traceparent": PARENT.traceparent().decode()}
+            answer = await service.http.post("/v1/classify", content=PHOTO, headers=headers)
+            assert (answer.status_code, "traceparent" in answer.headers) == (200, False)
+            assert (await service.http.post("/v1/classify", content=PHOTO)).status_code == 200
+    assert logged == [PARENT.trace_id, None]
 
 
 @contextmanager
