@@ -1,8 +1,10 @@
 """The command line: `vt-serve`."""
 
 import argparse
+import socket
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import structlog
@@ -44,17 +46,30 @@ def _make_key(name: str, scopes: Sequence[Scope]) -> int:
 
 def _serve(settings: Settings) -> int:
     configure_log(settings.log_format, settings.log_level)
-    app = create_app(settings)
-    server = Server(app, app.state.parts.admission, app.state.parts.metrics, settings)
-    listener = bind(settings.host, settings.port)
-    host, port = listener.getsockname()[:2]
     log = structlog.get_logger()
-    for name in unknown_variables():
-        log.warning("unknown_variable", name=name)
-    log.info("listening", host=host, port=port, version=__version__)
-    server.run(sockets=[listener])
+    with ExitStack() as sockets:
+        listeners = [sockets.enter_context(bind(settings.host, settings.port))]
+        if settings.metrics_port is not None:
+            listeners.append(sockets.enter_context(bind(settings.host, settings.metrics_port)))
+            metrics_port = listeners[-1].getsockname()[1]
+            settings = settings.model_copy(update={"metrics_port": metrics_port})
+        app = create_app(settings)
+        for name in unknown_variables():
+            log.warning("unknown_variable", name=name)
+        log.info("listening", **_addresses(listeners), version=__version__)
+        parts = app.state.parts
+        Server(app, parts.admission, parts.metrics, settings).run(sockets=listeners)
     log.info("stopped")
     return 0
+
+
+def _addresses(listeners: Sequence[socket.socket]) -> dict[str, str | int]:
+    """What the log says of where the server listens: the metrics' own port is the second."""
+    host, port = listeners[0].getsockname()[:2]
+    addresses = {"host": host, "port": port}
+    if len(listeners) > 1:
+        addresses["metrics_port"] = listeners[1].getsockname()[1]
+    return addresses
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from service import __version__
 from service.admission import Admission
@@ -14,9 +15,14 @@ from service.api_keys import ApiKeys
 from service.calibration import CalibrationCache
 from service.cores import usable_cores
 from service.device import Devices
+from service.errors import InvalidConfiguration
 from service.execution_providers import GpuOptions
 from service.file_watch import FileWatch
+from service.gpu import find_gpus
+from service.gpu_metrics import add_gpu_metrics
 from service.inference import Classifier, PhotoInference, Segmenter
+from service.loop_lag import watch_loop_lag
+from service.memory_limit import memory_limit_bytes
 from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
 from service.model_loading import LoadOptions, load_instance
@@ -29,6 +35,7 @@ from service.routes.cors import Cors
 from service.routes.direct import DirectRoutes
 from service.routes.errors import add_error_handlers
 from service.routes.infer import InferRoutes
+from service.routes.metrics import MetricsPort, MetricsRoutes
 from service.routes.open_inference import OpenInferenceRoutes
 from service.routes.operations import OperationsRoutes
 from service.routes.predict import PredictRoutes
@@ -37,7 +44,11 @@ from service.routes.request_body import BodyLimits
 from service.routes.serving import Serving
 from service.settings import Settings
 from service.shadow import Shadow
+from service.triton_names import add_triton_names
 from service.worker_pool import WorkerPool
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,7 @@ class Parts:
     inference: PhotoInference
     shadow: Shadow | None
     metrics: PrometheusMetrics
+    tracing: "Tracing | None"
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -72,7 +84,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(OpenInferenceRoutes(parts.repository, parts.admission).router())
     app.include_router(infer.router())
     app.include_router(RepositoryRoutes(parts.repository, settings.body_timeout_seconds).router())
-    app.include_router(OperationsRoutes(parts.repository, parts.metrics.render).router())
+    has_metrics = settings.metrics_port is None
+    app.include_router(OperationsRoutes(parts.repository, has_metrics=has_metrics).router())
+    metrics_router = MetricsRoutes(parts.metrics.render).router()
+    if has_metrics:
+        app.include_router(metrics_router)
     add_error_handlers(app)
     app.add_middleware(DirectRoutes, routes=predict.direct(predict_router))
     app.add_middleware(
@@ -82,9 +98,25 @@ def create_app(settings: Settings) -> FastAPI:
         listens_on_loopback=is_loopback(settings.host),
         metadata_needs_key=settings.require_key_for_metadata,
     )
+    if settings.metrics_port is not None:
+        metrics = _metrics_app(metrics_router)
+        app.add_middleware(MetricsPort, metrics=metrics, port=settings.metrics_port)
     if settings.cors_origins:
         app.add_middleware(Cors, origins=settings.cors_origins)
-    app.add_middleware(Boundary, events=parts.metrics, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Boundary,
+        events=parts.metrics,
+        max_body_bytes=settings.max_body_bytes,
+        tracer=parts.tracing,
+    )
+    return app
+
+
+def _metrics_app(router: APIRouter) -> FastAPI:
+    """Make what answers on the metrics' own port."""
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    app.include_router(router)
+    add_error_handlers(app)
     return app
 
 
@@ -94,16 +126,26 @@ def _create_parts(settings: Settings) -> Parts:
     repository = _create_repository(settings, cores, metrics)
     poll_seconds = settings.repository_poll_seconds
     pool = WorkerPool(settings.image_threads or cores)
-    inference = PhotoInference(pool, ImageLimits(settings.max_image_pixels))
+    admission = Admission(settings.max_concurrent_requests, settings.default_timeout_seconds)
+    inference = PhotoInference(pool, ImageLimits(settings.max_image_pixels), metrics)
+    metrics.observe_server(
+        ready=lambda: not (admission.stopping or repository.not_ready()),
+        in_flight=lambda: admission.in_flight,
+        memory_bytes=memory_limit_bytes(),
+    )
+    add_gpu_metrics(metrics.registry, find_gpus(), triton_names=settings.metrics_triton_names)
+    if settings.metrics_triton_names:
+        add_triton_names(metrics.registry, repository.instances)
     return Parts(
         repository=repository,
         watch=RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
         keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
         pool=pool,
-        admission=Admission(settings.max_concurrent_requests, settings.default_timeout_seconds),
+        admission=admission,
         inference=inference,
         shadow=_create_shadow(settings, repository, inference, metrics),
         metrics=metrics,
+        tracing=_create_tracing(settings),
     )
 
 
@@ -120,6 +162,19 @@ def _create_shadow(
         return repository.get(model, version).ready_instance()
 
     return Shadow(settings.shadow, find, inference, metrics)
+
+
+def _create_tracing(settings: Settings) -> "Tracing | None":
+    """OpenTelemetry's SDK is imported only if it is wanted."""
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from service.tracing import Tracing  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidConfiguration(
+            "VT_OTLP_ENDPOINT needs OpenTelemetry: pip install 'vt-serve[tracing]'."
+        ) from error
+    return Tracing(str(settings.otlp_endpoint), settings.trace_sample_ratio)
 
 
 def _create_repository(
@@ -186,7 +241,10 @@ def _prediction_routes(parts: Parts, settings: Settings) -> tuple[PredictRoutes,
 @asynccontextmanager
 async def _lifespan(parts: Parts, _app: FastAPI) -> AsyncIterator[None]:
     """Load the models while the server listens; close everything when it stops."""
-    tasks = [asyncio.create_task(_load_and_watch(parts))]
+    tasks = [
+        asyncio.create_task(_load_and_watch(parts)),
+        asyncio.create_task(watch_loop_lag(parts.metrics.loop_lagged)),
+    ]
     if parts.keys is not None:
         tasks.append(asyncio.create_task(FileWatch([parts.keys.path], parts.keys.reload).run()))
     try:
@@ -200,6 +258,8 @@ async def _lifespan(parts: Parts, _app: FastAPI) -> AsyncIterator[None]:
             await parts.shadow.close()
         await asyncio.to_thread(parts.pool.close)
         await parts.repository.close()
+        if parts.tracing is not None:
+            await asyncio.to_thread(parts.tracing.close)
 
 
 async def _load_and_watch(parts: Parts) -> None:

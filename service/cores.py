@@ -4,7 +4,7 @@ import math
 import os
 from pathlib import Path
 
-ROOT = Path("/")
+from service.cgroup import ROOT, group_v1, groups_v2, read
 
 
 def usable_cores(root: Path = ROOT) -> int:
@@ -21,25 +21,16 @@ def _affinity() -> int:
 
 def _quotas_v2(root: Path) -> list[float]:
     """Quotas of this process's cgroup and of every group above it."""
-    mount = root / "sys/fs/cgroup"
-    group = mount / _own_group(root).lstrip("/")
-    groups = [group, *group.parents]
     return [
         quota
-        for folder in groups[: groups.index(mount) + 1]
-        if (quota := _quota(*_read(folder / "cpu.max").split()[:2])) is not None
+        for folder in groups_v2(root)
+        if (quota := _quota(*read(folder / "cpu.max").split()[:2])) is not None
     ]
 
 
-def _own_group(root: Path) -> str:
-    lines = _read(root / "proc/self/cgroup").splitlines()
-    group = next((line[3:] for line in lines if line.startswith("0::")), "/")
-    return "/" if ".." in group else group
-
-
 def _quotas_v1(root: Path) -> list[float]:
-    folder = root / "sys/fs/cgroup/cpu"
-    quota = _quota(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+    folder = group_v1(root, "cpu")
+    quota = _quota(read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us"))
     return [] if quota is None else [quota]
 
 
@@ -49,10 +40,3 @@ def _quota(limit: str = "max", period: str = "") -> float | None:
     except (ValueError, ZeroDivisionError):
         return None
     return cores if cores > 0 else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

@@ -143,7 +143,8 @@ class DynamicBatcher:
         """Start executions while slots are free and somebody waits; line up full batches."""
         self._cancel_wake_up()
         while self._retries and self._device.free >= self._retries[0].width.threads:
-            self._start(self._retries.popleft(), "retry")
+            execution = self._retries.popleft()
+            self._start(execution, "retry", max(len(execution.members), self._largest_batch))
         while self._device.has_room and (group := self.queue.head()) is not None:
             width = self._choose_width(is_background=group[2])
             if width is None:
@@ -154,7 +155,7 @@ class DynamicBatcher:
                 break
             members = self._in_time(self.queue.take(group, limit), width)
             if members:
-                self._start(Execution(members, width), reason)
+                self._start(Execution(members, width), reason, limit)
         self._note_end()
 
     def _choose_width(self, *, is_background: bool) -> Width | None:
@@ -203,10 +204,10 @@ class DynamicBatcher:
         pixels = None if image is None else image.pixels.shape[0] * image.pixels.shape[1]
         return self.plan.seconds(width.threads, len(members), pixels)
 
-    def _start(self, execution: Execution, reason: DispatchReason) -> None:
+    def _start(self, execution: Execution, reason: DispatchReason, room: int) -> None:
         self._device.take(execution.width.threads)
         self._executions.add(execution)
-        self._events.batch_dispatched(self._identity, len(execution.members), reason)
+        self._events.batch_dispatched(self._identity, len(execution.members), reason, room)
         future = asyncio.ensure_future(
             self._runner.execute(execution.members, execution.width.threads)
         )
@@ -239,7 +240,7 @@ class DynamicBatcher:
         began = min((each.started_at for each in members if each.started_at), default=now)
         self._executed(len(members), now - began)
         for member, outputs in zip(members, results, strict=True):
-            member.ended_at = now
+            member.ended_at, member.batch_size = now, len(members)
             if not member.future.done():
                 member.future.set_result(outputs)
 

@@ -1,8 +1,8 @@
 """What the service reports while it works; `metrics.py` turns it into numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from service.errors import Outcome
 from service.protocol import Accuracy, ModelState, Task
@@ -39,6 +39,18 @@ class ModelBuild:
     """Nodes that the active provider does not run, where it is not the CPU's."""
 
 
+class Prediction(NamedTuple):
+    """What an image was like, and what the model made of it.
+
+    `shares` are what of the image belongs to each class, by label; together 1. `confidence` is
+    the likeliest class's probability, where the model tells one.
+    """
+
+    pixels: int
+    shares: Mapping[str, float]
+    confidence: float | None
+
+
 class ModelLoad(Protocol):
     """How busy a model is, now."""
 
@@ -62,6 +74,9 @@ class ModelLoad(Protocol):
 class Events(Protocol):
     """Everything that is reported."""
 
+    def loop_lagged(self, seconds: float) -> None:
+        """Report how late the event loop came to a timer."""
+
     def http_finished(self, method: str, route: str, status: int, seconds: float) -> None:
         """Report that an answer has left."""
 
@@ -80,10 +95,18 @@ class Events(Protocol):
     ) -> None:
         """Report how an inference request ended; `images` were predicted."""
 
-    def batch_dispatched(
-        self, model: ModelIdentity, batch_size: int, reason: DispatchReason
+    def bodies_exchanged(
+        self, model: ModelIdentity, request_bytes: int, response_bytes: int
     ) -> None:
-        """Report that an execution begins."""
+        """Report the size of a request that was answered well, and of its answer."""
+
+    def images_predicted(self, model: ModelIdentity, predictions: Sequence[Prediction]) -> None:
+        """Report what a request's images were like and what the model made of them."""
+
+    def batch_dispatched(
+        self, model: ModelIdentity, batch_size: int, reason: DispatchReason, room: int
+    ) -> None:
+        """Report that an execution begins; it had room for so many images."""
 
     def images_dropped(self, model: ModelIdentity, images: int, reason: DropReason) -> None:
         """Report images that were admitted and never run."""

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from service.contract import Contract
+from service.events import Events
 from service.model_instance import ModelInstance
 from service.postprocessing import (
     Labels,
@@ -19,6 +20,7 @@ from service.postprocessing import (
     scale_labels,
     top_classes,
 )
+from service.prediction_summary import summarize
 from service.preprocessing import EncodedOrPrepared, ImageLimits, Photo, PreparedImage
 from service.protocol import (
     Classification,
@@ -64,9 +66,10 @@ class Inferred:
 class PhotoInference:
     """What both tasks begin with: decode the photos and run the model."""
 
-    def __init__(self, pool: WorkerPool, limits: ImageLimits) -> None:
+    def __init__(self, pool: WorkerPool, limits: ImageLimits, events: Events) -> None:
         self.pool = pool
         self.limits = limits
+        self._events = events
 
     async def infer(
         self,
@@ -93,6 +96,9 @@ class PhotoInference:
         job.timer.add("queue", inference.queue_seconds)
         job.timer.add("decode", inference.decode_seconds)
         job.timer.add("compute", inference.compute_seconds)
+        job.timer.batch_size = inference.batch_size
+        summary = summarize(instance.contract, photos, inference.outputs)
+        self._events.images_predicted(instance.identity, summary)
         return Inferred(photos, inference.outputs)
 
     def _photos(self, instance: ModelInstance, job: Job) -> list[Photo]:

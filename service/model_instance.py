@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from service.contract import Certificate, Contract
 from service.device import Device
 from service.dynamic_batcher import DynamicBatcher
-from service.errors import DeadlineUnreachable, PayloadTooLarge, QueueFull
+from service.errors import DeadlineUnreachable, Outcome, PayloadTooLarge, QueueFull
 from service.events import Events, ModelBuild, ModelIdentity
 from service.execution_plan import ExecutionPlan
 from service.graph_sessions import GraphSessions
@@ -29,7 +29,7 @@ CLOSE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Inference:
-    """Each photo's outputs, in order, and where the time went.
+    """Each photo's outputs, in order, where the time went, and the largest batch.
 
     `queue_seconds` ended when the first photo began; the rest is split by what executions spent.
     """
@@ -38,6 +38,7 @@ class Inference:
     queue_seconds: float
     decode_seconds: float
     compute_seconds: float
+    batch_size: int
 
 
 class ModelInstance:
@@ -120,6 +121,10 @@ class ModelInstance:
     def model_statistics(self) -> ModelStatistics:
         """Return what this version did since it was loaded."""
         return self.statistics.wire(self.identity.name, self.identity.version)
+
+    def failures(self) -> dict[Outcome, int]:
+        """Count the requests that did not end well, by how they ended."""
+        return self.statistics.failures
 
     @property
     def batches(self) -> bool:
@@ -222,7 +227,8 @@ def _inference(
     executing = sum((each.ended_at or began) - (each.started_at or began) for each in inferences)
     preparing = sum(each.photo.prepare_seconds for each in inferences if each.prepared_in_run)
     decode = (seconds - queued) * min(1.0, preparing / executing) if executing else 0.0
-    return Inference(list(outputs), queued, decode, seconds - queued - decode)
+    batch_size = max(each.batch_size for each in inferences)
+    return Inference(list(outputs), queued, decode, seconds - queued - decode, batch_size)
 
 
 class _InThreads:

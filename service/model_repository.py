@@ -87,6 +87,10 @@ class ModelRepository:
         """List every version that serves or should."""
         return [version for entry in self._entries.values() for version in entry.wanted]
 
+    def instances(self) -> list[ModelInstance]:
+        """List what serves."""
+        return [version.instance for version in self.wanted() if version.instance]
+
     def index(self) -> list[ModelVersion]:
         """List every version, those that are only on the disk included.
 

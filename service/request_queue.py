@@ -40,7 +40,8 @@ class PendingInference:
     """One photo that waits for its outputs; times are of the monotonic clock, in seconds.
 
     That is the event loop's clock too, but the loop looks at it once a turn only. The future
-    belongs to the caller, who may cancel it at any time.
+    belongs to the caller, who may cancel it at any time. `batch_size` counts the images that it
+    ran with, itself included.
     """
 
     photo: Photo
@@ -50,6 +51,7 @@ class PendingInference:
     future: "asyncio.Future[Outputs]"
     started_at: float | None = None
     ended_at: float | None = None
+    batch_size: int = 1
     order: int = field(default_factory=lambda: next(_arrivals))
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
+    HttpUrl,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -87,6 +88,11 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
     intra_op_num_threads: PositiveInt | None = None
     image_threads: PositiveInt | None = None
+
+    metrics_port: Port | None = None
+    metrics_triton_names: bool = False
+    otlp_endpoint: HttpUrl | None = None
+    trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -9,9 +9,15 @@ Stage = Literal["receive", "decode", "queue", "compute", "encode"]
 
 
 class StageTimer:
-    """Seconds of each stage of one request, in the order the stages began."""
+    """Seconds of each stage of one request, in the order the stages began.
+
+    `began` is on the clock of `time.perf_counter`; `batch_size` counts the images of the largest
+    batch that one of the request's was in.
+    """
 
     def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.batch_size: int | None = None
         self._seconds: dict[Stage, float] = {}
 
     @property

@@ -1,7 +1,7 @@
 """What a model version did so far, in the terms of the protocol's statistics extension."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from service.errors import Outcome
@@ -43,16 +43,24 @@ class Statistics:
         self._images = 0
         self._last_inference = 0.0
         self._requests: dict[str, _Duration] = defaultdict(_Duration)
+        self._failures: Counter[Outcome] = Counter()
         self._executions: dict[int, _Duration] = defaultdict(_Duration)
 
     def answered(self, outcome: Outcome, images: int, stages: Mapping[Stage, float]) -> None:
         """Count a request: how it ended, how many images were predicted, where its time went."""
         self._requests["success" if outcome == "ok" else "fail"].add(sum(stages.values()))
-        if outcome == "ok":
+        if outcome != "ok":
+            self._failures[outcome] += 1
+        else:
             self._images += images
             self._last_inference = time.time()
             for name, stage in _STAGES.items():
                 self._requests[name].add(stages.get(stage, 0.0))
+
+    @property
+    def failures(self) -> dict[Outcome, int]:
+        """How many requests did not end well, by how they ended."""
+        return dict(self._failures)
 
     def executed(self, batch_size: int, seconds: float) -> None:
         """Count an execution that ended well."""

@@ -5,16 +5,19 @@ from argparse import _SubParsersAction
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import CounterMetricFamily
 
 from model_export.__main__ import _parser as export_parser
 from model_export.precisions import PRECISIONS
-from service import errors
+from service import errors, gpu_metrics
 from service.__main__ import _parser
 from service.app import create_app
 from service.contract import PrecisionRecord, ProviderRecord
 from service.metrics import PrometheusMetrics
 from service.routes.operations import ENDPOINTS
 from service.settings import PREFIX, Settings
+from service.triton_names import add_triton_names
 from tests.service.repository_fixture import write_classifier
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -48,7 +51,8 @@ def test_every_flag_is_documented() -> None:
 
 def test_every_variable_that_a_page_names_is_a_setting() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    for name in ("api.md", "concepts.md", "configuration.md", "metrics.md", "operations.md"):
+    pages = ("api.md", "concepts.md", "configuration.md", "metrics.md")
+    for name in (*pages, "monitoring.md", "operations.md"):
         assert set(re.findall(r"VT_[A-Z_]*[A-Z]", read(name))) <= known, name
 
 
@@ -61,7 +65,18 @@ def test_every_metric_is_documented_with_its_labels() -> None:
         if hasattr(collector, "_labelnames"):
             name = collector._name + ("_total" if collector._type == "counter" else "")
             declared[name] = (collector._type, list(collector._labelnames))
+    for family, name, _, _ in gpu_metrics.OWN:
+        declared[name] = ("counter" if family is CounterMetricFamily else "gauge", ["gpu"])
     assert documented == declared
+
+
+def test_every_one_of_tritons_names_is_documented() -> None:
+    section = read("metrics.md").split("## Triton's names")[1].split("\n## ")[0]
+    registry = CollectorRegistry()
+    add_triton_names(registry, list)
+    names = {family.name for family in registry.collect()}
+    names |= {name for _, name, _, _ in gpu_metrics.TRITON}
+    assert set(re.findall(r"^\| `(nv_\w+)` \|", section, re.MULTILINE)) == names
 
 
 def test_every_outcome_and_stage_is_documented() -> None:

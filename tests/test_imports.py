@@ -12,9 +12,13 @@ ROOT = Path(__file__).parents[1]
 ROOMS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
-    "cores": set(),
     "execution_providers": set(),
     "validation": set(),
+    "cgroup": set(),
+    "cores": {"cgroup"},
+    "memory_limit": {"cgroup"},
+    "gpu": set(),
+    "loop_lag": set(),
     "moving_average": set(),
     "stage_timer": set(),
     "worker_pool": set(),
@@ -29,7 +33,12 @@ ROOMS: dict[str, set[str]] = {
     "device": {"execution_providers", "worker_threads"},
     "drain_rate": set(),
     "execution_plan": {"protocol"},
-    "metrics": {"errors", "events", "protocol", "stage_timer"},
+    "metrics": {"__init__", "errors", "events", "protocol", "stage_timer"},
+    "triton_names": {"errors", "protocol"},
+    "gpu_metrics": {"gpu"},
+    "trace_context": {"stage_timer"},
+    "tracing": {"__init__", "stage_timer", "trace_context"},
+    "prediction_summary": {"contract", "events", "preprocessing", "protocol", "session"},
     "precision": {"contract", "execution_providers", "protocol"},
     "session": {"errors", "execution_providers", "protocol"},
     "image_structure": {"errors"},
@@ -139,6 +148,8 @@ ROOMS: dict[str, set[str]] = {
     "repository_watch": {"errors", "file_watch", "model_repository"},
     "inference": {
         "contract",
+        "events",
+        "prediction_summary",
         "errors",
         "model_instance",
         "postprocessing",
@@ -167,7 +178,10 @@ ROOMS: dict[str, set[str]] = {
     "__main__": {"__init__", "api_keys", "app", "errors", "log", "server", "settings"},
 }
 # Rooms that join others: `app` may import all; `routes/` what speaks no HTTP.
-ROUTES_NEVER = {"__main__", "app", "log", "metrics", "server", "session", "settings"}
+ROUTES_NEVER = {
+    *("__main__", "app", "gpu_metrics", "log", "metrics", "server", "session", "settings"),
+    *("tracing", "triton_names"),
+}
 
 # library -> the files that may import it
 DOORS: dict[str, tuple[str, ...]] = {
@@ -177,7 +191,13 @@ DOORS: dict[str, tuple[str, ...]] = {
         "model_export/int8.py",
         "model_export/fp16.py",
     ),
-    "prometheus_client": ("service/metrics.py",),
+    "prometheus_client": (
+        "service/metrics.py",
+        "service/triton_names.py",
+        "service/gpu_metrics.py",
+    ),
+    "opentelemetry": ("service/tracing.py",),
+    "pynvml": ("service/gpu.py",),
     "fastapi": ("service/app.py", "service/routes/*.py"),
     "starlette": ("service/app.py", "service/routes/*.py"),
     "uvicorn": ("service/server.py", "service/http_protocol.py"),

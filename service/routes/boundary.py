@@ -13,6 +13,7 @@ import structlog
 from service.events import Events
 from service.protocol import ErrorResponse
 from service.stage_timer import StageTimer
+from service.trace_context import Answered, RequestSpan, Tracer, parse_traceparent
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -25,6 +26,8 @@ CLIENT_LEFT = 499
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 QUIET_ROUTES = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
 UNMATCHED = "unmatched"
+MODEL_STATE = ("model", "version", "outcome", "stages")
+"""What a prediction notes of itself in the request's state."""
 
 SECURITY_HEADERS = (
     (b"cache-control", b"no-store"),
@@ -57,18 +60,21 @@ _log = structlog.get_logger()
 class Boundary:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: App, events: Events, max_body_bytes: int) -> None:
+    def __init__(
+        self, app: App, events: Events, max_body_bytes: int, tracer: Tracer | None = None
+    ) -> None:
         self._app = app
         self._events = events
         self._max_body_bytes = max_body_bytes
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self._max_body_bytes)
-        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+        exchange = Exchange(scope, receive, send, self._max_body_bytes, self._tracer)
+        with structlog.contextvars.bound_contextvars(**exchange.ids):
             try:
                 await self._answer(exchange)
             finally:
@@ -89,16 +95,27 @@ class Boundary:
         self._events.http_finished(method, route, status, seconds)
         fields = {"method": method, "route": route, "status": status}
         fields["duration_ms"] = round(seconds * 1000, 1)
+        state = exchange.state
         for name in ("model", "key"):
-            if name in exchange.state:
-                fields[name] = exchange.state[name]
-        _log_request(fields, exchange.state.get("error"))
+            if name in state:
+                fields[name] = state[name]
+        _log_request(fields, state.get("error"))
+        if exchange.span is not None and route not in QUIET_ROUTES:
+            known = {key: state[key] for key in MODEL_STATE if key in state}
+            exchange.span.end(Answered(method, route, status, exchange.request_id, **known))
 
 
 class Exchange:
     """One request and its answer, as they pass the boundary."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        max_body_bytes: int,
+        tracer: Tracer | None = None,
+    ) -> None:
         self.scope = scope
         self.state: dict[str, Any] = scope.setdefault("state", {})
         self.started = time.perf_counter()
@@ -107,6 +124,14 @@ class Exchange:
         self._send = send
         self._headers = dict(scope["headers"])
         self.request_id = _request_id(self._headers.get(b"x-request-id", b""))
+        traceparent = self._headers.get(b"traceparent")
+        parent = None if traceparent is None else parse_traceparent(traceparent)
+        self.span: RequestSpan | None = None if tracer is None else tracer.start(parent)
+        self.ids = {"request_id": self.request_id}
+        """What a line of the log says of the request that it belongs to."""
+        place = parent if self.span is None else self.span.context
+        if place is not None:
+            self.ids["trace_id"] = place.trace_id
         self._max_body_bytes = max_body_bytes
         self._body_is_begun = False
         self._body_is_read = False
@@ -167,6 +192,8 @@ class Exchange:
         headers.append(PAGE_POLICY if self.scope["path"] == PAGE else POLICY)
         if self.scope.get("scheme") == "https":
             headers.append(TRANSPORT_SECURITY)
+        if self.span is not None:
+            headers.append((b"traceparent", self.span.context.traceparent()))
         stages = self.state.get("stages")
         if isinstance(stages, StageTimer) and stages.seconds:
             headers.append((b"server-timing", stages.server_timing().encode()))

@@ -102,5 +102,5 @@ class OpenInferenceRoutes:
 
     async def all_statistics(self) -> AllStatistics:
         """Tell what every model that serves did since it was loaded."""
-        serving = [each.instance for each in self._repository.wanted() if each.instance]
+        serving = self._repository.instances()
         return AllStatistics(model_stats=[each.model_statistics() for each in serving])

@@ -56,25 +56,35 @@ class Serving:
         self, request: Request, instance: ModelInstance, read: ReadImages, predict: Predict
     ) -> Response:
         timer = StageTimer()
-        request.state.model, request.state.stages = instance.identity.name, timer
+        state, model = request.state, instance.identity
+        state.model, state.version, state.stages = model.name, model.version, timer
         outcome: Outcome = "cancelled"
         images: Images = []
         try:
             async with self._admission.request(requested_timeout(request)) as deadline:
                 instance.check(1, deadline.at)  # before the body is read: a refusal is cheap
                 with timer.stage("receive"):
-                    images = await read(await read_body(request, self._body), deadline)
+                    images, request_bytes = await self._receive(request, read, deadline)
                 urgency = Urgency(deadline.at, is_default_deadline=deadline.is_default)
                 job = Job(images, urgency, timer)
                 response = await unless_disconnected(request, predict(instance, job))
             outcome = "ok"
+            self._events.bodies_exchanged(model, request_bytes, len(response.body))
             if self._shadow is not None:
                 response.background = BackgroundTask(self._shadow.answered, instance, job)
         except Exception as error:
             outcome = error.outcome if isinstance(error, ServiceError) else "error"
             raise
         finally:
+            state.outcome = outcome
             predicted = len(images) if outcome == "ok" else 0
             instance.statistics.answered(outcome, predicted, timer.seconds)
-            self._events.inference_finished(instance.identity, outcome, predicted, timer.seconds)
+            self._events.inference_finished(model, outcome, predicted, timer.seconds)
         return response
+
+    async def _receive(
+        self, request: Request, read: ReadImages, deadline: Deadline
+    ) -> tuple[Images, int]:
+        """Return the body's images and its size; the body itself is not kept."""
+        body = await read_body(request, self._body)
+        return await read(body, deadline), len(body)

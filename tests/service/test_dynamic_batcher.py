@@ -136,7 +136,7 @@ async def test_a_free_slot_takes_what_waits_at_once(batcher, execute, events):
     await execute.begun.acquire()
     execute.open()
     assert await answers(pending) == [7]
-    assert events.of("batch_dispatched") == [(1, "idle")]
+    assert events.of("batch_dispatched") == [(1, "idle", 4)]
 
 
 async def test_a_full_batch_is_lined_up_behind_the_one_that_runs(batcher, execute):
@@ -196,7 +196,7 @@ async def test_more_images_than_the_largest_batch_are_split(batcher, execute, ev
     execute.open()
     assert await answers(pending) == list(range(10))
     assert [len(batch) for batch in execute.batches] == [4, 4, 2]
-    assert events.of("batch_dispatched") == [(4, "full"), (4, "full"), (2, "idle")]
+    assert events.of("batch_dispatched") == [(4, "full", 4), (4, "full", 4), (2, "idle", 4)]
 
 
 async def test_images_of_different_shapes_never_share_a_batch(batcher, execute):
@@ -358,7 +358,7 @@ async def test_a_batch_waits_for_company_only_as_long_as_it_is_told(batcher, exe
     full = images(2, 3, 4, 5)
     each.submit(full)
     assert await answers(full) == [2, 3, 4, 5]
-    assert events.of("batch_dispatched") == [(1, "delay"), (4, "full")]
+    assert events.of("batch_dispatched") == [(1, "delay", 4), (4, "full", 4)]
 
 
 async def test_out_of_memory_halves_the_batch_and_tries_once_more(batcher, execute, events):

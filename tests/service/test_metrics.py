@@ -1,8 +1,11 @@
 import gc
 import weakref
 from dataclasses import dataclass, replace
+from typing import get_args
 
-from service.events import ModelBuild, ModelIdentity
+from service import __version__
+from service.errors import Outcome
+from service.events import ModelBuild, ModelIdentity, Prediction
 from service.metrics import PrometheusMetrics
 from service.protocol import ModelState, Task
 
@@ -18,7 +21,9 @@ def test_events_become_numbers() -> None:
     metrics = PrometheusMetrics()
     metrics.inference_finished(MODEL, "ok", 3, {"decode": 0.01, "compute": 0.02})
     metrics.inference_finished(MODEL, "bad_input", 0, {})
-    metrics.batch_dispatched(MODEL, 7, "full")
+    metrics.bodies_exchanged(MODEL, 5000, 300)
+    metrics.images_predicted(MODEL, [Prediction(640 * 480, {"red": 0.75, "blue": 0.25}, 0.97)])
+    metrics.batch_dispatched(MODEL, 7, "full", 8)
     metrics.images_dropped(MODEL, 2, "cancelled")
     metrics.ran_out_of_memory(MODEL, 4)
     metrics.session_rebuilt(MODEL)
@@ -31,6 +36,13 @@ def test_events_become_numbers() -> None:
     stage = {"model": "colour", "stage": "compute"}
     assert value(metrics, "vt_stage_duration_seconds_sum", **stage) == 0.02
     assert value(metrics, "vt_batch_size_sum", **VERSION) == 7
+    assert value(metrics, "vt_batch_fill_ratio_sum", **VERSION) == 7 / 8
+    assert value(metrics, "vt_request_bytes_sum", model="colour") == 5000
+    assert value(metrics, "vt_response_bytes_sum", model="colour") == 300
+    assert value(metrics, "vt_image_pixels_sum", model="colour") == 640 * 480
+    assert value(metrics, "vt_prediction_confidence_sum", **VERSION) == 0.97
+    assert value(metrics, "vt_predicted_classes_total", **VERSION, label="red") == 0.75
+    assert value(metrics, "vt_predicted_classes_total", **VERSION, label="blue") == 0.25
     assert value(metrics, "vt_batch_dispatch_total", **VERSION, reason="full") == 1
     assert value(metrics, "vt_images_dropped_total", **VERSION, reason="cancelled") == 2
     assert value(metrics, "vt_oom_total", **VERSION) == 1
@@ -108,17 +120,22 @@ def test_a_released_version_shows_nothing_but_what_it_did() -> None:
         metrics.model_loaded(model, ModelBuild("fp32", "cpu", "cpu", "ab"), 0.2, Load())
         metrics.model_state_changed(model.name, model.version, ModelState.READY)
         metrics.self_tested(model, 0.0, 1.0, ok=True)
-        metrics.batch_dispatched(model, 7, "full")
+        metrics.batch_dispatched(model, 7, "full", 7)
         metrics.execution_hung(model, 30.0)
     metrics.model_released("colour", "1")
     metrics.model_released("colour", "1")
     lines = metrics.render("")[0].decode().splitlines()
     of_first = {line.partition("{")[0] for line in lines if 'version="1"' in line}
     of_second = {line.partition("{")[0] for line in lines if 'version="2"' in line}
-    counts = {"vt_batch_size_bucket", "vt_batch_size_sum", "vt_batch_size_count"}
-    assert of_first == counts | {"vt_batch_dispatch_total"}
+    histograms = ("vt_batch_size", "vt_batch_fill_ratio")
+    counts = {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")}
+    assert of_first == counts | {
+        *("vt_batch_dispatch_total", "vt_inference_requests_total", "vt_images_dropped_total"),
+        *("vt_oom_total", "vt_session_rebuilds_total"),
+    }
     assert of_second - of_first == {
-        *("vt_hung", "vt_model_info", "vt_model_state", "vt_nodes_on_cpu"),
+        *("vt_hung", "vt_model_info", "vt_model_state", "vt_provider_requested_active"),
+        "vt_nodes_on_cpu",
         *("vt_queue_depth", "vt_queue_oldest_seconds"),
         *("vt_predicted_wait_seconds", "vt_inflight_batches"),
         *("vt_selftest_ok", "vt_selftest_max_abs_error", "vt_selftest_agreement_ratio"),
@@ -133,3 +150,44 @@ def test_what_is_read_at_each_scrape_is_held_no_longer_than_it_is_loaded() -> No
     metrics.model_released("colour", "1")
     gc.collect()
     assert gone() is None
+
+
+def test_a_prediction_without_classes_is_counted_by_its_pixels_alone() -> None:
+    metrics = PrometheusMetrics()
+    metrics.images_predicted(MODEL, [Prediction(100, {}, None)])
+    assert value(metrics, "vt_image_pixels_count", model="colour") == 1
+    assert value(metrics, "vt_prediction_confidence_count", **VERSION) is None
+
+
+def test_how_the_server_is_is_read_at_each_scrape() -> None:
+    metrics, in_flight = PrometheusMetrics(), [1, 2]
+    metrics.observe_server(
+        ready=lambda: len(in_flight) == 2, in_flight=lambda: len(in_flight), memory_bytes=1 << 30
+    )
+    metrics.loop_lagged(0.02)
+    assert (value(metrics, "vt_ready"), value(metrics, "vt_requests_in_flight")) == (1, 2)
+    in_flight.pop()
+    assert (value(metrics, "vt_ready"), value(metrics, "vt_requests_in_flight")) == (0, 1)
+    assert value(metrics, "vt_memory_limit_bytes") == 1 << 30
+    assert value(metrics, "vt_event_loop_lag_seconds_sum") == 0.02
+    assert value(metrics, "vt_build_info", version=__version__) == 1
+
+
+def test_counters_that_alerts_watch_are_there_before_they_count() -> None:
+    metrics = PrometheusMetrics()
+    metrics.model_loaded(MODEL, ModelBuild("fp32", "cpu", "cpu", "ab"), 0.2, Load())
+    for name in ("vt_oom_total", "vt_session_rebuilds_total"):
+        assert value(metrics, name, **VERSION) == 0
+    for outcome in get_args(Outcome):
+        labels = {**VERSION, "task": "classification", "outcome": outcome}
+        assert value(metrics, "vt_inference_requests_total", **labels) == 0
+    assert value(metrics, "vt_model_loads_total", model="colour", result="failure") == 0
+
+
+def test_a_fallback_to_another_execution_provider_shows() -> None:
+    metrics = PrometheusMetrics()
+    for active in ("cpu", "cuda"):
+        metrics.model_loaded(MODEL, ModelBuild("fp32", "cuda", active, "ab"), 0.2, Load())
+        labels = {**VERSION, "requested": "cuda", "active": active}
+        assert value(metrics, "vt_provider_requested_active", **labels) == (active == "cuda")
+    assert b'active="cpu"' not in metrics.render("")[0]

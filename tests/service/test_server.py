@@ -42,10 +42,11 @@ class Process:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
         try:
-            self.port = self.wait_for("listening")["port"]
+            self.addresses = self.wait_for("listening")
         except queue.Empty:
             self.kill()
             raise
+        self.port = self.addresses["port"]
 
     def _read(self) -> None:
         for line in self.process.stderr:

@@ -1,0 +1,125 @@
+"""The numbers of each model once more, under Triton's names: its dashboards and scalers work."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric, UnknownMetricFamily
+from prometheus_client.registry import Collector
+
+from service.errors import Outcome
+from service.protocol import DurationStatistic, InferenceStatistics, ModelStatistics
+
+REASONS: dict[Outcome, str] = {
+    "rejected_full": "REJECTED",
+    "rejected_deadline": "REJECTED",
+    "timeout": "REJECTED",
+    "cancelled": "CANCELED",
+    "error": "BACKEND",
+    "bad_input": "OTHER",
+}
+"""Why a request failed, in Triton's words."""
+VERSION = ("model", "version")
+
+
+class Served(Protocol):
+    """A model version that serves."""
+
+    @property
+    def pending(self) -> int:
+        """Images admitted and not yet predicted."""
+
+    def model_statistics(self) -> ModelStatistics:
+        """What it did since it was loaded."""
+
+    def failures(self) -> dict[Outcome, int]:
+        """How many requests did not end well, by how they ended."""
+
+
+def add_triton_names(registry: CollectorRegistry, serving: Callable[[], Iterable[Served]]) -> None:
+    """Show what serves at each scrape under Triton's names too."""
+    registry.register(_TritonNames(serving))
+
+
+class _TritonNames(Collector):
+    """Reads the statistics; Triton's counters have no `_total`, so they are of no type here."""
+
+    def __init__(self, serving: Callable[[], Iterable[Served]]) -> None:
+        self._serving = serving
+
+    def collect(self) -> Iterator[Metric]:
+        statistics = [(each, each.model_statistics()) for each in self._serving()]
+        yield _failures(statistics)
+        yield _pending(statistics)
+        for name, text, read in _COUNTERS:
+            family = UnknownMetricFamily(name, text, labels=VERSION)
+            for _, each in statistics:
+                family.add_metric((each.name, each.version), read(each))
+            yield family
+
+
+def _failures(statistics: list[tuple[Served, ModelStatistics]]) -> Metric:
+    labels = (*VERSION, "reason")
+    family = UnknownMetricFamily(
+        "nv_inference_request_failure", "Requests that failed.", labels=labels
+    )
+    for served, each in statistics:
+        counts = dict.fromkeys(REASONS.values(), 0)
+        for outcome, count in served.failures().items():
+            counts[REASONS[outcome]] += count
+        for reason, count in counts.items():
+            family.add_metric((each.name, each.version, reason), count)
+    return family
+
+
+def _pending(statistics: list[tuple[Served, ModelStatistics]]) -> Metric:
+    family = GaugeMetricFamily(
+        "nv_inference_pending_request_count",
+        "Images admitted and not yet predicted.",
+        labels=VERSION,
+    )
+    for served, each in statistics:
+        family.add_metric((each.name, each.version), served.pending)
+    return family
+
+
+def _microseconds(
+    read: Callable[[InferenceStatistics], DurationStatistic],
+) -> Callable[[ModelStatistics], float]:
+    return lambda each: read(each.inference_stats).ns / 1000
+
+
+_COUNTERS: tuple[tuple[str, str, Callable[[ModelStatistics], float]], ...] = (
+    (
+        "nv_inference_request_success",
+        "Requests that were answered.",
+        lambda each: each.inference_stats.success.count,
+    ),
+    ("nv_inference_count", "Images predicted.", lambda each: each.inference_count),
+    ("nv_inference_exec_count", "Batches run.", lambda each: each.execution_count),
+    (
+        "nv_inference_request_duration_us",
+        "Time of the requests that were answered.",
+        _microseconds(lambda each: each.success),
+    ),
+    (
+        "nv_inference_queue_duration_us",
+        "Of that, waiting for the model.",
+        _microseconds(lambda each: each.queue),
+    ),
+    (
+        "nv_inference_compute_input_duration_us",
+        "Of that, decoding.",
+        _microseconds(lambda each: each.compute_input),
+    ),
+    (
+        "nv_inference_compute_infer_duration_us",
+        "Of that, running the graph.",
+        _microseconds(lambda each: each.compute_infer),
+    ),
+    (
+        "nv_inference_compute_output_duration_us",
+        "Of that, writing the answer.",
+        _microseconds(lambda each: each.compute_output),
+    ),
+)
