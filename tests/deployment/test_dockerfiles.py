@@ -144,8 +144,12 @@ def test_serving_needs_no_torch_and_one_onnx_runtime(device: str) -> None:
     if device == "gpu":
         names.add("onnxruntime-gpu")
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        (wanted,) = map(Requirement, project["optional-dependencies"]["gpu"])
-        assert arguments["ONNXRUNTIME_GPU"] in wanted.specifier
+        wanted = {
+            each.name: each for each in map(Requirement, project["optional-dependencies"]["gpu"])
+        }
+        assert arguments["ONNXRUNTIME_GPU"] in wanted["onnxruntime-gpu"].specifier
+        run = next(each for each in dependencies.instructions if "onnxruntime-gpu==" in each.text)
+        assert set(wanted) <= set(re.findall(r"[a-z][a-z-]+", run.text))
     assert "torch" not in names
     assert sum(name.startswith("onnxruntime") for name in names) == 1
     assert "fastapi" in names
