@@ -115,6 +115,11 @@ def test_the_variables_are_settings_and_the_port_is_the_default_one(device: str)
 
 
 @BOTH
+def test_onnx_runtime_reports_to_nobody_from_an_image(device: str) -> None:
+    assert final(device).variables("ENV")["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+@BOTH
 def test_the_labels_tell_what_the_image_is(device: str) -> None:
     labels = final(device).variables("LABEL")
     prefix = "org.opencontainers.image."
