@@ -5,6 +5,7 @@ For a container's health check: needs no curl, loads no model, writes no file. R
 """
 
 import http.client
+import ssl
 import sys
 
 from service.errors import InvalidConfiguration
@@ -27,14 +28,22 @@ def main() -> int:
 
 
 def _why_not_ready(settings: Settings) -> str | None:
-    host = _OWN_ADDRESSES.get(settings.host, settings.host)
-    connection = http.client.HTTPConnection(host, settings.port, timeout=TIMEOUT_SECONDS)
+    connection = _connection(settings)
     try:
         connection.request("GET", "/v2/health/ready")
         answer = connection.getresponse()
         return None if answer.status == http.HTTPStatus.OK else answer.read().decode()
     finally:
         connection.close()
+
+
+def _connection(settings: Settings) -> http.client.HTTPConnection:
+    host = _OWN_ADDRESSES.get(settings.host, settings.host)
+    if settings.tls_certificate is None:
+        return http.client.HTTPConnection(host, settings.port, timeout=TIMEOUT_SECONDS)
+    own = ssl.create_default_context()
+    own.check_hostname, own.verify_mode = False, ssl.CERT_NONE  # no secret is sent to itself
+    return http.client.HTTPSConnection(host, settings.port, timeout=TIMEOUT_SECONDS, context=own)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 import trustme
 from structlog.testing import capture_logs
 
+from service import check_ready
 from service.errors import InvalidConfiguration
 from service.tls import Tls
 from tests.service.repository_fixture import write_classifier
@@ -132,3 +133,12 @@ def test_a_key_that_is_none_is_one_sentence(tmp_path: Path, authority: trustme.C
     files[1].write_text("none")
     with pytest.raises(InvalidConfiguration, match="are of no use"):
         Tls(*files)
+
+
+def test_the_health_check_speaks_tls_where_the_service_does(
+    server: Process, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VT_PORT", str(server.port))
+    monkeypatch.setenv("VT_TLS_CERTIFICATE", str(folder / "tls.crt"))
+    monkeypatch.setenv("VT_TLS_KEY", str(folder / "tls.key"))
+    assert check_ready.main() == 0
