@@ -84,6 +84,7 @@ async def test_the_status_tells_labels_precision_and_provider(repository: Path) 
         "execution_provider": {
             "requested": "CPUExecutionProvider",
             "active": "CPUExecutionProvider",
+            "nodes_on_cpu": 0,
         },
         "accuracy": None,
     }
