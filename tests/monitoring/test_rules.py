@@ -99,6 +99,11 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         {'vt_queue_oldest_seconds{model="m"}': "0.3 0.01x50"},
     ),
     "VtServeWrongProvider": ("5m", {PROVIDER: "0x50"}, {PROVIDER: "1x50"}),
+    "VtServeNodesOnCpu": (
+        "5m",
+        {'vt_nodes_on_cpu{model="m"}': "3x50"},
+        {'vt_nodes_on_cpu{model="m"}': "0x50"},
+    ),
     "VtServeSelfTestFailed": (
         "5m",
         {'vt_selftest_ok{model="m"}': "0x50"},
