@@ -23,7 +23,7 @@ InvalidConfiguration            at start-up: one sentence on standard error, exi
 InvalidEntry                    a repository entry that cannot be served; the sentence is its reason
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 Outcome = Literal[
     "ok", "bad_input", "rejected_full", "rejected_deadline", "timeout", "cancelled", "error"
@@ -84,6 +84,16 @@ class PayloadTooLarge(ServiceError):
 
     status = 413
     outcome = "bad_input"
+
+    @classmethod
+    def body(cls, max_bytes: int) -> Self:
+        """Refuse a body, or what it would become."""
+        return cls(f"The body has more than the {max_bytes:,} bytes allowed.")
+
+    @classmethod
+    def images(cls, max_images: int) -> Self:
+        """Refuse a request of so many images."""
+        return cls(f"The request has more than the {max_images} images allowed.")
 
 
 class UnsupportedMediaType(ServiceError):

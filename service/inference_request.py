@@ -113,7 +113,7 @@ def _images(
     if count < 1:
         raise InvalidRequest(f"The shape {tensor.shape} of {tensor.name} holds no image.")
     if count > max_images:
-        raise PayloadTooLarge(f"The request has more than the {max_images} images allowed.")
+        raise PayloadTooLarge.images(max_images)
     match tensor.datatype:
         case Datatype.UINT8:
             return _tensors(tensor, data, contract)

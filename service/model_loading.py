@@ -136,11 +136,16 @@ def _open(
     return _Candidate(contract, certificate, choice, graph, golden)
 
 
+def _max_batch_size(options: LoadOptions, contract: Contract) -> int:
+    """The operator may allow fewer images in a batch than the contract, not more."""
+    return min(options.max_batch_size or contract.max_batch_size, contract.max_batch_size)
+
+
 def _with_profile(options: LoadOptions, contract: Contract) -> LoadOptions:
     """Tell TensorRT the shapes of the graph's input."""
     widths, heights = zip(*contract.preprocessing.input_sizes, strict=True)
     width, height = contract.preprocessing.common_size
-    limit = min(options.max_batch_size or contract.max_batch_size, contract.max_batch_size)
+    limit = _max_batch_size(options, contract)
     profile = ShapeProfile(
         contract.inputs[0].name,
         (1, min(heights), min(widths), 3),
@@ -334,7 +339,7 @@ async def _calibrated(
 ) -> ExecutionPlan:
     """Measure, or remember what was measured; then close the sessions that are of no use."""
     contract = candidate.contract
-    limit = min(options.max_batch_size or contract.max_batch_size, contract.max_batch_size)
+    limit = _max_batch_size(options, contract)
     measurements = await _measurements(candidate, limit, calibrations)
     on_cpu = candidate.graph.active_provider == CPU
     widths = choose_widths(

@@ -32,7 +32,7 @@ def decompress(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
     except zlib.error as error:
         raise InvalidRequest(f"The body is not well-formed {name}.") from error
     if len(data) > max_bytes:
-        raise PayloadTooLarge(f"The body has more than the {max_bytes:,} bytes allowed.")
+        raise PayloadTooLarge.body(max_bytes)
     if not stream.eof or stream.unused_data:
         raise InvalidRequest(f"The body is not one whole {name} stream.")
     return data

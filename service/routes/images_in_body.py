@@ -49,14 +49,10 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def _too_many(max_images: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The request has more than the {max_images} images allowed.")
-
-
 def _images_in_json(body: bytes, max_images: int) -> list[bytes]:
     # One comma between images and one in each data URI: more is refused before it is parsed.
     if body.count(b",") > 2 * max_images + 16:
-        raise _too_many(max_images)
+        raise PayloadTooLarge.images(max_images)
     try:
         images = ImageList.model_validate_json(body).images
     except ValidationError as error:
@@ -64,7 +60,7 @@ def _images_in_json(body: bytes, max_images: int) -> list[bytes]:
             f'The JSON body must be {{"images": ["<base64>", ...]}}: {first_problem(error)}.'
         ) from error
     if len(images) > max_images:
-        raise _too_many(max_images)
+        raise PayloadTooLarge.images(max_images)
     return [decode_base64(index, text) for index, text in enumerate(images)]
 
 
@@ -112,7 +108,7 @@ class _Form:
 
     def _begin_part(self) -> None:
         if len(self.files) >= self._max_files:
-            raise _too_many(self._max_files)
+            raise PayloadTooLarge.images(self._max_files)
         self._headers, self._data = {}, []
 
     def _add_to_name(self, data: bytes, start: int, end: int) -> None:

@@ -81,7 +81,7 @@ async def _receive(request: Request, limits: BodyLimits) -> bytes:
 
 def _check_bytes(size: int, limits: BodyLimits) -> None:
     if size > limits.max_bytes:
-        raise PayloadTooLarge(f"The body has more than the {limits.max_bytes:,} bytes allowed.")
+        raise PayloadTooLarge.body(limits.max_bytes)
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -17,7 +17,7 @@ import yaml
 
 from tests.monitoring.files import PROMETHEUS, alerts, needs, queries
 from tests.service.images import GREEN, encode, quarters, solid
-from tests.service.repository_fixture import write_classifier, write_segmenter
+from tests.service.repository_fixture import write_both
 from tests.service.test_server import Process, running
 
 LIMIT_SECONDS = 60.0
@@ -34,10 +34,7 @@ LOAD = [
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    path = tmp_path / "weights"
-    write_classifier(path)
-    write_segmenter(path)
-    return path
+    return write_both(tmp_path / "weights")
 
 
 @contextmanager

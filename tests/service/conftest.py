@@ -20,7 +20,7 @@ from service.model_instance import ModelInstance
 from service.model_loading import LoadOptions, load_instance
 from service.protocol import Measurement
 from service.settings import Settings
-from tests.service.repository_fixture import write_classifier, write_segmenter
+from tests.service.repository_fixture import write_both
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,10 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    path = tmp_path / "weights"
-    write_classifier(path)
-    write_segmenter(path)
-    return path
+    return write_both(tmp_path / "weights")
 
 
 class Running:

@@ -299,3 +299,10 @@ def write_quantized_classifier(repository: Path, **changes: Any) -> Path:
 
 def write_segmenter(repository: Path, name: str = "pixels") -> Path:
     return write_entry(repository, segmentation_config(name), segmentation_graph())
+
+
+def write_both(repository: Path) -> Path:
+    """Write the tiny classifier and the tiny segmenter; return the repository."""
+    write_classifier(repository)
+    write_segmenter(repository)
+    return repository

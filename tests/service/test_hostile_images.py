@@ -18,7 +18,7 @@ from service.image_structure import MAX_PARTS, MAX_SCANS, check_structure
 from tests.service.conftest import Start
 from tests.service.hostile_images import MAX_PIXELS, corpus, flooded, interlaced_png, with_scans
 from tests.service.images import encode, quarters
-from tests.service.repository_fixture import write_classifier, write_segmenter
+from tests.service.repository_fixture import write_both
 from tests.service.test_app import error_of
 from tests.service.test_server import Process
 
@@ -156,8 +156,7 @@ def memory_of(process: Process) -> int:
 
 
 def test_no_file_makes_the_process_large_or_fail(tmp_path: Path) -> None:
-    write_classifier(tmp_path)
-    write_segmenter(tmp_path)
+    write_both(tmp_path)
     process = Process("--model-repository", str(tmp_path), VT_MAX_IMAGE_PIXELS=str(MAX_PIXELS))
     try:
         for _ in range(2):

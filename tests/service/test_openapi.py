@@ -13,8 +13,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.service.repository_fixture import write_classifier, write_segmenter
-from tests.service.test_server import Process
+from tests.service.repository_fixture import write_both
+from tests.service.test_server import Process, running
 
 CHECKS = [
     status_code_conformance,
@@ -26,14 +26,8 @@ CHECKS = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    repository = tmp_path_factory.mktemp("weights")
-    write_classifier(repository)
-    write_segmenter(repository)
-    process = Process("--model-repository", str(repository))
-    process.wait_for("model_ready")
-    process.wait_for("model_ready")
-    yield process
-    process.kill()
+    with running(write_both(tmp_path_factory.mktemp("weights"))) as process:
+        yield process
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])

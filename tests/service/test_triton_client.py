@@ -8,8 +8,8 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.service.images import BLUE, GREEN, RED, encode, quarters, solid
-from tests.service.repository_fixture import write_classifier, write_segmenter
-from tests.service.test_server import Process
+from tests.service.repository_fixture import write_both
+from tests.service.test_server import Process, running
 
 COLORS = (RED, GREEN, BLUE)
 FILES = np.array([encode(solid(color), "JPEG") for color in COLORS], dtype=object)
@@ -19,14 +19,8 @@ LOGITS = PIXELS.mean((1, 2)) * 0.05
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    repository = tmp_path_factory.mktemp("weights")
-    write_classifier(repository)
-    write_segmenter(repository)
-    process = Process("--model-repository", str(repository))
-    process.wait_for("model_ready")
-    process.wait_for("model_ready")
-    yield process
-    process.kill()
+    with running(write_both(tmp_path_factory.mktemp("weights"))) as process:
+        yield process
 
 
 @pytest.fixture
