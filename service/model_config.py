@@ -3,7 +3,7 @@
 from typing import Any
 
 from service.contract import Contract
-from service.protocol import Datatype, MetadataTensor
+from service.protocol import MetadataTensor
 
 Json = dict[str, Any]
 
@@ -29,5 +29,8 @@ def model_config(contract: Contract, batch_sizes: list[int], kind: str) -> Json:
 
 def _tensor(tensor: MetadataTensor) -> Json:
     """A tensor without its first dimension, which is the batch."""
-    kind = "STRING" if tensor.datatype is Datatype.BYTES else tensor.datatype
-    return {"name": tensor.name, "data_type": f"TYPE_{kind}", "dims": tensor.shape[1:]}
+    return {
+        "name": tensor.name,
+        "data_type": f"TYPE_{tensor.datatype}",
+        "dims": tensor.shape[1:],
+    }

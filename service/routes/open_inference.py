@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from service import __version__
 from service.admission import Admission
 from service.errors import ModelNotReady, ServerStopping
+from service.execution_providers import CPU
 from service.model_config import model_config
 from service.model_repository import ModelRepository
 from service.protocol import (
@@ -92,8 +93,8 @@ class OpenInferenceRoutes:
         """Describe a model as Triton's model configuration does."""
         instance = self._repository.get(model, version).ready_instance()
         sizes = sorted({width.max_batch_size for width in instance.batching.widths})
-        on_gpu = instance.build.active_provider.startswith("CUDA")
-        return model_config(instance.contract, sizes, "KIND_GPU" if on_gpu else "KIND_CPU")
+        kind = "KIND_CPU" if instance.build.active_provider == CPU else "KIND_GPU"
+        return model_config(instance.contract, sizes, kind)
 
     async def statistics(self, model: str, version: str | None = None) -> AllStatistics:
         """Tell what a model did since it was loaded."""
