@@ -3,15 +3,19 @@
 PYTHON ?= python3
 SERVE := .venv/serve
 DEV := .venv/dev
+GPU := .venv/gpu
 AUDIT := .venv/audit
 
-.PHONY: serve test check bench sbom audit format clean
+.PHONY: serve test test-gpu check bench sbom audit format clean
 
 serve: $(SERVE)/.installed  ## serve the shipped weights on VT_HOST:VT_PORT (127.0.0.1:8000)
 	@exec $(SERVE)/bin/vt-serve
 
 test: $(DEV)/.installed $(SERVE)/.installed  ## run all tests
 	$(DEV)/bin/pytest
+
+test-gpu: $(GPU)/.installed  ## the tests that need a GPU, on ONNX Runtime with CUDA
+	$(GPU)/bin/pytest -m gpu
 
 check: $(DEV)/.installed  ## lint, formatting, types
 	$(DEV)/bin/ruff check
@@ -36,6 +40,7 @@ clean:  ## remove the virtual environments and caches
 
 $(SERVE)/.installed: EXTRAS := cpu
 $(DEV)/.installed: EXTRAS := cpu,export,dev
+$(GPU)/.installed: EXTRAS := gpu,export,dev
 $(AUDIT)/.installed: EXTRAS := audit
 .venv/%/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv/$*

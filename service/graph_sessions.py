@@ -1,15 +1,14 @@
 """The sessions of one graph, one for each number of threads, and a batch through them."""
 
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from queue import SimpleQueue
 from typing import Protocol
 
-import numpy as np
 import structlog
 
 from service.errors import InferenceFailed, InvalidEntry
 from service.preprocessing import ImageArray
-from service.session import Array, Outputs, Session
+from service.session import Array, Outputs
 
 _log = structlog.get_logger()
 
@@ -17,25 +16,28 @@ _log = structlog.get_logger()
 class Runnable(Protocol):
     """A session, or several of which any will do."""
 
-    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+    def run(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
         """Run the graph, as `Session.run` does."""
 
 
 class SessionGroup:
-    """Sessions on several devices; each runs one batch at a time, on whichever is free."""
+    """Sessions on several devices; each batch runs on the one that has the fewest."""
 
-    def __init__(self, sessions: Sequence[Session]) -> None:
-        self._free: SimpleQueue[Session] = SimpleQueue()
-        for session in sessions:
-            self._free.put(session)
+    def __init__(self, sessions: Sequence[Runnable]) -> None:
+        self._sessions = list(sessions)
+        self._running = [0] * len(sessions)
+        self._lock = threading.Lock()
 
-    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """Run the graph on a device that is free, once there is one."""
-        session = self._free.get()
+    def run(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
+        """Run the graph on the least busy device."""
+        with self._lock:
+            index = self._running.index(min(self._running))
+            self._running[index] += 1
         try:
-            return session.run(inputs, outputs)
+            return self._sessions[index].run(images, outputs)
         finally:
-            self._free.put(session)
+            with self._lock:
+                self._running[index] -= 1
 
 
 class GraphSessions:
@@ -69,8 +71,7 @@ class GraphSessions:
             OutOfMemory: the device has no room for so many.
             InferenceFailed: the graph did not run, or returned another number of results.
         """
-        batch = images[0][None] if len(images) == 1 else np.stack(images)
-        results = self._sessions[threads].run({"images": batch}, outputs)
+        results = self._sessions[threads].run(images, outputs)
         if [len(result) for result in results] != [len(images)] * len(outputs):
             raise InferenceFailed("The model returned another number of results than images.")
         return [dict(zip(outputs, row, strict=True)) for row in zip(*results, strict=True)]

@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import structlog
 
+from service.device_binding import DeviceBinding
 from service.errors import InferenceFailed, InvalidEntry, OutOfMemory
 from service.execution_providers import CPU, GpuOptions, provider_options, wanted_providers
+from service.pinned_memory import pinned
 from service.protocol import Datatype, MetadataTensor
 
 Array = npt.NDArray[np.generic]
@@ -42,7 +45,7 @@ _DATATYPES = {
 
 
 class Session:
-    """A graph in ONNX Runtime, on the execution provider that it really got.
+    """A graph of one input in ONNX Runtime, on the execution provider that it really got.
 
     May be run by several threads at once.
 
@@ -58,6 +61,7 @@ class Session:
         external_data: Mapping[str, bytes] | None = None,
         gpu: GpuOptions | None = None,
     ) -> None:
+        gpu = gpu or GpuOptions()
         wanted = wanted_providers(execution_providers, ort.get_available_providers())
         providers = _available(wanted)
         options = _options(intra_op_num_threads)
@@ -65,16 +69,24 @@ class Session:
         if CPU not in providers[:1]:
             ort.preload_dlls()
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        with_options = [(name, provider_options(name, gpu or GpuOptions())) for name in providers]
+        with_options = [(name, provider_options(name, gpu)) for name in providers]
         try:
             self._session = ort.InferenceSession(graph, options, providers=with_options)
         except Exception as error:
             raise InvalidEntry("ONNX Runtime cannot load the graph") from error
+        self._input = self._only_input()
         self.requested_provider = wanted[0]
         self.active_provider: str = self._session.get_providers()[0]
         self.nodes_on_cpu = _nodes_on_cpu(self._session) if self.active_provider != CPU else []
         """Names of the nodes that the active provider does not run, where it is not the CPU's."""
+        self._on_device = None if self.active_provider == CPU else _on_device(self._session, gpu)
         self._report()
+
+    def _only_input(self) -> str:
+        names: list[str] = [node.name for node in self._session.get_inputs()]
+        if len(names) != 1:
+            raise InvalidEntry(f"the graph has {len(names)} inputs, and one is served: the images")
+        return names[0]
 
     def _report(self) -> None:
         if self.active_provider != self.requested_provider:
@@ -101,15 +113,30 @@ class Session:
         """The graph's outputs; any dimension that is not fixed is -1."""
         return [_metadata(node) for node in self._session.get_outputs()]
 
-    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """Run the graph, blocking; compute and fetch only the outputs that are named."""
+    def run(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
+        """Run the graph on images of one shape, blocking.
+
+        Returns the outputs that are named, each of the whole batch; others are not computed.
+        """
         try:
-            results: list[Array] = self._session.run(list(outputs), dict(inputs))
+            if self._on_device is not None:
+                return self._on_device.run(images, outputs)
+            return self._run_on_cpu(images, outputs)
         except Exception as error:
             if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
                 raise OutOfMemory("There is no memory to run the model.") from error
             raise InferenceFailed("The model could not be run on this input.") from error
+
+    def _run_on_cpu(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
+        batch = images[0][None] if len(images) == 1 else np.stack(images)
+        results: list[Array] = self._session.run(list(outputs), {self._input: batch})
         return results
+
+
+def _on_device(session: ort.InferenceSession, gpu: GpuOptions) -> DeviceBinding:
+    """Bind a session to the memory of its GPU, which CUDA and TensorRT share."""
+    allocate = partial(pinned, device_id=gpu.device_id)
+    return DeviceBinding(session, "cuda", gpu.device_id, allocate)
 
 
 def expected_provider(execution_providers: str) -> str:

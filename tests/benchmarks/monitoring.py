@@ -9,6 +9,7 @@ import time
 import timeit
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def microseconds(call: Callable[[], object], count: int = 2000) -> float:
 def metrics_of(task: Task, name: str, output: np.ndarray) -> Callable[[], None]:
     """What one request with one image adds."""
     metrics, model = PrometheusMetrics(), ModelIdentity("model", "1", task)
-    contract = SimpleNamespace(task=task, prediction=name, labels=LABELS)
+    contract: Any = SimpleNamespace(task=task, prediction=name, labels=LABELS)
     photos = [Photo.ready(PreparedImage(np.zeros((8, 8, 3), np.uint8), 640, 480))]
     outputs = [{name: output}]
 

@@ -103,12 +103,12 @@ class Gate:
         self.batches: list[int] = []
         self.first_pixels: list[int] = []
 
-    def run(self, inputs: dict, outputs: list) -> list:
-        self.batches.append(len(inputs["images"]))
-        self.first_pixels.append(int(inputs["images"].flat[0]))
+    def run(self, images: list, outputs: list) -> list:
+        self.batches.append(len(images))
+        self.first_pixels.append(int(images[0].flat[0]))
         self._begun.release()
         assert self._open.wait(20)
-        return self._session.run(inputs, outputs)
+        return self._session.run(images, outputs)
 
     async def begun(self) -> None:
         assert await asyncio.to_thread(self._begun.acquire, timeout=20)

@@ -1,5 +1,7 @@
 """A batch through one of several sessions."""
 
+import threading
+
 import numpy as np
 import pytest
 import structlog
@@ -15,10 +17,9 @@ class FakeSession:
         self.lost = lost
         self.batches: list[np.ndarray] = []
 
-    def run(self, inputs: dict, outputs: list) -> list:
-        images = inputs["images"]
+    def run(self, images: list, outputs: list) -> list:
         self.batches.append(images)
-        first = images[: len(images) - self.lost, 0, 0, 0].astype(int)
+        first = np.stack(images)[: len(images) - self.lost, 0, 0, 0].astype(int)
         return [first * (index + 1) for index in range(len(outputs))]
 
 
@@ -33,13 +34,6 @@ def test_each_image_gets_its_own_outputs_from_the_session_that_was_named():
     rows = sessions.run([image(1), image(2)], ["a", "b"], 4)
     assert rows == [{"a": 1, "b": 2}, {"a": 2, "b": 4}]
     assert (len(narrow.batches), len(wide.batches)) == (0, 1)
-
-
-def test_a_single_image_is_not_copied():
-    session = FakeSession()
-    alone = image(7)
-    GraphSessions({1: session}, lambda _: None).run([alone], ["a"], 1)
-    assert np.shares_memory(session.batches[0], alone)
 
 
 def test_another_number_of_results_is_a_failed_inference():
@@ -71,11 +65,46 @@ def test_a_session_is_opened_anew_and_where_that_fails_the_old_one_stays():
     assert broken.run([image(1)], ["a"], 1) == [{"a": 1}]
 
 
-def test_a_group_runs_each_batch_on_a_session_that_is_free():
-    first, second = FakeSession(), FakeSession()
+class HeldSession(FakeSession):
+    """Holds its runs until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = threading.Semaphore(0), threading.Event()
+
+    def run(self, images: list, outputs: list) -> list:
+        self.begun.release()
+        assert self.go_on.wait(20)
+        return super().run(images, outputs)
+
+
+def test_a_group_runs_each_batch_on_the_device_that_has_the_fewest():
+    held = [HeldSession(), HeldSession()]
+    group = SessionGroup(held)
+    threads = [
+        threading.Thread(target=group.run, args=([image(n)], ["sum"]), daemon=True)
+        for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for session in held * 2:
+        assert session.begun.acquire(timeout=20)
+    for session in held:
+        session.go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert [len(session.batches) for session in held] == [2, 2]
+
+
+def test_a_device_whose_batch_failed_is_used_again():
+    class Failing(FakeSession):
+        def run(self, images: list, outputs: list) -> list:
+            super().run(images, outputs)
+            raise InferenceFailed("no")
+
+    first, second = Failing(), Failing()
     group = SessionGroup([first, second])
-    held = group._free.get()
-    GraphSessions({1: group}, lambda _: None).run([image(1)], ["sum"], 1)
-    assert (len(first.batches), len(second.batches)) == ((0, 1) if held is first else (1, 0))
-    group._free.put(held)
-    assert group._free.qsize() == 2
+    for _ in range(2):
+        with pytest.raises(InferenceFailed):
+            group.run([image(1)], ["sum"])
+    assert (len(first.batches), len(second.batches)) == (2, 0)

@@ -40,8 +40,8 @@ class FakeSession:
         self.lost = 0
         self.error: Exception | None = None
 
-    def run(self, inputs: dict, outputs: list) -> list:
-        images = inputs["images"]
+    def run(self, images: list, outputs: list) -> list:
+        images = np.stack(images)
         self.batches.append(images.shape)
         self.begun.set()
         assert self.open.wait(10)

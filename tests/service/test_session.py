@@ -2,11 +2,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import structlog
 
 from service.errors import InferenceFailed, InvalidEntry, OutOfMemory
+from service.execution_providers import GpuOptions
 from service.protocol import Datatype
 from service.session import Session, _nodes_on_cpu, expected_provider
 from tests.service.repository_fixture import (
@@ -16,7 +18,7 @@ from tests.service.repository_fixture import (
     segmentation_graph,
 )
 
-IMAGES = np.full((2, SIDE, SIDE, 3), 100, np.uint8)
+IMAGES = [np.full((SIDE, SIDE, 3), 100, np.uint8)] * 2
 
 
 @pytest.fixture
@@ -36,13 +38,31 @@ def test_a_session_tells_its_tensors_in_the_protocols_words(session: Session) ->
 
 
 def test_only_the_outputs_that_are_named_are_fetched(session: Session) -> None:
-    (logits,) = session.run({"images": IMAGES}, ["logits"])
+    (logits,) = session.run(IMAGES, ["logits"])
     assert logits == pytest.approx(np.full((2, 3), 5.0))
+
+
+def test_a_single_image_is_not_copied(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed: list[dict[str, np.ndarray]] = []
+    fake = SimpleNamespace(run=lambda outputs, inputs: fed.append(inputs))
+    monkeypatch.setattr(session, "_session", fake)
+    session.run(IMAGES[:1], ["logits"])
+    (inputs,) = fed
+    assert np.shares_memory(inputs["images"], IMAGES[0])
+
+
+def test_a_graph_of_several_inputs_is_an_invalid_entry() -> None:
+    model = onnx.load_from_string(classification_graph())
+    model.graph.input.append(
+        onnx.helper.make_tensor_value_info("mask", onnx.TensorProto.FLOAT, [1])
+    )
+    with pytest.raises(InvalidEntry, match="2 inputs"):
+        Session(model.SerializeToString(), "cpu", 1)
 
 
 def test_an_input_that_the_graph_refuses_is_a_failed_inference(session: Session) -> None:
     with pytest.raises(InferenceFailed, match="could not be run") as caught:
-        session.run({"images": np.zeros((1, 5, 5, 3), np.uint8)}, ["logits"])
+        session.run([np.zeros((5, 5, 3), np.uint8)], ["logits"])
     assert caught.value.__cause__ is not None
 
 
@@ -64,7 +84,7 @@ def test_a_run_without_memory_is_told_from_other_failures(
 
     monkeypatch.setattr(session, "_session", NoMemory())
     with pytest.raises(OutOfMemory):
-        session.run({"images": IMAGES}, ["logits"])
+        session.run(IMAGES, ["logits"])
 
 
 def test_bytes_that_are_no_graph_are_an_invalid_entry() -> None:
@@ -107,7 +127,7 @@ def test_the_provider_is_known_before_the_graph_is_read(
 def test_external_data_is_taken_from_memory() -> None:
     graph, data = externalize(classification_graph(), "weights.bin")
     session = Session(graph, "cpu", 1, {"weights.bin": data})
-    (logits,) = session.run({"images": IMAGES}, ["logits"])
+    (logits,) = session.run(IMAGES, ["logits"])
     assert logits == pytest.approx(np.full((2, 3), 5.0))
 
 
@@ -130,13 +150,26 @@ def test_external_data_that_is_too_short_is_refused() -> None:
 
 
 class FakeOrtSession:
-    """What ONNX Runtime tells of a graph of which one node fell to the CPU."""
+    """A graph on CUDA of which one node fell to the CPU, by ONNX Runtime's names."""
 
     def __init__(self, *_: object, **__: object) -> None:
-        self.options = _
+        self.calls: list[tuple[object, ...]] = []
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="images")]
 
     def get_providers(self) -> list[str]:
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def io_binding(self) -> SimpleNamespace:
+        return SimpleNamespace(
+            bind_cpu_input=lambda *given: self.calls.append(("in", *given)),
+            bind_output=lambda *given: self.calls.append(("out", *given)),
+            copy_outputs_to_cpu=lambda: self.calls.append(("fetch",)) or ["on the CPU again"],
+        )
+
+    def run_with_iobinding(self, _: object) -> None:
+        self.calls.append(("run",))
 
     def get_provider_graph_assignment_info(self) -> list[SimpleNamespace]:
         def subgraph(ep_name: str, *nodes: str) -> SimpleNamespace:
@@ -149,11 +182,26 @@ class FakeOrtSession:
         ]
 
 
-def test_nodes_that_fall_to_the_cpu_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
     monkeypatch.setattr("onnxruntime.preload_dlls", lambda: None)
     monkeypatch.setattr("onnxruntime.InferenceSession", FakeOrtSession)
+    monkeypatch.setattr("service.session.pinned", lambda size, device_id: np.zeros(size, np.uint8))
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_gpu_runs_what_was_copied_to_it_and_is_asked_for_the_outputs_after() -> None:
+    session = Session(segmentation_graph(), "cuda", 1, gpu=GpuOptions(device_id=1))
+    assert session.run(IMAGES, ["labels"]) == ["on the CPU again"]
+    (copied, *others) = session._session.calls
+    assert (copied[0], copied[1], copied[2].shape) == ("in", "images", (2, SIDE, SIDE, 3))
+    assert others == [("out", "labels", "cuda", 1), ("run",), ("fetch",)]
+
+
+@pytest.mark.usefixtures("cuda")
+def test_nodes_that_fall_to_the_cpu_are_named() -> None:
     with structlog.testing.capture_logs() as lines:
         session = Session(segmentation_graph(), "cuda", 1)
     assert session.nodes_on_cpu == ["Conv c"]
