@@ -10,6 +10,7 @@ import structlog
 
 from service.contract import read_contract
 from service.errors import InvalidEntry
+from service.graph_sessions import GraphSessions
 from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
 from service.model_loading import open_chosen
@@ -285,14 +286,34 @@ async def test_a_model_that_would_run_elsewhere_than_required_is_not_served(star
         assert (await service.http.get("/v2/health/ready")).status_code == 200
 
 
+async def test_the_self_test_runs_every_golden_input_and_every_session(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, images, run = [], [], GraphSessions.run
+
+    def recorded(self: GraphSessions, photos: list, outputs: list, count: int) -> list:
+        threads.append(count)
+        images.append(photos[0].tobytes())
+        return run(self, photos, outputs, count)
+
+    monkeypatch.setattr(GraphSessions, "run", recorded)
+    async with start(cores=4) as service:
+        models = len((await service.http.get("/v1/models")).json()["models"])
+    assert threads == [2, 4, 1] * models
+    assert len(set(images)) == 2 * models
+    threads.clear()
+    async with start(cores=1):
+        assert threads == [1, 1] * models
+
+
 async def test_on_a_gpu_every_shape_runs_before_the_model_is_ready(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes, run = set(), Session.run
 
-    def recorded(self: Session, inputs: dict, outputs: list) -> list:
-        shapes.add(inputs["images"].shape[:3])
-        return run(self, inputs, outputs)
+    def recorded(self: Session, images: list, outputs: list) -> list:
+        shapes.add((len(images), *images[0].shape[:2]))
+        return run(self, images, outputs)
 
     monkeypatch.setattr(Session, "run", recorded)
     monkeypatch.setattr("service.model_loading.CPU", "another provider")
