@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterable, MutableMapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import Request
@@ -22,27 +23,41 @@ FOREIGN = frozenset(
 """What a web page's or a proxy's request carries: it was not made on this machine by its user."""
 
 
-class Authorization:
-    """ASGI middleware that lets through who may come in.
+@dataclass(frozen=True)
+class AccessRules:
+    """What the settings ask of a request.
 
     With a file of keys, a request needs a key with the scope of what it asks for. Without one
     everybody may predict, and only this machine change models, if the server listens to no other.
     """
 
-    def __init__(
-        self,
-        app: Any,
-        keys: ApiKeys | None,
-        events: Events,
-        *,
-        listens_on_loopback: bool,
-        metadata_needs_key: bool,
-    ) -> None:
+    keys: ApiKeys | None
+    listens_on_loopback: bool
+    metadata_needs_key: bool
+
+    def needed(self, method: str, path: str) -> Need:
+        """Tell what a request must be allowed, as the service is set up."""
+        need = needed(method, path)
+        if self.keys is None:
+            return "admin" if need == "admin" else "nothing"
+        return "nothing" if need == "metadata" and not self.metadata_needs_key else need
+
+    def refusals(self, need: Need) -> tuple[type[ServiceError], ...]:
+        """Return what may become of a request that needs this."""
+        if need == "nothing":
+            return ()
+        if self.keys is None:
+            return (Forbidden,)
+        return (Unauthorized,) if need == "metadata" else (Unauthorized, Forbidden, RateLimited)
+
+
+class Authorization:
+    """ASGI middleware that lets through who may come in."""
+
+    def __init__(self, app: Any, rules: AccessRules, events: Events) -> None:
         self._app = app
-        self._keys = keys
+        self._rules = rules
         self._events = events
-        self._listens_on_loopback = listens_on_loopback
-        self._metadata_needs_key = metadata_needs_key
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Pass a request on, or answer why not."""
@@ -56,13 +71,13 @@ class Authorization:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        need = needed(scope["method"], scope["path"])
-        if need == "nothing" or (need == "metadata" and not self._metadata_needs_key):
+        need = self._rules.needed(scope["method"], scope["path"])
+        if need == "nothing":
             return
-        if self._keys is not None:
-            self._check_key(self._keys, need, scope)
-        elif need == "admin":
+        if self._rules.keys is None:
             self._check_place(scope)
+        else:
+            self._check_key(self._rules.keys, need, scope)
 
     def _check_key(self, keys: ApiKeys, need: Need, scope: Scope) -> None:
         token = presented_token(scope["headers"])
@@ -92,7 +107,7 @@ class Authorization:
 
     def _check_place(self, scope: Scope) -> None:
         client = scope.get("client")
-        if not (self._listens_on_loopback and client and is_loopback(client[0])):
+        if not (self._rules.listens_on_loopback and client and is_loopback(client[0])):
             raise Forbidden("Without API keys, models are changed from the server's machine only.")
         if any(name in FOREIGN for name, _ in scope["headers"]):
             raise Forbidden("Without API keys, no web page and no proxy may change models.")

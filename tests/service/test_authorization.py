@@ -3,25 +3,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.api_keys import new_key
 from service.routes.authorization import is_loopback, needed, presented_token
-from tests.service.conftest import Running, Start
+from tests.service.conftest import ADMIN, LIMITED, PREDICT, Running, Start
 from tests.service.images import GREEN, encode, solid
 from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
-PREDICT, PREDICT_LINES = new_key("shop", ["predict"])
-ADMIN, ADMIN_LINES = new_key("ops", ["admin"])
-LIMITED, LIMITED_LINES = new_key("slow", ["predict"])
 LOAD = "/v2/repository/models/colour/load"
-
-
-@pytest.fixture
-def keys_file(tmp_path: Path) -> Path:
-    path = tmp_path / "keys.toml"
-    limits = "requests_per_second = 0.001\nburst = 2\n"
-    path.write_text(PREDICT_LINES + ADMIN_LINES + LIMITED_LINES + limits)
-    return path
 
 
 def bearer(token: str) -> dict[str, str]:
