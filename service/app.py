@@ -1,13 +1,14 @@
 """The application: the only place where the parts are joined."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI
+from starlette.routing import BaseRoute
 
 from service import __version__
 from service.admission import Admission
@@ -97,11 +98,10 @@ def create_app(settings: Settings) -> FastAPI:
         OperationsRoutes(parts.repository, has_metrics=has_metrics).router(),
         *([metrics_router] if has_metrics else []),
     ]
-    for router in routers:
-        app.include_router(router)
+    routes = _include(app, routers)
     add_error_handlers(app)
     app.add_middleware(DirectRoutes, routes=predict.direct(predict_router))
-    app.add_middleware(Authorization, rules=rules, events=parts.metrics)
+    app.add_middleware(Authorization, rules=rules, events=parts.metrics, routes=routes)
     if settings.metrics_port is not None:
         metrics = _metrics_app(metrics_router)
         app.add_middleware(MetricsPort, metrics=metrics, port=settings.metrics_port)
@@ -114,6 +114,14 @@ def create_app(settings: Settings) -> FastAPI:
         tracer=parts.tracing,
     )
     return app
+
+
+def _include(app: FastAPI, routers: Sequence[APIRouter]) -> list[BaseRoute]:
+    """Add routers to an application; return all its routes, those of the description too."""
+    routes = [*app.routes, *(route for router in routers for route in router.routes)]
+    for router in routers:
+        app.include_router(router)
+    return routes
 
 
 def _metrics_app(router: APIRouter) -> FastAPI:

@@ -1,11 +1,12 @@
 """Who may ask for what: decided from method, path and headers, before a body is read."""
 
 import ipaddress
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import Request
+from starlette.routing import BaseRoute, Match
 
 from service.api_keys import ApiKey, ApiKeys
 from service.errors import Forbidden, RateLimited, ServiceError, Unauthorized
@@ -52,12 +53,19 @@ class AccessRules:
 
 
 class Authorization:
-    """ASGI middleware that lets through who may come in."""
+    """ASGI middleware that lets through who may come in.
 
-    def __init__(self, app: Any, rules: AccessRules, events: Events) -> None:
+    It comes before routing: a request that it refuses is matched with the routes here, so that it
+    is counted as what it asked for.
+    """
+
+    def __init__(
+        self, app: Any, rules: AccessRules, events: Events, routes: Sequence[BaseRoute]
+    ) -> None:
         self._app = app
         self._rules = rules
         self._events = events
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Pass a request on, or answer why not."""
@@ -65,6 +73,7 @@ class Authorization:
             try:
                 self._check(scope)
             except ServiceError as error:
+                scope["route"] = matching_route(self._routes, scope)
                 response = answer_error(Request(scope, receive), error)
                 await response(scope, receive, send)
                 return
@@ -122,6 +131,18 @@ def needed(method: str, path: str) -> Need:
     if method in READING or path == "/v2/repository/index":
         return "metadata"
     return "predict"
+
+
+def matching_route(routes: Sequence[BaseRoute], scope: Scope) -> BaseRoute | None:
+    """Return the route that would get a request; one of another method, if no other matches."""
+    partial = None
+    for route in routes:
+        match, _ = route.matches(scope)
+        if match is Match.FULL:
+            return route
+        if match is Match.PARTIAL and partial is None:
+            partial = route
+    return partial
 
 
 def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
