@@ -1,13 +1,14 @@
 """The application: the only place where the parts are joined."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI
+from starlette.routing import BaseRoute
 
 from service import __version__
 from service.admission import Admission
@@ -29,9 +30,10 @@ from service.model_loading import LoadOptions, load_instance
 from service.model_repository import ModelRepository
 from service.preprocessing import ImageLimits
 from service.repository_watch import RepositoryWatch
-from service.routes.authorization import Authorization, is_loopback
+from service.routes.authorization import AccessRules, Authorization, is_loopback
 from service.routes.boundary import Boundary
 from service.routes.cors import Cors
+from service.routes.description import DescribedApp
 from service.routes.direct import DirectRoutes
 from service.routes.errors import add_error_handlers
 from service.routes.infer import InferRoutes
@@ -69,7 +71,13 @@ class Parts:
 def create_app(settings: Settings) -> FastAPI:
     """Join the parts; raises `InvalidConfiguration` where there is nothing to serve."""
     parts = _create_parts(settings)
-    app = FastAPI(
+    rules = AccessRules(
+        keys=parts.keys,
+        listens_on_loopback=is_loopback(settings.host),
+        metadata_needs_key=settings.require_key_for_metadata,
+    )
+    app = DescribedApp(
+        rules,
         title="vt-serve",
         version=__version__,
         summary="Visual Transformer models behind HTTP.",
@@ -80,24 +88,20 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = parts
     predict, infer = _prediction_routes(parts, settings)
     predict_router = predict.router()
-    app.include_router(predict_router)
-    app.include_router(OpenInferenceRoutes(parts.repository, parts.admission).router())
-    app.include_router(infer.router())
-    app.include_router(RepositoryRoutes(parts.repository, settings.body_timeout_seconds).router())
-    has_metrics = settings.metrics_port is None
-    app.include_router(OperationsRoutes(parts.repository, has_metrics=has_metrics).router())
     metrics_router = MetricsRoutes(parts.metrics.render).router()
-    if has_metrics:
-        app.include_router(metrics_router)
+    has_metrics = settings.metrics_port is None
+    routers = [
+        predict_router,
+        OpenInferenceRoutes(parts.repository, parts.admission).router(),
+        infer.router(),
+        RepositoryRoutes(parts.repository, settings.body_timeout_seconds).router(),
+        OperationsRoutes(parts.repository, has_metrics=has_metrics).router(),
+        *([metrics_router] if has_metrics else []),
+    ]
+    routes = _include(app, routers)
     add_error_handlers(app)
     app.add_middleware(DirectRoutes, routes=predict.direct(predict_router))
-    app.add_middleware(
-        Authorization,
-        keys=parts.keys,
-        events=parts.metrics,
-        listens_on_loopback=is_loopback(settings.host),
-        metadata_needs_key=settings.require_key_for_metadata,
-    )
+    app.add_middleware(Authorization, rules=rules, events=parts.metrics, routes=routes)
     if settings.metrics_port is not None:
         metrics = _metrics_app(metrics_router)
         app.add_middleware(MetricsPort, metrics=metrics, port=settings.metrics_port)
@@ -110,6 +114,14 @@ def create_app(settings: Settings) -> FastAPI:
         tracer=parts.tracing,
     )
     return app
+
+
+def _include(app: FastAPI, routers: Sequence[APIRouter]) -> list[BaseRoute]:
+    """Add routers to an application; return all its routes, those of the description too."""
+    routes = [*app.routes, *(route for router in routers for route in router.routes)]
+    for router in routers:
+        app.include_router(router)
+    return routes
 
 
 def _metrics_app(router: APIRouter) -> FastAPI:

@@ -1,10 +1,12 @@
 """Who may ask for what: decided from method, path and headers, before a body is read."""
 
 import ipaddress
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import Request
+from starlette.routing import BaseRoute, Match
 
 from service.api_keys import ApiKey, ApiKeys
 from service.errors import Forbidden, RateLimited, ServiceError, Unauthorized
@@ -22,27 +24,48 @@ FOREIGN = frozenset(
 """What a web page's or a proxy's request carries: it was not made on this machine by its user."""
 
 
-class Authorization:
-    """ASGI middleware that lets through who may come in.
+@dataclass(frozen=True)
+class AccessRules:
+    """What the settings ask of a request.
 
     With a file of keys, a request needs a key with the scope of what it asks for. Without one
     everybody may predict, and only this machine change models, if the server listens to no other.
     """
 
+    keys: ApiKeys | None
+    listens_on_loopback: bool
+    metadata_needs_key: bool
+
+    def needed(self, method: str, path: str) -> Need:
+        """Tell what a request must be allowed, as the service is set up."""
+        need = needed(method, path)
+        if self.keys is None:
+            return "admin" if need == "admin" else "nothing"
+        return "nothing" if need == "metadata" and not self.metadata_needs_key else need
+
+    def refusals(self, need: Need) -> tuple[type[ServiceError], ...]:
+        """Return what may become of a request that needs this."""
+        if need == "nothing":
+            return ()
+        if self.keys is None:
+            return (Forbidden,)
+        return (Unauthorized,) if need == "metadata" else (Unauthorized, Forbidden, RateLimited)
+
+
+class Authorization:
+    """ASGI middleware that lets through who may come in.
+
+    It comes before routing: a request that it refuses is matched with the routes here, so that it
+    is counted as what it asked for.
+    """
+
     def __init__(
-        self,
-        app: Any,
-        keys: ApiKeys | None,
-        events: Events,
-        *,
-        listens_on_loopback: bool,
-        metadata_needs_key: bool,
+        self, app: Any, rules: AccessRules, events: Events, routes: Sequence[BaseRoute]
     ) -> None:
         self._app = app
-        self._keys = keys
+        self._rules = rules
         self._events = events
-        self._listens_on_loopback = listens_on_loopback
-        self._metadata_needs_key = metadata_needs_key
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Pass a request on, or answer why not."""
@@ -50,19 +73,20 @@ class Authorization:
             try:
                 self._check(scope)
             except ServiceError as error:
+                scope["route"] = matching_route(self._routes, scope)
                 response = answer_error(Request(scope, receive), error)
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        need = needed(scope["method"], scope["path"])
-        if need == "nothing" or (need == "metadata" and not self._metadata_needs_key):
+        need = self._rules.needed(scope["method"], scope["path"])
+        if need == "nothing":
             return
-        if self._keys is not None:
-            self._check_key(self._keys, need, scope)
-        elif need == "admin":
+        if self._rules.keys is None:
             self._check_place(scope)
+        else:
+            self._check_key(self._rules.keys, need, scope)
 
     def _check_key(self, keys: ApiKeys, need: Need, scope: Scope) -> None:
         token = presented_token(scope["headers"])
@@ -92,7 +116,7 @@ class Authorization:
 
     def _check_place(self, scope: Scope) -> None:
         client = scope.get("client")
-        if not (self._listens_on_loopback and client and is_loopback(client[0])):
+        if not (self._rules.listens_on_loopback and client and is_loopback(client[0])):
             raise Forbidden("Without API keys, models are changed from the server's machine only.")
         if any(name in FOREIGN for name, _ in scope["headers"]):
             raise Forbidden("Without API keys, no web page and no proxy may change models.")
@@ -107,6 +131,18 @@ def needed(method: str, path: str) -> Need:
     if method in READING or path == "/v2/repository/index":
         return "metadata"
     return "predict"
+
+
+def matching_route(routes: Sequence[BaseRoute], scope: Scope) -> BaseRoute | None:
+    """Return the route that would get a request; one of another method, if no other matches."""
+    partial = None
+    for route in routes:
+        match, _ = route.matches(scope)
+        if match is Match.FULL:
+            return route
+        if match is Match.PARTIAL and partial is None:
+            partial = route
+    return partial
 
 
 def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

@@ -226,7 +226,7 @@ def _log_request(fields: dict[str, Any], error: Exception | None) -> None:
         _log.error("request", **fields, exc_info=error)
     elif status > 500:
         _log.warning("request", **fields)
-    elif fields["route"] in QUIET_ROUTES:
+    elif fields["route"] in QUIET_ROUTES and status < 400:
         _log.debug("request", **fields)
     else:
         _log.info("request", **fields)

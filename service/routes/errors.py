@@ -22,7 +22,7 @@ def add_error_handlers(app: FastAPI) -> None:
 def describe_errors(*statuses: int) -> dict[int | str, dict[str, object]]:
     """Return the OpenAPI description of these statuses, and of any other error."""
     described: dict[int | str, dict[str, object]] = {
-        status: {"model": ErrorResponse, "description": _phrase(status)} for status in statuses
+        status: {"model": ErrorResponse, "description": phrase(status)} for status in statuses
     }
     return described | {"default": {"model": ErrorResponse, "description": "Any other error"}}
 
@@ -60,7 +60,7 @@ async def _framework_error(_request: Request, error: HTTPException) -> Response:
         case HTTPStatus.METHOD_NOT_ALLOWED:
             sentence = f"This path answers {headers.get('Allow')} only."
         case status:
-            sentence = f"{_phrase(status)}."
+            sentence = f"{phrase(status)}."
     return _response(error.status_code, sentence, headers)
 
 
@@ -68,5 +68,6 @@ def _response(status: int, sentence: str, headers: Mapping[str, str]) -> Respons
     return JSONResponse({"error": sentence}, status, headers=headers)
 
 
-def _phrase(status: int) -> str:
+def phrase(status: int) -> str:
+    """Return HTTP's own words for a status."""
     return HTTPStatus(status).phrase

@@ -1,6 +1,7 @@
 """The two Dockerfiles, as far as they can be checked without an engine."""
 
 import fnmatch
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from service import __version__
 from tests.deployment.files import DOCKERFILES, ROOT, Stage, dockerfile, settings
 
 BOTH = pytest.mark.parametrize("device", DOCKERFILES)
+SBOM_FOLDER = "/usr/local/share/sbom/"
 ENGINE_ARGUMENTS = {"PYTHON_IMAGE", "CUDA_IMAGE"}
 
 
@@ -82,7 +84,7 @@ def test_what_is_copied_from_the_checkout_is_there_and_not_ignored(device: str) 
 
 
 def test_what_no_image_needs_is_not_sent_to_the_builder() -> None:
-    unwanted = (".git", ".venv", "model_export", "tests", "docs", "service/__pycache__")
+    unwanted = (".git", ".ci/run", ".venv", "model_export", "tests", "docs", "service/__pycache__")
     assert [path for path in unwanted if not ignored(path)] == []
 
 
@@ -158,3 +160,30 @@ def test_serving_needs_no_torch_and_one_onnx_runtime(device: str) -> None:
     assert "torch" not in names
     assert sum(name.startswith("onnxruntime") for name in names) == 1
     assert "fastapi" in names
+
+
+@BOTH
+def test_the_bill_of_materials_is_of_what_is_copied_and_its_tool_stays_behind(device: str) -> None:
+    named = {stage.name: stage for stage in stages(device)}
+    sbom, dependencies = named["sbom"], named["dependencies"]
+    assert sbom.base == "dependencies"
+    make, install, write = (run.arguments for run in sbom.all("RUN"))
+    tools = make[-1]
+    assert f"{tools}/bin/python" in install
+    assert (install[-3:-1], install[-1]) == (["--constraint", "constraints.txt"], "cyclonedx-bom")
+    assert "cyclonedx-bom==" in (ROOT / "constraints.txt").read_text()
+    script, tool, python, output = write
+    assert os.access(ROOT / script, os.X_OK)
+    assert sbom.one("COPY").paths == [script, ".ci/"]
+    assert tool == f"{tools}/bin/cyclonedx-py"
+    copied = {copy.source_stage: copy.paths for copy in final(device).all("COPY")}
+    assert python == f"{copied['dependencies'][0]}/bin/python"
+    assert copied["sbom"] == [f"{dependencies.one('WORKDIR').text}/{output}", SBOM_FOLDER]
+    assert not any(tools in path for paths in copied.values() for path in paths)
+
+
+@pytest.mark.parametrize("page", ["operations.md", "security.md"])
+def test_the_docs_say_where_the_bill_of_materials_is(page: str) -> None:
+    copied = {copy.paths[0] for copy in final("cpu").all("COPY") if copy.source_stage == "sbom"}
+    (name,) = (path.rsplit("/", 1)[1] for path in copied)
+    assert f"{SBOM_FOLDER}{name}" in (ROOT / "docs" / page).read_text()

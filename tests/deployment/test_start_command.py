@@ -2,6 +2,7 @@
 an unprivileged user who can write nothing there."""
 
 import http.client
+import importlib.metadata
 import json
 import os
 import re
@@ -47,15 +48,17 @@ class Image:
 
     root: Path
     python: Path
-    variables: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
+    """Where each stage that was built ended, by its name."""
 
     def inside(self, text: str) -> str:
         """Move every absolute path that the Dockerfile makes into the folder."""
-        return re.sub(r"(?<![\w.])/(opt/vt-serve|app|models|build)\b", rf"{self.root}/\1", text)
+        made = "opt/vt-serve|opt/cyclonedx|usr/local/share/sbom|app|models|build"
+        return re.sub(rf"(?<![\w.])/({made})\b", rf"{self.root}/\1", text)
 
     def build(self, stage: Stage) -> None:
         """Do what a stage says."""
-        folder = self.root
+        folder = self.folders.get(stage.base, self.root)
         environment = {**os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}"}
         environment |= stage.variables("ARG")
         for step in stage.instructions:
@@ -63,15 +66,16 @@ class Image:
                 folder = Path(self.inside(step.text))
                 folder.mkdir(parents=True)
             elif step.keyword == "COPY":
-                self._copy(step.paths, folder)
+                self.copy([ROOT / path for path in step.paths[:-1]], folder, step.paths[-1])
             elif step.keyword == "RUN":
                 command = self.inside(re.sub(r"--mount=\S+\s+", "", step.text))
                 subprocess.run(command, shell=True, check=True, cwd=folder, env=environment)  # noqa: S602
+        self.folders[stage.name] = folder
 
-    def _copy(self, paths: list[str], folder: Path) -> None:
-        *sources, target = paths
+    def copy(self, sources: list[Path], folder: Path, target: str) -> None:
+        """Do what a COPY says."""
         to = folder / self.inside(target)
-        for source in map(ROOT.joinpath, sources):
+        for source in sources:
             if source.is_dir():
                 shutil.copytree(source, to, ignore=shutil.ignore_patterns("__pycache__"))
             else:
@@ -90,6 +94,10 @@ class Image:
         words = json.loads(FINAL.one(keyword).text.split("CMD ")[-1])
         return [f"{self.root}/opt/vt-serve/bin/{words[0]}", *words[1:]]
 
+    def packages(self) -> Path:
+        (packages,) = (self.root / "opt" / "vt-serve" / "lib").glob("python*/site-packages")
+        return packages
+
     def files(self) -> set[Path]:
         return set(self.root.rglob("*"))
 
@@ -101,8 +109,10 @@ def image() -> Iterator[Image]:
     image = Image(root, base_python())
     (root / "bin").mkdir()
     (root / "bin" / "python").symlink_to(image.python)
-    for name in ("dependencies", "code"):
+    for name in ("dependencies", "sbom", "code"):
         image.build(STAGES[name])
+    (bill,) = (copy for copy in FINAL.all("COPY") if copy.source_stage == "sbom")
+    image.copy([Path(image.inside(bill.paths[0]))], root, bill.paths[1])
     write_classifier(root / "models")
     subprocess.run(["chmod", "-R", "a+rX,a-w", root], check=True)
     yield image
@@ -188,10 +198,18 @@ def test_the_user_can_write_nowhere_in_the_image(image: Image) -> None:
 
 
 def test_the_dependencies_are_neither_torch_nor_a_compiler_nor_pip(image: Image) -> None:
-    (packages,) = (image.root / "opt" / "vt-serve" / "lib").glob("python*/site-packages")
-    names = {path.name for path in packages.iterdir()}
+    names = {path.name for path in image.packages().iterdir()}
     assert {"fastapi", "onnxruntime", "uvloop"} <= names
     assert not names & {"torch", "pip", "setuptools", "pytest", "onnx"}
+
+
+def test_the_bill_of_materials_is_what_the_image_holds(image: Image) -> None:
+    bill = json.loads((image.root / "usr/local/share/sbom/vt-serve.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "vt-serve")
+    held = importlib.metadata.distributions(path=[str(image.packages())])
+    assert {(each["name"], each["version"]) for each in bill["components"]} == {
+        (each.name, each.version) for each in held
+    }
 
 
 def test_an_image_without_models_says_so(image: Image, container: Container) -> None:

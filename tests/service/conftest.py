@@ -11,6 +11,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
+from service.api_keys import new_key
 from service.app import Parts, create_app
 from service.calibration import CalibrationCache
 from service.device import Devices
@@ -26,6 +27,20 @@ from tests.service.repository_fixture import write_both
 def pytest_configure(config: pytest.Config) -> None:
     # As service/preprocessing.py does for the process; pytest resets the filters for each test.
     config.addinivalue_line("filterwarnings", r"ignore:::PIL\..*")
+
+
+PREDICT, PREDICT_LINES = new_key("shop", ["predict"])
+ADMIN, ADMIN_LINES = new_key("ops", ["admin"])
+LIMITED, LIMITED_LINES = new_key("slow", ["predict", "admin"])
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    """Three keys; the limited one may be used twice."""
+    path = tmp_path / "keys.toml"
+    limits = "requests_per_second = 0.001\nburst = 2\n"
+    path.write_text(PREDICT_LINES + ADMIN_LINES + LIMITED_LINES + limits)
+    return path
 
 
 @pytest.fixture

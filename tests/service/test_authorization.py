@@ -2,26 +2,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
-from service.api_keys import new_key
 from service.routes.authorization import is_loopback, needed, presented_token
-from tests.service.conftest import Running, Start
+from tests.service.conftest import ADMIN, LIMITED, PREDICT, Running, Start
 from tests.service.images import GREEN, encode, solid
 from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
-PREDICT, PREDICT_LINES = new_key("shop", ["predict"])
-ADMIN, ADMIN_LINES = new_key("ops", ["admin"])
-LIMITED, LIMITED_LINES = new_key("slow", ["predict"])
 LOAD = "/v2/repository/models/colour/load"
-
-
-@pytest.fixture
-def keys_file(tmp_path: Path) -> Path:
-    path = tmp_path / "keys.toml"
-    limits = "requests_per_second = 0.001\nburst = 2\n"
-    path.write_text(PREDICT_LINES + ADMIN_LINES + LIMITED_LINES + limits)
-    return path
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -215,6 +204,70 @@ async def test_a_log_line_has_the_keys_name_and_never_the_key(
         await service.http.post("/v1/classify", content=PHOTO, headers=bearer("nobody"))
     assert [line.get("key") for line in lines] == ["shop", None]
     assert PREDICT not in str(lines)
+
+
+def refused(service: Running) -> set[tuple[str, str, str]]:
+    """Method, route and status of what was counted as refused."""
+    samples = [
+        sample
+        for family in service.parts.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "http_requests_total"
+    ]
+    labels = [sample.labels for sample in samples if sample.value]
+    return {
+        (each["method"], each["route"], each["status"])
+        for each in labels
+        if each["status"] in ("401", "403", "429")
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [
+        ("POST", "/v1/classify", "/v1/classify"),
+        ("POST", "/v1/classify?top_k=no", "/v1/classify"),
+        ("POST", "/v2/models/colour/infer", "/v2/models/{model}/infer"),
+        ("GET", "/v2/models/stats", "/v2/models/stats"),
+        ("GET", "/v2/models/secret/stats", "/v2/models/{model}/stats"),
+        ("GET", "/openapi.json", "/openapi.json"),
+        ("PUT", "/v1/models/secret", "/v1/models/{model}"),
+        ("POST", "/v1/classify/", "unmatched"),
+        ("GET", "/v2/models/a/b/c/secret", "unmatched"),
+        ("POST", "/v2/repository/models/secret/drop", "unmatched"),
+    ],
+)
+async def test_a_refused_request_is_counted_by_the_route_that_would_have_got_it(
+    start: Start, keys_file: Path, method: str, path: str, route: str
+) -> None:
+    async with start(api_keys_file=keys_file, require_key_for_metadata=True) as service:
+        assert (await service.http.request(method, path)).status_code == 401
+        assert refused(service) == {(method, route, "401")}
+        metrics = service.parts.metrics
+        await service.http.request(method, path, headers=bearer(ADMIN), content=PHOTO)
+        assert "secret" not in metrics.render("")[0].decode()
+
+
+async def test_every_kind_of_refusal_is_counted_by_its_route(start: Start, keys_file: Path) -> None:
+    async with start(api_keys_file=keys_file) as service:
+        await service.http.post(LOAD, headers=bearer(PREDICT))
+        for _ in range(3):
+            await service.http.post("/v1/segment", headers=bearer(LIMITED))
+        assert refused(service) == {
+            ("POST", "/v2/repository/models/{model}/load", "403"),
+            ("POST", "/v1/segment", "429"),
+        }
+
+
+async def test_a_scraper_without_a_key_is_in_the_log(start: Start, keys_file: Path) -> None:
+    async with start(api_keys_file=keys_file, require_key_for_metadata=True) as service:
+        with capture_logs() as lines:
+            for headers in ({}, bearer(PREDICT)):
+                await service.http.get("/metrics", headers=headers)
+    assert [(each["route"], each["status"], each["log_level"]) for each in lines] == [
+        ("/metrics", 401, "info"),
+        ("/metrics", 200, "debug"),
+    ]
 
 
 def test_every_route_that_is_described_needs_what_it_should(repository: Path) -> None:
