@@ -185,7 +185,10 @@ class RepositoryModel(Wire):
     name: str
     version: str = Field(description="empty where the contract cannot be read")
     state: ModelState
-    reason: str = Field(description="why it does not serve; empty where it does")
+    reason: str = Field(
+        description="why it does not serve, or why a newer form of what serves could not be "
+        "loaded; else empty"
+    )
 
 
 class RepositoryModelRequest(Wire):
@@ -265,7 +268,8 @@ class ModelStatus(Wire):
     task: Task | None
     state: ModelState
     reason: str | None = Field(
-        description="why it does not serve, or what it serves could not be replaced; or null"
+        description="why it does not serve, or why a newer form of what serves could not be "
+        "loaded; or null"
     )
     labels: list[str]
     precision: str | None

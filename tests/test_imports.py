@@ -150,10 +150,12 @@ ROOMS: dict[str, set[str]] = {
         "model_instance",
         "model_version",
         "protocol",
+        "repository_scan",
         "shadow_rule",
         "version_policy",
     },
-    "repository_watch": {"errors", "file_watch", "model_repository"},
+    "repository_scan": {"file_watch"},
+    "repository_watch": {"errors", "file_watch", "model_repository", "repository_scan"},
     "inference": {
         "contract",
         "events",
