@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
+    FiniteFloat,
     HttpUrl,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
     model_validator,
@@ -24,6 +24,8 @@ from service.version_policy import VersionPolicy, parse_version_policy
 
 PREFIX = "VT_"
 FLAGS = ("host", "port", "model_repository")
+UNTOLD = frozenset({"otlp_endpoint", "cors_origins"})
+"""URLs: one may hold a password, so no message repeats what they were set to."""
 
 
 def _split(text: Any) -> Any:
@@ -31,6 +33,7 @@ def _split(text: Any) -> Any:
     return [each.strip() for each in text.split(",")] if isinstance(text, str) else text
 
 
+Seconds = Annotated[FiniteFloat, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Rule = Annotated[ShadowRule, NoDecode, BeforeValidator(parse_shadow_rule)]
 GpuDevices = Annotated[
@@ -51,7 +54,7 @@ class Settings(BaseSettings):
     port: Port = 8000
     model_repository: Path = Path("weights")
     version_policy: Policy | None = None
-    repository_poll_seconds: PositiveFloat | None = None
+    repository_poll_seconds: Seconds | None = None
     shadow: Rule | None = None
 
     api_keys_file: Path | None = None
@@ -62,8 +65,8 @@ class Settings(BaseSettings):
 
     max_connections: PositiveInt = 512
     max_header_bytes: PositiveInt = 32 * 1024
-    header_timeout_seconds: PositiveFloat = 10.0
-    send_timeout_seconds: PositiveFloat = 20.0
+    header_timeout_seconds: Seconds = 10.0
+    send_timeout_seconds: Seconds = 20.0
 
     max_body_bytes: PositiveInt = 16 * 1024 * 1024
     max_image_pixels: PositiveInt = 50_000_000
@@ -71,12 +74,12 @@ class Settings(BaseSettings):
     max_concurrent_requests: PositiveInt = 128
     max_queue_size: PositiveInt | None = None
 
-    default_timeout_seconds: PositiveFloat = 30.0
-    body_timeout_seconds: PositiveFloat = 20.0
-    drain_timeout_seconds: PositiveFloat = 20.0
+    default_timeout_seconds: Seconds = 30.0
+    body_timeout_seconds: Seconds = 20.0
+    drain_timeout_seconds: Seconds = 20.0
 
     max_batch_size: PositiveInt | None = None
-    max_batch_seconds: PositiveFloat = 0.2
+    max_batch_seconds: Seconds = 0.2
     max_queue_delay_microseconds: NonNegativeInt | None = None
     calibration_folder: Path | None = None
 
@@ -92,7 +95,7 @@ class Settings(BaseSettings):
     metrics_port: Port | None = None
     metrics_triton_names: bool = False
     otlp_endpoint: HttpUrl | None = None
-    trace_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    trace_sample_ratio: Annotated[FiniteFloat, Field(ge=0, le=1)] = 1.0
 
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -127,4 +130,5 @@ def _sentence(error: ValidationError) -> str:
     name = str(problem["loc"][0])
     flag = f" (--{name.replace('_', '-')})" if name in FLAGS else ""
     message = problem["msg"][:1].lower() + problem["msg"][1:]
-    return f"{PREFIX}{name.upper()}{flag} is {problem['input']!r}: {message}"
+    value = "not valid" if name in UNTOLD else repr(problem["input"])
+    return f"{PREFIX}{name.upper()}{flag} is {value}: {message}"

@@ -42,6 +42,7 @@ def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch) -> No
         ("VT_VERSION_POLICY", "newest"),
         ("VT_VERSION_POLICY", "latest:0"),
         ("VT_REPOSITORY_POLL_SECONDS", "0"),
+        ("VT_TRACE_SAMPLE_RATIO", "nan"),
     ],
 )
 def test_a_bad_value_is_one_sentence(
@@ -54,6 +55,35 @@ def test_a_bad_value_is_one_sentence(
     assert sentence.startswith(name)
     assert repr(value) in sentence
     assert "\n" not in sentence
+
+
+SECONDS = [name for name in Settings.model_fields if name.endswith("_seconds")]
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("name", SECONDS)
+def test_a_time_without_end_is_none(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    variable = f"VT_{name.upper()}"
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidConfiguration, match=f"^{variable} is '{value}': "):
+        read_settings({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("VT_OTLP_ENDPOINT", "grpc://user:SECRET@collector:4317"),
+        ("VT_OTLP_ENDPOINT", "user:SECRET@collector"),
+        ("VT_CORS_ORIGINS", "https://shop.example,ftp://user:SECRET@shop.example"),
+    ],
+)
+def test_a_password_in_a_url_that_is_not_valid_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidConfiguration, match=f"^{name} is not valid: ") as caught:
+        read_settings({})
+    assert "SECRET" not in str(caught.value)
 
 
 def test_the_version_policy_is_a_short_text(monkeypatch: pytest.MonkeyPatch) -> None:
