@@ -104,10 +104,11 @@ def create_app(settings: Settings) -> FastAPI:
     routes = _include(app, routers)
     add_error_handlers(app)
     app.add_middleware(DirectRoutes, routes=predict.direct(predict_router))
-    app.add_middleware(Authorization, rules=rules, events=parts.metrics, routes=routes)
     if settings.metrics_port is not None:
         metrics = _metrics_app(metrics_router)
         app.add_middleware(MetricsPort, metrics=metrics, port=settings.metrics_port)
+        routes += metrics_router.routes
+    app.add_middleware(Authorization, rules=rules, events=parts.metrics, routes=routes)
     if settings.cors_origins:
         app.add_middleware(Cors, origins=settings.cors_origins)
     app.add_middleware(

@@ -2,11 +2,13 @@
 
 import http.client
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 
-from tests.service.conftest import Start
+from tests.service.conftest import PREDICT, Start
 from tests.service.images import GREEN, encode, solid
 from tests.service.test_load import classify
 from tests.service.test_server import running
@@ -14,9 +16,9 @@ from tests.service.test_server import running
 PHOTO = encode(solid(GREEN))
 
 
-def get(port: int, path: str) -> tuple[int, str]:
+def get(port: int, path: str, headers: Mapping[str, str] = MappingProxyType({})) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("GET", path)
+    connection.request("GET", path, headers=dict(headers))
     response = connection.getresponse()
     text = response.read().decode()
     connection.close()
@@ -38,6 +40,18 @@ def test_the_metrics_own_port_answers_metrics_and_the_other_everything_else(
             assert status == 404
             assert text.startswith('{"error":')
         assert "GET /metrics" not in server.ask("GET", "/")[1]
+
+
+def test_the_metrics_own_port_asks_for_a_key_where_metadata_need_one(
+    repository: Path, keys_file: Path
+) -> None:
+    environment = {"VT_API_KEYS_FILE": str(keys_file), "VT_REQUIRE_KEY_FOR_METADATA": "true"}
+    with running(repository, VT_METRICS_PORT="0", **environment) as server:
+        own = server.addresses["metrics_port"]
+        assert get(own, "/metrics")[0] == 401
+        status, text = get(own, "/metrics", {"X-API-Key": PREDICT})
+        assert status == 200
+        assert 'http_requests_total{method="GET",route="/metrics",status="401"} 1.0' in text
 
 
 async def scraped(http: httpx.AsyncClient) -> dict[str, float]:
