@@ -99,7 +99,7 @@ class Boundary:
         for name in ("model", "key"):
             if name in state:
                 fields[name] = state[name]
-        _log_request(fields, state.get("error"))
+        _log_request(fields, state.get("error"), exchange.scope.get("client"))
         if exchange.span is not None and route not in QUIET_ROUTES:
             known = {key: state[key] for key in MODEL_STATE if key in state}
             exchange.span.end(Answered(method, route, status, exchange.request_id, **known))
@@ -218,15 +218,20 @@ def _request_id(header: bytes) -> str:
     return text if _REQUEST_ID.fullmatch(text) else f"{_PROCESS_ID}{next(_COUNTER):08x}"
 
 
-def _log_request(fields: dict[str, Any], error: Exception | None) -> None:
+def _log_request(
+    fields: dict[str, Any], error: Exception | None, client: tuple[str, int] | None
+) -> None:
     status = fields["status"]
+    if fields["route"] in QUIET_ROUTES and status < 400:
+        _log.debug("request", **fields)
+        return
+    if client is not None:
+        fields["client"] = client[0]
     if error is not None and status != 500:
         fields["error"] = str(error)
     if status == 500:
         _log.error("request", **fields, exc_info=error)
     elif status > 500:
         _log.warning("request", **fields)
-    elif fields["route"] in QUIET_ROUTES and status < 400:
-        _log.debug("request", **fields)
     else:
         _log.info("request", **fields)

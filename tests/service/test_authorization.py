@@ -197,7 +197,7 @@ async def test_a_log_line_has_the_keys_name_and_never_the_key(
 ) -> None:
     lines: list[dict] = []
     monkeypatch.setattr(
-        "service.routes.boundary._log_request", lambda fields, error: lines.append(fields)
+        "service.routes.boundary._log_request", lambda fields, *_: lines.append(fields)
     )
     async with start(api_keys_file=keys_file) as service:
         await service.http.post("/v1/classify", content=PHOTO, headers=bearer(PREDICT))

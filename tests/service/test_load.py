@@ -356,9 +356,20 @@ async def test_a_request_is_one_log_line_with_its_id(service: Running) -> None:
         "route": "/v1/classify",
         "status": 200,
         "model": "colour",
+        "client": "127.0.0.1",
     }
     assert bad["status"] == 415
     assert "exc_info" not in bad
+
+
+async def test_only_lines_that_are_worth_one_tell_the_client(service: Running) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await service.http.get("/v2/health/live")
+        await service.http.get("/v2/health/nothing")
+    assert [(line["log_level"], line.get("client")) for line in lines] == [
+        ("debug", None),
+        ("info", "127.0.0.1"),
+    ]
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "a\tb", "é", '"'])
