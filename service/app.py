@@ -234,7 +234,7 @@ def _load_options(settings: Settings) -> LoadOptions:
 def _prediction_routes(parts: Parts, settings: Settings) -> tuple[PredictRoutes, InferRoutes]:
     inference = parts.inference
     body = BodyLimits(settings.max_body_bytes, settings.body_timeout_seconds)
-    serving = Serving(parts.admission, body, parts.metrics, parts.shadow)
+    serving = Serving(parts.admission, body, parts.metrics, parts.pool, parts.shadow)
     predict = PredictRoutes(
         repository=parts.repository,
         classifier=Classifier(inference),
@@ -249,7 +249,6 @@ def _prediction_routes(parts: Parts, settings: Settings) -> tuple[PredictRoutes,
         pool=parts.pool,
         serving=serving,
         max_images=settings.max_images_per_request,
-        max_body_bytes=settings.max_body_bytes,
     )
     return predict, infer
 

@@ -13,7 +13,7 @@ from service.inference_response import encode_inference
 from service.model_instance import ModelInstance
 from service.model_repository import ModelRepository
 from service.protocol import InferenceRequest, InferenceResponse
-from service.routes.content_encoding import choose_encoding, compress, decompress
+from service.routes.content_encoding import choose_encoding, compress
 from service.routes.errors import describe_errors
 from service.routes.request_body import TIMEOUT_HEADER_PARAMETER
 from service.routes.serving import Images, Serving
@@ -39,14 +39,12 @@ class InferRoutes:
         pool: WorkerPool,
         serving: Serving,
         max_images: int,
-        max_body_bytes: int,
     ) -> None:
         self._repository = repository
         self._inference = inference
         self._pool = pool
         self._serving = serving
         self._max_images = max_images
-        self._max_body_bytes = max_body_bytes
 
     def router(self) -> APIRouter:
         """Return the routes."""
@@ -70,9 +68,6 @@ class InferRoutes:
 
     async def parse(self, request: Request, instance: ModelInstance, body: bytes) -> InferenceCall:
         """Understand a body."""
-        encoding = request.headers.get("content-encoding")
-        if encoding is not None:
-            body = await self._pool.run(decompress, body, encoding, self._max_body_bytes)
         json_bytes = _json_bytes(request)
         parse = partial(parse_inference, body, json_bytes, instance.contract, self._max_images)
         if (len(body) if json_bytes is None else json_bytes) < SMALL_BYTES:

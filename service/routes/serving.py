@@ -13,6 +13,7 @@ from service.inference import Job
 from service.model_instance import ModelInstance
 from service.preprocessing import EncodedOrPrepared
 from service.request_queue import Urgency
+from service.routes.content_encoding import decompress
 from service.routes.request_body import (
     BodyLimits,
     read_body,
@@ -21,6 +22,7 @@ from service.routes.request_body import (
 )
 from service.shadow import Shadow
 from service.stage_timer import StageTimer
+from service.worker_pool import WorkerPool
 
 Images = Sequence[EncodedOrPrepared]
 ReadImages = Callable[[bytes, Deadline], Awaitable[Images]]
@@ -35,11 +37,13 @@ class Serving:
         admission: Admission,
         body: BodyLimits,
         events: Events,
+        pool: WorkerPool,
         shadow: Shadow | None = None,
     ) -> None:
         self._admission = admission
         self._body = body
         self._events = events
+        self._pool = pool
         self._shadow = shadow
 
     async def answer(
@@ -87,4 +91,11 @@ class Serving:
     ) -> tuple[Images, int]:
         """Return the body's images and its size; the body itself is not kept."""
         body = await read_body(request, self._body)
-        return await read(body, deadline), len(body)
+        return await read(await self._decoded(request, body), deadline), len(body)
+
+    async def _decoded(self, request: Request, body: bytes) -> bytes:
+        """Return a body as it was before it was compressed, within the same limit."""
+        encoding = request.headers.get("content-encoding")
+        if encoding is None:
+            return body
+        return await self._pool.run(decompress, body, encoding, self._body.max_bytes)

@@ -1,5 +1,9 @@
 import base64
+import gzip
 import io
+import json
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -204,6 +208,7 @@ async def test_two_models_of_a_task_must_be_told_apart(start: Start, repository:
         assert named.json()["model"] == "hue"
 
 
+GZIP = {"Content-Encoding": "gzip"}
 BAD_BODIES = {
     "empty": (b"", {}, 400, "body is empty"),
     "no image": (b"hello", {}, 415, "Image 0 is refused: it is not a JPEG"),
@@ -212,8 +217,25 @@ BAD_BODIES = {
     "huge": (png_header(50_000, 50_000), {}, 413, "50000 x 50000 pixels"),
     "not json": (b"{", {"Content-Type": "application/json"}, 400, "The JSON body must be"),
     "no form": (b"x", {"Content-Type": "multipart/form-data"}, 400, "boundary"),
-    "gzip": (b"\x1f\x8b\x08\0", {"Content-Encoding": "gzip"}, 415, "not a JPEG"),
+    "half a gzip": (gzip.compress(PHOTO)[:-9], GZIP, 400, "one whole gzip"),
+    "no gzip": (PHOTO, GZIP, 400, "well-formed gzip"),
+    "gzip without a word": (gzip.compress(PHOTO), {}, 415, "not a JPEG"),
+    "a bomb": (gzip.compress(bytes(1 << 25)), GZIP, 413, "more than the 16,777,216 bytes"),
+    "brotli": (PHOTO, {"Content-Encoding": "br"}, 415, "gzip and deflate are"),
 }
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+async def test_compressed_bodies_are_what_they_were_before(
+    service: Running, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    listed = json.dumps({"images": [base64.b64encode(PHOTO).decode()]}).encode()
+    for body, content_type in ((PHOTO, "image/jpeg"), (listed, "application/json")):
+        headers = {"Content-Encoding": encoding, "Content-Type": content_type}
+        response = await service.http.post("/v1/classify", content=compress(body), headers=headers)
+        assert top(response) == ["green"]
 
 
 @pytest.mark.parametrize("case", BAD_BODIES)
