@@ -153,6 +153,14 @@ class Contract(Record):
     version_policy: VersionPolicy = LATEST
     versions: Annotated[dict[Version, VersionRecord], Field(min_length=1)]
 
+    def as_told(self) -> dict[str, Any]:
+        """Return it as read, but for the versions of the libraries that made the graphs."""
+        values = self.as_read()
+        for version in values["versions"].values():
+            if isinstance(version.get("provenance"), dict):
+                version["provenance"].pop("tools", None)
+        return values
+
     def says_the_same_of(self, version: str, other: "Contract") -> bool:
         """Whether an instance of this version, loaded by the other contract, may stay."""
         return self._of(version) == other._of(version)

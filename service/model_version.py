@@ -88,7 +88,7 @@ class ModelVersion:
         """Return what clients may know, with the contract and the certificate."""
         return ModelDetail(
             **self._status(),
-            contract=self.contract and self.contract.as_read(),
+            contract=self.contract and self.contract.as_told(),
             certificate=self.instance and self.instance.certificate.as_read(),
         )
 

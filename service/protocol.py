@@ -282,7 +282,7 @@ class ModelDetail(ModelStatus):
     """The same, with the files that it was loaded from."""
 
     contract: dict[str, Any] | None = Field(
-        description="config.json as it was when the version was loaded"
+        description="config.json as it was when the version was loaded, without its tools' versions"
     )
     certificate: dict[str, Any] | None = Field(
         description="certificate.json; null where the version does not serve"

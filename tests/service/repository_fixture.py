@@ -221,10 +221,13 @@ def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     return file.getvalue()
 
 
+PROVENANCE = {"opset": 18, "tools": {"torch": "2.13.0+cpu"}}
+
+
 def write_config(folder: Path, config: Json, certificates: dict[str, bytes]) -> None:
     canonical = json.dumps(config["preprocessing"], sort_keys=True, separators=(",", ":"))
     versions = {
-        version: {"certificate_sha256": sha256(certificate), "provenance": {"opset": 18}}
+        version: {"certificate_sha256": sha256(certificate), "provenance": PROVENANCE}
         for version, certificate in certificates.items()
     }
     whole = {"preprocessing_sha256": sha256(canonical.encode()), **config, "versions": versions}
