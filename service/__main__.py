@@ -1,95 +1,33 @@
-"""The command line: `vt-serve`."""
+"""The process's first moments: it ends on a signal while the rest is still imported."""
 
-import argparse
-import socket
+import os
+import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Any
+from types import FrameType
 
-import structlog
-
-from service import __version__
-from service.api_keys import SCOPES, Scope, new_key
-from service.app import create_app
-from service.errors import InvalidConfiguration
-from service.log import configure_log
-from service.server import Server, bind
-from service.settings import Settings, read_settings, unknown_variables
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal comes; return the exit status."""
+    """Run the command line; return the exit status.
+
+    The first process of a container ignores SIGTERM unless it says otherwise, and the imports take
+    most of a second.
+    """
+    before = {each: signal.signal(each, _end) for each in SIGNALS}
     try:
-        return _run(vars(_parser().parse_args(arguments)))
-    except InvalidConfiguration as error:
-        print(f"vt-serve: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+        from service.command_line import run  # noqa: PLC0415
+
+        return run(arguments)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
-def _run(flags: dict[str, Any]) -> int:
-    name, scopes = flags.pop("new_key"), flags.pop("scope")
-    if name is not None:
-        return _make_key(name, scopes or ["predict"])
-    if scopes:
-        raise InvalidConfiguration("--scope belongs to --new-key.")
-    return _serve(read_settings(flags))
-
-
-def _make_key(name: str, scopes: Sequence[Scope]) -> int:
-    """Show a new key; standard output gets only what belongs into the file."""
-    token, lines = new_key(name, scopes)
-    print(f"The key, which is shown only now: {token}", file=sys.stderr)  # noqa: T201
-    print(lines, end="")  # noqa: T201
-    return 0
-
-
-def _serve(settings: Settings) -> int:
-    configure_log(settings.log_format, settings.log_level)
-    log = structlog.get_logger()
-    with ExitStack() as sockets:
-        listeners = [sockets.enter_context(bind(settings.host, settings.port))]
-        if settings.metrics_port is not None:
-            listeners.append(sockets.enter_context(bind(settings.host, settings.metrics_port)))
-            metrics_port = listeners[-1].getsockname()[1]
-            settings = settings.model_copy(update={"metrics_port": metrics_port})
-        app = create_app(settings)
-        for name in unknown_variables():
-            log.warning("unknown_variable", name=name)
-        log.info("listening", **_addresses(listeners), version=__version__)
-        parts = app.state.parts
-        Server(app, parts.admission, parts.metrics, settings).run(sockets=listeners)
-    log.info("stopped")
-    return 0
-
-
-def _addresses(listeners: Sequence[socket.socket]) -> dict[str, str | int]:
-    """What the log says of where the server listens: the metrics' own port is the second."""
-    host, port = listeners[0].getsockname()[:2]
-    addresses = {"host": host, "port": port}
-    if len(listeners) > 1:
-        addresses["metrics_port"] = listeners[1].getsockname()[1]
-    return addresses
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="vt-serve",
-        description="Serve the models of a model repository over HTTP.",
-        epilog="Every setting is also a VT_* environment variable: docs/configuration.md.",
-    )
-    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", help="port to listen on (8000); 0 takes a free one")
-    parser.add_argument("--model-repository", help="folder of models (weights)")
-    parser.add_argument("--new-key", metavar="NAME", help="make an API key, print it, and exit")
-    parser.add_argument(
-        "--scope",
-        action="append",
-        choices=SCOPES,
-        help="what the new key is for (predict); may be given twice",
-    )
-    parser.add_argument("--version", action="version", version=f"vt-serve {__version__}")
-    return parser
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """Leave at once: nothing was begun that would have to be ended."""
+    os._exit(0)
 
 
 if __name__ == "__main__":

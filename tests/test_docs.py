@@ -11,8 +11,8 @@ from prometheus_client.metrics_core import CounterMetricFamily
 from model_export.__main__ import _parser as export_parser
 from model_export.precisions import PRECISIONS
 from service import errors, gpu_metrics
-from service.__main__ import _parser
 from service.app import create_app
+from service.command_line import _parser
 from service.contract import PrecisionRecord, ProviderRecord
 from service.metrics import PrometheusMetrics
 from service.routes.operations import ENDPOINTS

@@ -185,11 +185,22 @@ ROOMS: dict[str, set[str]] = {
         "settings",
         "tls",
     },
-    "__main__": {"__init__", "api_keys", "app", "errors", "log", "server", "settings"},
+    "__main__": {"command_line"},
+    "command_line": {"__init__", "api_keys", "app", "errors", "log", "server", "settings"},
 }
 # Rooms that join others: `app` may import all; `routes/` what speaks no HTTP.
 ROUTES_NEVER = {
-    *("__main__", "app", "gpu_metrics", "log", "metrics", "server", "session", "settings"),
+    *(
+        "__main__",
+        "app",
+        "command_line",
+        "gpu_metrics",
+        "log",
+        "metrics",
+        "server",
+        "session",
+        "settings",
+    ),
     *("tracing", "triton_names"),
 }
 

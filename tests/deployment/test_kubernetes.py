@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from service import __version__
-from service.__main__ import _parser
 from service.app import create_app
+from service.command_line import _parser
 from service.metrics import PrometheusMetrics
 from service.settings import Settings
 from tests.deployment.files import (

@@ -253,6 +253,35 @@ def test_a_taken_port_says_so_and_exits_2(
     assert "Address already in use" in capsys.readouterr().err
 
 
+SIGNALLED_WHILE_IT_IMPORTS = """
+import os, runpy, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "service.app":
+            os.kill(os.getpid(), {signal})
+
+sys.meta_path.insert(0, Finder())
+runpy.run_module("service", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_process_while_it_still_imports(number: signal.Signals) -> None:
+    code = SIGNALLED_WHILE_IT_IMPORTS.format(signal=int(number))
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+
+@pytest.mark.usefixtures("restored_log")
+def test_the_command_line_leaves_the_signals_as_they_were() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["--port", "x"]) == 2
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
