@@ -1,4 +1,4 @@
-"""Who may come in: the bound on requests in flight, the deadline of each, and the drain."""
+"""Who may come in: the bounds on requests and their bodies, each one's deadline, the drain."""
 
 import asyncio
 import time
@@ -31,67 +31,112 @@ class Deadline:
 
 
 class Admission:
-    """The requests in flight."""
+    """The requests that were let in.
 
-    def __init__(self, max_concurrent_requests: int, timeout_seconds: float) -> None:
+    While its body arrives a request takes no place, so that slow clients keep nobody out; what has
+    arrived of all bodies is bounded. Once its body is there, a request is in flight.
+    """
+
+    def __init__(
+        self, max_concurrent_requests: int, timeout_seconds: float, max_body_bytes: int
+    ) -> None:
         self._max_concurrent_requests = max_concurrent_requests
+        self._max_bytes = max_concurrent_requests * max_body_bytes
         self._timeout_seconds = timeout_seconds
         self._deadlines: set[asyncio.Timeout] = set()
+        self._in_flight = 0
+        self._bytes = 0
         self._seconds = MovingAverage()
         self._stopping = False
         self._aborted = False
 
     @property
     def in_flight(self) -> int:
-        """How many requests were admitted and are not answered."""
-        return len(self._deadlines)
+        """How many requests have a place: their bodies are there, and they are not answered."""
+        return self._in_flight
+
+    @property
+    def receiving(self) -> int:
+        """How many requests were let in, and their bodies still arrive."""
+        return len(self._deadlines) - self._in_flight
 
     @property
     def stopping(self) -> bool:
         """Whether the server takes no more requests."""
         return self._stopping
 
-    @asynccontextmanager
-    async def request(self, timeout_seconds: float | None = None) -> AsyncIterator[Deadline]:
-        """Admit one request or refuse it at once; whatever it waits for ends at its deadline.
+    @property
+    def is_empty(self) -> bool:
+        """Whether every request that was let in is answered."""
+        return not self._deadlines
 
-        A request may ask for a nearer one than the default, not for a later one.
+    @asynccontextmanager
+    async def request(
+        self, timeout_seconds: float | None = None, *, came_before_drain: bool = False
+    ) -> AsyncIterator["Admitted"]:
+        """Let one request in or refuse it at once; whatever it waits for ends at its deadline.
+
+        A request may ask for a nearer one than the default, not for a later one. Who has been
+        there since before the drain is let in while it lasts.
         """
-        self._refuse()
-        started = time.monotonic()
+        self._refuse(came_before_drain)
         allowed = min(timeout_seconds or self._timeout_seconds, self._timeout_seconds)
         timeout = asyncio.timeout(allowed)
         deadline = Deadline(timeout, allowed, is_default=timeout_seconds is None)
+        admitted = Admitted(self, deadline)
         self._deadlines.add(timeout)
         try:
             async with timeout:
-                yield deadline
+                yield admitted
         except TimeoutError:
             if timeout.expired():
                 raise self._late(deadline.seconds) from None
             raise
         finally:
             self._deadlines.discard(timeout)
-            self._seconds.add(time.monotonic() - started)
+            self._release(admitted)
 
     def stop(self) -> None:
-        """Admit nobody any more; those in flight go on."""
+        """Let no newcomer in; those who are in go on."""
         self._stopping = True
 
     def abort(self) -> None:
-        """End the deadline of everybody in flight now."""
-        self._aborted = True
+        """Let nobody in, and end the deadline of everybody who is."""
+        self._stopping = self._aborted = True
         now = asyncio.get_running_loop().time()
         for deadline in list(self._deadlines):
             if not deadline.expired():
                 deadline.reschedule(now)
 
-    def _refuse(self) -> None:
-        if self._stopping:
-            raise ServerStopping("The server is stopping and takes no more requests.")
-        if len(self._deadlines) >= self._max_concurrent_requests:
+    def take_bytes(self, size: int) -> None:
+        """Count a part of a body, or refuse it."""
+        if self._bytes + size > self._max_bytes:
             raise QueueFull(
-                f"The server has {len(self._deadlines)} requests in flight; try again later.",
+                f"The server holds {self._bytes:,} bytes of bodies; try again later.",
+                whole_seconds(self._seconds.seconds),
+            )
+        self._bytes += size
+
+    def take_place(self) -> None:
+        """Count a request in flight, or refuse it."""
+        self._check_place()
+        self._in_flight += 1
+
+    def _release(self, admitted: "Admitted") -> None:
+        self._bytes -= admitted.body_bytes
+        if admitted.placed_at is not None:
+            self._in_flight -= 1
+            self._seconds.add(time.monotonic() - admitted.placed_at)
+
+    def _refuse(self, came_before_drain: bool) -> None:
+        if self._aborted or (self._stopping and not came_before_drain):
+            raise ServerStopping("The server is stopping and takes no more requests.")
+        self._check_place()
+
+    def _check_place(self) -> None:
+        if self._in_flight >= self._max_concurrent_requests:
+            raise QueueFull(
+                f"The server has {self._in_flight} requests in flight; try again later.",
                 whole_seconds(self._seconds.seconds),
             )
 
@@ -99,3 +144,23 @@ class Admission:
         if self._aborted:
             return ServerStopping("The server stopped before the answer was ready.")
         return DeadlineExceeded(f"The answer was not ready within {allowed:g} s.")
+
+
+class Admitted:
+    """A request that was let in; what it takes is given back when it ends."""
+
+    def __init__(self, admission: Admission, deadline: Deadline) -> None:
+        self.deadline = deadline
+        self.body_bytes = 0
+        self.placed_at: float | None = None
+        self._admission = admission
+
+    def take_bytes(self, size: int) -> None:
+        """Take room for a part of the body; raises `QueueFull` where bodies have all of it."""
+        self._admission.take_bytes(size)
+        self.body_bytes += size
+
+    def take_place(self) -> None:
+        """Be in flight; raises `QueueFull` where there are enough."""
+        self._admission.take_place()
+        self.placed_at = time.monotonic()

@@ -142,11 +142,14 @@ def _create_parts(settings: Settings) -> Parts:
     repository = _create_repository(settings, cores, metrics)
     poll_seconds = settings.repository_poll_seconds
     pool = WorkerPool(settings.image_threads or cores)
-    admission = Admission(settings.max_concurrent_requests, settings.default_timeout_seconds)
+    admission = Admission(
+        settings.max_concurrent_requests, settings.default_timeout_seconds, settings.max_body_bytes
+    )
     inference = PhotoInference(pool, ImageLimits(settings.max_image_pixels), metrics)
     metrics.observe_server(
         ready=lambda: not (admission.stopping or repository.not_ready()),
         in_flight=lambda: admission.in_flight,
+        receiving=lambda: admission.receiving,
         memory_bytes=memory_limit_bytes(),
     )
     add_gpu_metrics(metrics.registry, find_gpus(), triton_names=settings.metrics_triton_names)

@@ -146,9 +146,10 @@ class ModelNotReady(ServiceError):
 
 
 class ServerStopping(ServiceError):
-    """The server takes no more requests."""
+    """The server takes no more requests; another one, or its successor, soon does."""
 
     status = 503
+    retry_after_seconds = 1
 
 
 class DeadlineExceeded(ServiceError):

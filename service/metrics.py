@@ -100,7 +100,8 @@ class PrometheusMetrics:
         info = self._gauge("vt_build_info", "1, with the version of vt-serve.", ("version",))
         info.labels(__version__).set(1)
         self._ready = self._gauge("vt_ready", "1 while the server is ready, else 0.")
-        self._in_flight = self._gauge("vt_requests_in_flight", "Requests admitted, not answered.")
+        self._in_flight = self._gauge("vt_requests_in_flight", "Requests with their bodies, not answered.")
+        self._receiving = self._gauge("vt_requests_receiving", "Requests whose bodies arrive.")
         self._memory_limit = self._gauge("vt_memory_limit_bytes", "Memory it may use.")
         self._loop_lag = self._histogram(
             "vt_event_loop_lag_seconds", "How late the event loop comes to a timer.", LAG_SECONDS
@@ -274,11 +275,17 @@ class PrometheusMetrics:
         return encode(self.registry), content_type
 
     def observe_server(
-        self, *, ready: Callable[[], bool], in_flight: Callable[[], int], memory_bytes: int
+        self,
+        *,
+        ready: Callable[[], bool],
+        in_flight: Callable[[], int],
+        receiving: Callable[[], int],
+        memory_bytes: int,
     ) -> None:
         """Read how the server is at every scrape."""
         self._ready.set_function(ready)
         self._in_flight.set_function(in_flight)
+        self._receiving.set_function(receiving)
         self._memory_limit.set(memory_bytes)
 
     def loop_lagged(self, seconds: float) -> None:

@@ -8,7 +8,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from service.errors import InvalidRequest, QueueFull, ServiceError, Unauthorized
+from service.errors import (
+    InvalidRequest,
+    QueueFull,
+    ServerStopping,
+    ServiceError,
+    Unauthorized,
+)
 from service.protocol import ErrorResponse
 
 
@@ -35,7 +41,7 @@ def answer_error(request: Request, error: ServiceError) -> Response:
     """Return the answer to an error of the tree, and keep the error for the log."""
     request.state.error = error
     headers = {}
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | ServerStopping):
         headers["Retry-After"] = str(error.retry_after_seconds)
     elif isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"

@@ -1,7 +1,7 @@
 """Read a request within its limits, and notice a client that leaves."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ from fastapi import Request
 from service.errors import BodyTimeout, ClientDisconnected, InvalidRequest, PayloadTooLarge
 
 T = TypeVar("T")
+TakeBytes = Callable[[int], None]
 
 WATCH_AFTER_SECONDS = 0.2
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
@@ -30,6 +31,10 @@ class BodyLimits:
     timeout_seconds: float
 
 
+def _take_nothing(_size: int) -> None:
+    """For bodies that are too small to count."""
+
+
 def requested_timeout(request: Request) -> float | None:
     """Return how many seconds the client gives the server; None where it does not say."""
     text = request.headers.get(TIMEOUT_HEADER)
@@ -40,16 +45,18 @@ def requested_timeout(request: Request) -> float | None:
     return int(text) / 1000
 
 
-async def read_body(request: Request, limits: BodyLimits) -> bytes:
+async def read_body(request: Request, limits: BodyLimits, take_bytes: TakeBytes) -> bytes:
     """Return the body, which must hold something; raises as `receive_body` does."""
-    body = await receive_body(request, limits)
+    body = await receive_body(request, limits, take_bytes)
     if not body:
         raise InvalidRequest("The body is empty; send an image.")
     return body
 
 
-async def receive_body(request: Request, limits: BodyLimits) -> bytes:
-    """Return the body, which may be empty.
+async def receive_body(
+    request: Request, limits: BodyLimits, take_bytes: TakeBytes = _take_nothing
+) -> bytes:
+    """Return the body, which may be empty; each part's size is given to `take_bytes`.
 
     Raises:
         PayloadTooLarge: as soon as it is known.
@@ -61,12 +68,12 @@ async def receive_body(request: Request, limits: BodyLimits) -> bytes:
         _check_bytes(int(declared), limits)
     try:
         async with asyncio.timeout(limits.timeout_seconds):
-            return await _receive(request, limits)
+            return await _receive(request, limits, take_bytes)
     except TimeoutError:
         raise BodyTimeout(f"The body did not arrive within {limits.timeout_seconds:g} s.") from None
 
 
-async def _receive(request: Request, limits: BodyLimits) -> bytes:
+async def _receive(request: Request, limits: BodyLimits, take_bytes: TakeBytes) -> bytes:
     chunks, size, more = list[bytes](), 0, True
     while more:
         message = await request.receive()
@@ -76,6 +83,7 @@ async def _receive(request: Request, limits: BodyLimits) -> bytes:
         more = message.get("more_body", False)
         size += len(chunks[-1])
         _check_bytes(size, limits)
+        take_bytes(len(chunks[-1]))
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

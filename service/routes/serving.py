@@ -1,12 +1,13 @@
 """What every request for predictions goes through: admitted, read, answered, counted."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fastapi import Request, Response
 from starlette.background import BackgroundTask
 
-from service.admission import Admission, Deadline
+from service.admission import Admission, Admitted, Deadline
 from service.errors import Outcome, ServiceError
 from service.events import Events
 from service.inference import Job
@@ -65,10 +66,11 @@ class Serving:
         outcome: Outcome = "cancelled"
         images: Images = []
         try:
-            async with self._admission.request(requested_timeout(request)) as deadline:
+            async with self._admit(request) as admitted:
+                deadline = admitted.deadline
                 instance.check(1, deadline.at)  # before the body is read: a refusal is cheap
                 with timer.stage("receive"):
-                    images, request_bytes = await self._receive(request, read, deadline)
+                    images, request_bytes = await self._receive(request, read, admitted)
                 urgency = Urgency(deadline.at, is_default_deadline=deadline.is_default)
                 job = Job(images, urgency, timer)
                 response = await unless_disconnected(request, predict(instance, job))
@@ -86,12 +88,20 @@ class Serving:
             self._events.inference_finished(model, outcome, predicted, timer.seconds)
         return response
 
+    def _admit(self, request: Request) -> AbstractAsyncContextManager[Admitted]:
+        """Let a request in; while the server drains, those whose connection was there before."""
+        came_before_drain = request.scope["state"].get("came_before_drain", False)
+        return self._admission.request(
+            requested_timeout(request), came_before_drain=came_before_drain
+        )
+
     async def _receive(
-        self, request: Request, read: ReadImages, deadline: Deadline
+        self, request: Request, read: ReadImages, admitted: Admitted
     ) -> tuple[Images, int]:
         """Return the body's images and its size; the body itself is not kept."""
-        body = await read_body(request, self._body)
-        return await read(await self._decoded(request, body), deadline), len(body)
+        body = await read_body(request, self._body, admitted.take_bytes)
+        admitted.take_place()
+        return await read(await self._decoded(request, body), admitted.deadline), len(body)
 
     async def _decoded(self, request: Request, body: bytes) -> bytes:
         """Return a body as it was before it was compressed, within the same limit."""

@@ -162,10 +162,14 @@ def test_a_prediction_without_classes_is_counted_by_its_pixels_alone() -> None:
 def test_how_the_server_is_is_read_at_each_scrape() -> None:
     metrics, in_flight = PrometheusMetrics(), [1, 2]
     metrics.observe_server(
-        ready=lambda: len(in_flight) == 2, in_flight=lambda: len(in_flight), memory_bytes=1 << 30
+        ready=lambda: len(in_flight) == 2,
+        in_flight=lambda: len(in_flight),
+        receiving=lambda: 10 * len(in_flight),
+        memory_bytes=1 << 30,
     )
     metrics.loop_lagged(0.02)
     assert (value(metrics, "vt_ready"), value(metrics, "vt_requests_in_flight")) == (1, 2)
+    assert value(metrics, "vt_requests_receiving") == 20
     in_flight.pop()
     assert (value(metrics, "vt_ready"), value(metrics, "vt_requests_in_flight")) == (0, 1)
     assert value(metrics, "vt_memory_limit_bytes") == 1 << 30
