@@ -13,7 +13,7 @@ DropReason = Literal["cancelled", "deadline"]
 ShadowDrop = Literal["busy", "failed"]
 KeyOutcome = Literal["admitted", "rate_limited", "forbidden", "unknown", "missing"]
 ConnectionDropReason = Literal[
-    "too_many", "header_timeout", "headers_too_large", "not_http", "send_timeout"
+    "too_many", "idle", "header_timeout", "headers_too_large", "not_http", "send_timeout"
 ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.connections import Connections
 from service.events import ConnectionDropReason
 
 OnDrop = Callable[[ConnectionDropReason], None]
@@ -18,7 +19,6 @@ OnDrop = Callable[[ConnectionDropReason], None]
 class ConnectionLimits:
     """What a client may cost before its request is known, and after it was answered."""
 
-    max_connections: int
     max_header_bytes: int
     header_timeout_seconds: float
     send_timeout_seconds: float
@@ -35,9 +35,20 @@ class BoundedProtocol(HttpToolsProtocol):
     may be left unread. While a request is under way its body is the application's to bound.
     """
 
-    def __init__(self, *, limits: ConnectionLimits, on_drop: OnDrop, **uvicorns: Any) -> None:
+    def __init__(
+        self,
+        *,
+        limits: ConnectionLimits,
+        port: Connections,
+        is_draining: Callable[[], bool],
+        on_drop: OnDrop,
+        **uvicorns: Any,
+    ) -> None:
         super().__init__(**uvicorns)
         self._limits = limits
+        self._port = port
+        self._is_draining = is_draining
+        self._came_before_drain = False
         self._on_drop = on_drop
         self._header_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
@@ -49,13 +60,15 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take the connection if there is room, through a transport that gathers."""
         gathering = GatheringTransport(transport, self.loop, self._limits.send_timeout_seconds)
         super().connection_made(gathering)  # type: ignore[arg-type]
-        if len(self.connections) > self._limits.max_connections:
-            self._refuse(503, "The server has too many connections; try again later.", "too_many")
-        else:
+        self._came_before_drain = not self._is_draining()
+        if self._port.admit(self):
             self._expect_headers()
+        else:
+            self._refuse(503, "The server has too many connections; try again later.", "too_many")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go."""
+        self._port.forget(self)
         self._stop_header_timer()
         self._stop_unread_timer()
         super().connection_lost(exc)
@@ -80,6 +93,29 @@ class BoundedProtocol(HttpToolsProtocol):
             self._headers_are_too_large = True
             raise HeadersTooLarge
         super().on_headers_complete()
+        self._port.set_busy(self)
+        if self._is_draining():
+            self.cycle.keep_alive = False
+            self.scope["state"]["came_before_drain"] = self._came_before_drain
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        if self._is_idle():
+            self._port.set_idle(self)
+
+    def give_way(self) -> bool:
+        """End the connection for another, unless a request or its answer is under way."""
+        if not self._is_idle() or self._unread_bytes():
+            return False
+        self._on_drop("idle")
+        self.transport.abort()
+        return True
+
+    def begin_drain(self) -> None:
+        """Let the answer that is under way be the last one; without one, the next answer is."""
+        if not self._is_idle():
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -207,6 +243,10 @@ class GatheringTransport:
         self._transport.close()
         if self._transport.get_write_buffer_size():
             self._loop.call_later(self._close_timeout_seconds, self._transport.abort)
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes are still to be sent."""
+        return self._transport.get_write_buffer_size() + sum(map(len, self._written))
 
     def _flush(self) -> None:
         if self._written:

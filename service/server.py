@@ -1,10 +1,10 @@
-"""The HTTP server: binds first, drains on the first signal, exits on the second."""
+"""The HTTP server: binds first, drains on the first signal, gives up on the second."""
 
 import asyncio
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -15,14 +15,20 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from service.admission import Admission
+from service.connections import Connections
 from service.errors import InvalidConfiguration
 from service.events import Events
 from service.file_watch import FileWatch
 from service.http_protocol import BoundedProtocol, ConnectionLimits
+from service.open_files import connections_within
 from service.settings import Settings
 from service.tls import Tls
 
-ABORT_SECONDS = 2  # for those failed at the end of the drain to get their answer
+ABORT_SECONDS = 2  # what the end takes once the drain is over
+ANSWER_SECONDS = 1.5  # of these, for those left to take their answer
+HURRIED_ANSWER_SECONDS = 0.2  # the same after a second signal
+
+App = Callable[..., Awaitable[None]]
 
 _log = structlog.get_logger()
 
@@ -41,12 +47,10 @@ def bind(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """Uvicorn, but the port stays open and answers "not ready" while requests are finished."""
 
-    def __init__(
-        self, app: Callable[..., Any], admission: Admission, events: Events, settings: Settings
-    ) -> None:
+    def __init__(self, app: App, admission: Admission, events: Events, settings: Settings) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
+                _until_cancelled(app),
                 http=BoundedProtocol,
                 ws="none",
                 log_config=None,
@@ -59,11 +63,11 @@ class Server(uvicorn.Server):
         self._admission = admission
         self._events = events
         self._limits = ConnectionLimits(
-            settings.max_connections,
             settings.max_header_bytes,
             settings.header_timeout_seconds,
             settings.send_timeout_seconds,
         )
+        self._max_connections = settings.max_connections
         self._tls = _tls(settings)
         self._drain_timeout_seconds = settings.drain_timeout_seconds
         self._drain_ends: float | None = None
@@ -73,16 +77,23 @@ class Server(uvicorn.Server):
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
-        protocol = partial(
+        sockets = sockets or []
+        limit = connections_within(self._max_connections, len(sockets))
+        self.servers = [await self._listen(self._protocol(limit), each) for each in sockets]
+        self.started = True
+
+    def _protocol(self, max_connections: int) -> Callable[[], asyncio.Protocol]:
+        """Make what serves the connections of one port."""
+        return partial(
             BoundedProtocol,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
             limits=self._limits,
+            port=Connections(max_connections),
+            is_draining=lambda: self._admission.stopping,
             on_drop=self._events.connection_dropped,
         )
-        self.servers = [await self._listen(protocol, each) for each in sockets or ()]
-        self.started = True
 
     async def _listen(
         self, protocol: Callable[[], asyncio.Protocol], listener: socket.socket
@@ -118,7 +129,7 @@ class Server(uvicorn.Server):
         This interrupts whatever the main thread does, which may hold the log's lock: no log here.
         """
         if self._admission.stopping:
-            self.should_exit = self.force_exit = True
+            self.should_exit = True
         self._admission.stop()
 
     async def on_tick(self, counter: int) -> bool:
@@ -131,11 +142,41 @@ class Server(uvicorn.Server):
         now = time.monotonic()
         if self._drain_ends is None:
             self._drain_ends = now + self._drain_timeout_seconds
-            _log.info("draining", requests=self._admission.in_flight)
-        if now >= self._drain_ends:
+            self._begin_drain()
+        if self.should_exit or now >= self._drain_ends or self._admission.is_empty:
             self._admission.abort()
             return True
-        return self._admission.in_flight == 0
+        return False
+
+    def _begin_drain(self) -> None:
+        admission = self._admission
+        _log.info("draining", requests=admission.in_flight + admission.receiving)
+        for connection in list(self.server_state.connections):
+            connection.begin_drain()  # type: ignore[union-attr]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End as Uvicorn does, but without a word: who is still there soon loses the connection.
+
+        Uvicorn would cancel their requests, and log a traceback of each.
+        """
+        seconds = HURRIED_ANSWER_SECONDS if self.should_exit else ANSWER_SECONDS
+        timer = asyncio.get_running_loop().call_later(seconds, self._abort_connections)
+        await super().shutdown(sockets)
+        timer.cancel()
+
+    def _abort_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def _until_cancelled(app: App) -> App:
+    """Let a request end quietly that outlasts the server: its connection is gone."""
+
+    async def call(scope: Any, receive: Any, send: Any) -> None:
+        with suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return call
 
 
 def _tls(settings: Settings) -> Tls | None:

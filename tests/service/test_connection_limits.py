@@ -3,19 +3,19 @@
 import http.client
 import json
 import queue
-import re
 import select
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
+from service import check_ready
 from service.api_keys import new_key
 from tests.service.images import GREEN, encode, solid
 from tests.service.repository_fixture import write_classifier
-from tests.service.test_server import Process
+from tests.service.test_server import Process, ask_on, scraped
 
 PHOTO = encode(solid(GREEN))
 HEADER_BYTES = 8192
@@ -100,13 +100,7 @@ def read_answer(sock: socket.socket) -> http.client.HTTPResponse:
 
 
 def dropped(server: Process, reason: str) -> float:
-    connection = server.connect()
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    name = f'vt_connections_dropped_total{{reason="{reason}"}}'
-    found = re.search(rf"^{re.escape(name)} (.*)$", text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
+    return scraped(server, f'vt_connections_dropped_total{{reason="{reason}"}}')
 
 
 def test_a_client_that_sends_nothing_is_let_go_without_a_word(server: Process) -> None:
@@ -253,6 +247,65 @@ def test_too_many_connections_are_refused_until_one_ends(repository: Path) -> No
         while process_is_full(process):
             pass
         second.close()
+    finally:
+        process.kill()
+
+
+def test_idle_connections_make_room_for_the_probes(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = started(repository, VT_MAX_CONNECTIONS="2", VT_METRICS_PORT="0")
+    try:
+        kept = process.connect()
+        assert ask_on(kept, "GET", "/v2/health/live") == (200, {})
+        with connected(process) as half, connected(process):
+            assert kept.sock.recv(1) == b""  # it was idle longest
+            half.sendall(GET)
+            for _ in range(3):
+                assert process.ask("GET", "/v2/health/live")[0] == 200
+            monkeypatch.setenv("VT_PORT", str(process.port))
+            assert check_ready.main() == 0
+            assert until_closed(half) == b""
+        process.port = process.addresses["metrics_port"]
+        assert dropped(process, "idle") >= 2
+        assert dropped(process, "too_many") == 0
+        process.signal()
+        assert process.end() == 0
+        (line,) = [line for line in process.lines if line["event"] == "connections_full"]
+        assert (line["level"], line["max_connections"]) == ("warning", 2)
+    finally:
+        kept.close()
+        process.kill()
+
+
+def test_the_metrics_port_has_its_own_connections(repository: Path) -> None:
+    process = started(repository, VT_MAX_CONNECTIONS="2", VT_METRICS_PORT="0")
+    try:
+        busy = [connected(process) for _ in range(2)]
+        for sock in busy:
+            sock.sendall(POST + b"Content-Length: 10\r\n\r\n")
+        while not process_is_full(process):
+            pass
+        process.port = process.addresses["metrics_port"]
+        assert scraped(process, "vt_requests_receiving") == 2
+        for sock in busy:
+            sock.close()
+    finally:
+        process.kill()
+
+
+def test_a_low_limit_of_open_files_lowers_the_connections(repository: Path) -> None:
+    process = Process(
+        *("--model-repository", str(repository)),
+        before=("sh", "-c", 'ulimit -n 200 && exec "$@"', "sh"),
+    )
+    try:
+        process.wait_for("connections_lowered")
+        with ExitStack() as sockets:
+            for _ in range(300):
+                sockets.enter_context(connected(process))
+            assert process.ask("GET", "/v2/health/live")[0] == 200
+            assert dropped(process, "idle") > 100
     finally:
         process.kill()
 

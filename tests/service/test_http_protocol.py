@@ -40,6 +40,16 @@ async def test_what_is_written_in_one_turn_leaves_together():
     assert recorder.calls == [b"head body", b"more"]
 
 
+async def test_what_waits_for_the_end_of_the_turn_is_still_to_be_sent():
+    recorder = Recorder()
+    recorder.unread = 10
+    transport = GatheringTransport(recorder, asyncio.get_running_loop(), 1.0)
+    transport.write(b"answer")
+    assert transport.get_write_buffer_size() == 16
+    await asyncio.sleep(0)
+    assert transport.get_write_buffer_size() == 10
+
+
 async def test_closing_sends_the_rest_first_and_once():
     recorder = Recorder()
     transport = GatheringTransport(recorder, asyncio.get_running_loop(), 1.0)

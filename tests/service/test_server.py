@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,13 +25,13 @@ PHOTO = encode(solid(GREEN), "JPEG")
 
 
 class Process:
-    """A running `python -m service`."""
+    """A running `python -m service`; `before` stands before the command."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, *arguments: str, before: Sequence[str] = (), **environment: str) -> None:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("VT_")}
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "service", "--port", "0", *arguments],
+            [*before, sys.executable, "-W", "error", "-m", "service", "--port", "0", *arguments],
             cwd=ROOT,
             env={**clean, **environment},
             stderr=subprocess.PIPE,
@@ -129,46 +129,126 @@ def send_slowly(server: Process, body: bytes) -> tuple[socket.socket, int]:
     return sock, half
 
 
-def wait_until_admitted(server: Process) -> None:
-    """A second request is refused once the first is in."""
-    while server.ask("POST", "/v1/classify", PHOTO)[0] != 429:
+def scraped(server: Process, name: str) -> float:
+    """A metric's value; 0 where it is not there."""
+    connection = server.connect()
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    found = re.search(rf"^{re.escape(name)} (.*)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def wait_until_received(server: Process, requests: int) -> None:
+    """Until the bodies of so many requests arrive."""
+    while scraped(server, "vt_requests_receiving") != requests:
         pass
 
 
-def test_a_drain_finishes_what_was_accepted_and_is_not_ready_meanwhile(repository: Path) -> None:
-    with running(repository, VT_MAX_CONCURRENT_REQUESTS="1") as server:
+def ask_on(
+    connection: http.client.HTTPConnection, method: str, url: str, body: bytes | None = None
+) -> tuple[int, dict[str, str]]:
+    """Ask on a connection that may be kept; return the status and what is said of what follows."""
+    connection.request(method, url, body)
+    response = connection.getresponse()
+    response.read()
+    told = {"connection", "retry-after"}
+    return response.status, {k: v for k, v in response.getheaders() if k in told}
+
+
+CLOSE = {"connection": "close"}
+
+
+def test_a_drain_answers_whoever_is_there_and_no_newcomer(repository: Path) -> None:
+    with running(repository) as server:
         sock, half = send_slowly(server, PHOTO)
-        wait_until_admitted(server)
+        wait_until_received(server, 1)
+        kept = [server.connect() for _ in range(2)]
+        for connection in kept:
+            assert ask_on(connection, "GET", "/v2/health/ready") == (200, {})
         server.signal()
         server.wait_for("draining")
-        assert server.ask("GET", "/v2/health/ready")[0] == 503
-        assert server.ask("POST", "/v1/classify", PHOTO)[0] == 503
+        assert ask_on(kept[0], "POST", "/v1/classify", PHOTO) == (200, CLOSE)
+        assert ask_on(kept[1], "GET", "/v2/health/ready") == (503, CLOSE | {"retry-after": "1"})
+        assert [connection.sock for connection in kept] == [None, None]  # one answer, no more
+        assert server.ask("GET", "/v2/health/live")[0] == 200
+        newcomer = server.connect()
+        refused = ask_on(newcomer, "POST", "/v1/classify", PHOTO)
+        assert refused == (503, CLOSE | {"retry-after": "1"})
         sock.sendall(PHOTO[half:])
-        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        answer = http.client.HTTPResponse(sock)
+        answer.begin()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
         sock.close()
         assert server.end() == 0
+
+
+def test_a_kept_connection_that_is_idle_does_not_hold_up_the_drain(repository: Path) -> None:
+    with running(repository) as server:
+        kept = server.connect()
+        assert ask_on(kept, "GET", "/v2/health/live") == (200, {})
+        server.signal()
+        assert server.end() == 0
+        assert kept.sock.recv(1) == b""
+        kept.close()
+
+
+def failures(server: Process) -> list[str]:
+    return [line["event"] for line in server.lines if line["level"] == "error"]
 
 
 def test_a_drain_ends_in_time_and_tells_those_it_leaves(repository: Path) -> None:
-    environment = {"VT_MAX_CONCURRENT_REQUESTS": "1", "VT_DRAIN_TIMEOUT_SECONDS": "0.2"}
-    with running(repository, **environment) as server:
+    with running(repository, VT_DRAIN_TIMEOUT_SECONDS="0.2") as server:
         sock, _ = send_slowly(server, PHOTO)
-        wait_until_admitted(server)
+        wait_until_received(server, 1)
         server.signal()
-        assert sock.recv(65536).startswith(b"HTTP/1.1 503")
+        head = sock.recv(65536).lower()
+        assert head.startswith(b"http/1.1 503")
+        assert b"\r\nconnection: close\r\n" in head
+        assert b"\r\nretry-after: 1\r\n" in head
+        assert server.end() == 0  # though the client neither goes on nor leaves
         sock.close()
-        assert server.end() == 0
+        assert failures(server) == []
 
 
-def test_a_second_signal_exits_at_once(repository: Path) -> None:
-    with running(repository, VT_MAX_CONCURRENT_REQUESTS="1") as server:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once_and_quietly(repository: Path, number: signal.Signals) -> None:
+    with running(repository) as server:
         sock, _ = send_slowly(server, PHOTO)
-        wait_until_admitted(server)
-        server.signal(signal.SIGINT)
+        wait_until_received(server, 1)
+        server.signal(number)
         server.wait_for("draining")
-        server.signal(signal.SIGINT)
+        server.signal(number)
+        assert sock.recv(65536).startswith(b"HTTP/1.1 503")
         assert server.end() == 0
         sock.close()
+        assert failures(server) == []
+        assert server.lines[-1]["event"] == "stopped"
+
+
+def test_slow_uploads_keep_nobody_out(repository: Path) -> None:
+    with running(repository, VT_MAX_CONCURRENT_REQUESTS="1") as server:
+        slow = [send_slowly(server, PHOTO) for _ in range(3)]
+        wait_until_received(server, 3)
+        assert server.ask("POST", "/v1/classify", PHOTO)[0] == 200
+        for sock, half in slow:
+            sock.sendall(PHOTO[half:])
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+            sock.close()
+
+
+def test_what_all_bodies_take_together_is_bounded(repository: Path) -> None:
+    environment = {"VT_MAX_CONCURRENT_REQUESTS": "2", "VT_MAX_BODY_BYTES": str(len(PHOTO))}
+    with running(repository, **environment) as server:
+        slow = [send_slowly(server, PHOTO) for _ in range(4)]  # half of it each
+        wait_until_received(server, 4)
+        assert server.ask("POST", "/v1/classify", PHOTO)[0] == 429
+        for sock, _ in slow[:2]:
+            sock.close()
+        wait_until_received(server, 2)
+        assert server.ask("POST", "/v1/classify", PHOTO)[0] == 200
+        for sock, _ in slow[2:]:
+            sock.close()
 
 
 def test_a_client_that_sends_too_much_sees_its_413(repository: Path) -> None:

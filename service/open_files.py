@@ -1,0 +1,40 @@
+"""How many connections the process's limit of open files has room for."""
+
+import resource
+
+import structlog
+
+RESERVED_FILES = 96
+"""For everything but connections: models while they load, a GPU's driver, the log, the loop."""
+
+_log = structlog.get_logger()
+
+
+def connections_within(max_connections: int, ports: int) -> int:
+    """Return how many connections each port may have; raises the process's limit as it needs.
+
+    Without room for a connection's file, the kernel would keep it waiting, the probes' too.
+    """
+    files = _allow(max_connections * ports + RESERVED_FILES)
+    fit = max(1, (files - RESERVED_FILES) // ports)
+    if fit >= max_connections:
+        return max_connections
+    _log.warning(
+        "connections_lowered", max_connections=fit, wanted=max_connections, open_files=files
+    )
+    return fit
+
+
+def _allow(wanted: int) -> int:
+    """Return how many files may be open, at least `wanted` where that is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    if soft >= wanted:
+        return soft
+    raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    except (OSError, ValueError):
+        return soft
+    return raised
