@@ -94,9 +94,9 @@ class BoundedProtocol(HttpToolsProtocol):
             raise HeadersTooLarge
         super().on_headers_complete()
         self._port.set_busy(self)
+        self.scope["state"]["came_before_drain"] = self._came_before_drain
         if self._is_draining():
             self.cycle.keep_alive = False
-            self.scope["state"]["came_before_drain"] = self._came_before_drain
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""

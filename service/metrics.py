@@ -100,7 +100,7 @@ class PrometheusMetrics:
         info = self._gauge("vt_build_info", "1, with the version of vt-serve.", ("version",))
         info.labels(__version__).set(1)
         self._ready = self._gauge("vt_ready", "1 while the server is ready, else 0.")
-        self._in_flight = self._gauge("vt_requests_in_flight", "Requests with their bodies, not answered.")
+        self._in_flight = self._gauge("vt_requests_in_flight", "Requests in flight.")
         self._receiving = self._gauge("vt_requests_receiving", "Requests whose bodies arrive.")
         self._memory_limit = self._gauge("vt_memory_limit_bytes", "Memory it may use.")
         self._loop_lag = self._histogram(
