@@ -37,6 +37,7 @@ from service.routes.cors import Cors
 from service.routes.description import DescribedApp
 from service.routes.direct import DirectRoutes
 from service.routes.errors import add_error_handlers
+from service.routes.head import HeadRequests
 from service.routes.infer import InferRoutes
 from service.routes.metrics import MetricsPort, MetricsRoutes
 from service.routes.open_inference import OpenInferenceRoutes
@@ -110,6 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(MetricsPort, metrics=metrics, port=settings.metrics_port)
     if settings.cors_origins:
         app.add_middleware(Cors, origins=settings.cors_origins)
+    app.add_middleware(HeadRequests)
     app.add_middleware(
         Boundary,
         events=parts.metrics,

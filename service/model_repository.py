@@ -20,7 +20,7 @@ from service.events import Events
 from service.model_entry import LoadVersion, ModelEntry
 from service.model_instance import ModelInstance
 from service.model_version import ModelVersion
-from service.protocol import ModelState, Task
+from service.protocol import ModelDetail, ModelState, Task
 from service.repository_scan import entry_folders, has_contract
 from service.shadow_rule import ShadowRule
 from service.version_policy import VersionPolicy
@@ -79,6 +79,15 @@ class ModelRepository:
     def get(self, name: str, version: str | None = None) -> ModelVersion:
         """Return what is known of a version; by default of the newest that serves, or should."""
         return self._named(name).version(version)
+
+    def detail(self, name: str, version: str | None = None) -> ModelDetail:
+        """Return what clients may know of a version, with the files that it was loaded from."""
+        entry = self._named(name)
+        return entry.version(version).detail(entry.refusal)
+
+    def version_policy(self, name: str) -> VersionPolicy:
+        """Return the policy of a model that is in force."""
+        return self._named(name).policy
 
     def ready_versions(self, name: str) -> list[str]:
         """List the versions of a model that serve, in ascending order."""

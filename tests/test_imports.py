@@ -113,7 +113,7 @@ ROOMS: dict[str, set[str]] = {
     "statistics": {"errors", "protocol", "stage_timer"},
     "tensors": {"errors", "protocol", "session"},
     "base64_image": {"errors"},
-    "model_config": {"contract", "protocol"},
+    "model_config": {"execution_providers", "model_instance", "protocol", "version_policy"},
     "inference_request": {
         "base64_image",
         "contract",
