@@ -9,11 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
 from service.__main__ import main
-from tests.deployment.files import DOCKERFILES, ROOT, Yaml, compose, dockerfile
-from tests.deployment.test_kubernetes import KUBECTL, in_own_kustomization
+from tests.deployment.files import DOCKERFILES, ROOT, dockerfile
 from tests.service.conftest import Running, Start
 from tests.service.images import GREEN, encode, solid
 from tests.service.repository_fixture import write_classifier
@@ -88,29 +86,3 @@ async def test_the_commands_load_and_unload_as_the_image_listens(
             assert (await curl(service, words, keys["ops"])).status_code == 200
             answer = await service.http.post("/v1/classify", content=photo, headers=shop)
             assert answer.status_code == after
-
-
-def test_composes_keys_are_mounted_for_a_service_that_is_there() -> None:
-    (override, _) = map(yaml.safe_load, blocks("yaml"))
-    for name, service in override["services"].items():
-        assert name in compose()["services"]
-        (volume,) = service["volumes"]
-        path = Path(service["environment"]["VT_API_KEYS_FILE"])
-        assert volume == f"./keys:{path.parent}:ro"
-
-
-@KUBECTL
-def test_a_secret_brings_the_keys_into_the_pods(tmp_path: Path) -> None:
-    (_, addition) = map(yaml.safe_load, blocks("yaml"))
-    (tmp_path / "keys.toml").write_text("[ops]\n")
-    objects: dict[str, Yaml] = {
-        found["kind"]: found for found in in_own_kustomization(tmp_path, **addition)
-    }
-    pod = objects["Deployment"]["spec"]["template"]["spec"]
-    (mount,) = pod["containers"][0]["volumeMounts"]
-    (volume,) = pod["volumes"]
-    path = Path(objects["ConfigMap"]["data"]["VT_API_KEYS_FILE"])
-    assert (mount["name"], mount["mountPath"]) == (volume["name"], str(path.parent))
-    secret = objects["Secret"]
-    assert secret["metadata"]["name"] == volume["secret"]["secretName"] == "vt-serve-keys"
-    assert list(secret["data"]) == [path.name]
