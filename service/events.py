@@ -95,6 +95,9 @@ class Events(Protocol):
     ) -> None:
         """Report how an inference request ended; `images` were predicted."""
 
+    def inference_unavailable(self, name: str, version: str, task: Task | None) -> None:
+        """Report a request for a version that does not serve; what is not known is empty."""
+
     def bodies_exchanged(
         self, model: ModelIdentity, request_bytes: int, response_bytes: int
     ) -> None:

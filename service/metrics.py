@@ -1,5 +1,6 @@
 """Every number that events become, declared once; the logic reports events to this module."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import TypeVar, get_args
@@ -28,7 +29,7 @@ from service.events import (
     Prediction,
     ShadowDrop,
 )
-from service.protocol import ModelState
+from service.protocol import ModelState, Task
 from service.stage_timer import Stage
 
 _log = structlog.get_logger()
@@ -107,6 +108,7 @@ class PrometheusMetrics:
         )
 
     def _declare_requests(self) -> None:
+        self._unavailable: dict[tuple[str, str], int] = defaultdict(int)
         http = ("method", "route", "status")
         self._http_requests = _children_of(
             self._counter("http_requests_total", "Answers sent.", http)
@@ -307,6 +309,16 @@ class PrometheusMetrics:
         self._inference_images(model.name, model.version).inc(images)
         for stage, seconds in stages.items():
             self._stage_seconds(model.name, stage).observe(seconds)
+
+    def inference_unavailable(self, name: str, version: str, task: Task | None) -> None:
+        """Count a prediction request that nothing could answer."""
+        outcome: Outcome = "unavailable"
+        self._inference_requests(name, version, task or "", outcome).inc()
+        self._unavailable[name, version] += 1
+
+    def unavailable(self) -> Mapping[tuple[str, str], int]:
+        """Return, by model and version, how many requests nothing could answer."""
+        return self._unavailable
 
     def bodies_exchanged(
         self, model: ModelIdentity, request_bytes: int, response_bytes: int

@@ -31,6 +31,26 @@ def outcomes(**a_minute: int) -> dict[str, str]:
     return {f'{REQUESTS}"{outcome}"}}': f"0+{n}x6000" for outcome, n in a_minute.items()}
 
 
+def missed(by_whom: int) -> dict[str, str]:
+    """A day of 60 answers a minute, then so many requests while nothing serves.
+
+    Of another model, which never served, there are more.
+    """
+    ok, unavailable = (f'{REQUESTS}"{outcome}"}}' for outcome in ("ok", "unavailable"))
+    return {
+        ok: "0+60x1440 86400x100",
+        unavailable: f"0x1440 0+{by_whom}x100",
+        ok.replace('"m"', '"never"'): "0x1540",
+        unavailable.replace('"m"', '"never"'): "0+100x1540",
+    }
+
+
+def statuses(**a_minute: int) -> dict[str, str]:
+    route = 'route="/v2/models/{model}/infer"'
+    counts = {f'{route},status="{name[1:]}"': n for name, n in a_minute.items()}
+    return {f"http_requests_total{{{labels}}}": f"0+{n}x100" for labels, n in counts.items()}
+
+
 def confidences(first: str, last: str) -> dict[str, str]:
     """Sums of 100 confidences a minute: a day and an hour, then two hours."""
     labels = '{model="m",version="1"}'
@@ -93,6 +113,9 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         outcomes(ok=90, rejected_full=4, rejected_deadline=6),
         outcomes(ok=96, rejected_full=4, bad_input=50),
     ),
+    "VtServeUnavailable": ("25h", missed(by_whom=12), missed(by_whom=3)),
+    "VtServeAskedInVain": ("40m", outcomes(ok=98, unavailable=2), outcomes(ok=995, unavailable=5)),
+    "VtServeNotFound": ("40m", statuses(_200=98, _404=2), statuses(_200=995, _404=5, _503=500)),
     "VtServeQueueWaits": (
         "10m",
         {'vt_queue_oldest_seconds{model="m"}': "0.3x50"},
