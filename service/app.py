@@ -151,7 +151,7 @@ def _create_parts(settings: Settings) -> Parts:
     return Parts(
         repository=repository,
         watch=RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
-        keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
+        keys=ApiKeys(settings.api_keys_file, metrics) if settings.api_keys_file else None,
         pool=pool,
         admission=admission,
         inference=inference,

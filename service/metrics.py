@@ -28,6 +28,7 @@ from service.events import (
     ModelLoad,
     Prediction,
     ShadowDrop,
+    WatchedFile,
 )
 from service.protocol import ModelState, Task
 from service.stage_timer import Stage
@@ -75,6 +76,7 @@ class PrometheusMetrics:
         self._declare_process()
         self._declare_requests()
         self._declare_clients()
+        self._declare_files()
         self._declare_batching()
         self._declare_shadow()
         self._declare_data()
@@ -152,6 +154,18 @@ class PrometheusMetrics:
             "vt_connections_dropped_total",
             "Connections ended because of what their clients did.",
             ("reason",),
+        )
+
+    def _declare_files(self) -> None:
+        self._last_reload = self._gauge(
+            "vt_last_reload_successful",
+            "1 where what a file holds counts, 0 where it could not be read and what it held does.",
+            ("file",),
+        )
+        self._certificate_expiry = self._gauge(
+            "vt_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate that serves ends, in seconds since 1970.",
+            ("file",),
         )
 
     def _declare_batching(self) -> None:
@@ -296,6 +310,14 @@ class PrometheusMetrics:
     def api_key_used(self, key: str, outcome: KeyOutcome) -> None:
         """Count a request that needed a key."""
         self._api_key_requests(key, outcome).inc()
+
+    def file_reloaded(self, file: WatchedFile, *, ok: bool) -> None:
+        """Set whether what a file holds counts."""
+        self._last_reload.labels(file).set(ok)
+
+    def certificate_loaded(self, ends_at: float) -> None:
+        """Set when the certificate ends."""
+        self._certificate_expiry.labels("certificate").set(ends_at)
 
     def connection_dropped(self, reason: ConnectionDropReason) -> None:
         """Count a connection that was ended."""

@@ -88,6 +88,11 @@ def lag(slow: int) -> dict[str, str]:
     }
 
 
+DAY = 86400
+EXPIRY = 'vt_tls_certificate_expiry_timestamp_seconds{file="certificate"}'
+RELOAD = 'vt_last_reload_successful{file="api_keys"}'
+READY = 'vt_ready{job="vt-serve",instance="a"}'
+STATE = 'vt_model_state{job="vt-serve",instance="a",model="m",state='
 FAILURES = 'vt_model_loads_total{model="m",result="failure"}'
 PROVIDER = 'vt_provider_requested_active{model="m",requested="cuda",active="cpu"}'
 GPU_USED = 'vt_gpu_memory_used_bytes{gpu="g"}'
@@ -153,6 +158,9 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         {f"process_open_fds{JOB}": "90x50", **FDS},
         {f"process_open_fds{JOB}": "70x50", **FDS},
     ),
+    "VtServeReloadFailed": ("20m", {RELOAD: "1x5 0x50"}, {RELOAD: "1x5 0x2 1x50"}),
+    "VtServeCertificateEnds": ("10m", {EXPIRY: f"{13 * DAY}x50"}, {EXPIRY: f"{15 * DAY}x50"}),
+    "VtServeCertificateEndsSoon": ("10m", {EXPIRY: f"{DAY}x50"}, {EXPIRY: f"{3 * DAY}x50"}),
 }
 # The same alert by another way.
 MORE = {
