@@ -103,7 +103,12 @@ UP = {f"up{JOB}": "1x6000"}
 # alert -> when it is looked at, series that make it fire, series that do not
 CASES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
     "VtServeDown": ("10m", {f"up{JOB}": "1x5 0x50"}, UP),
-    "VtServeNotReady": ("10m", {"vt_ready": "1x5 0x50"}, {"vt_ready": "0x1 1x50"}),
+    "VtServeNotReady": ("10m", {READY: "1x5 0x50"}, {READY: "0x1 1x50"}),
+    "VtServeServesNothing": (
+        "15m",
+        {READY: "1x50", f'{STATE}"READY"}}': "1x2 0x48"},
+        {READY: "1x50", f'{STATE}"READY"}}': "1x50"},
+    ),
     "VtServeRestarts": (
         "10m",
         {f"process_start_time_seconds{JOB}": "0+1x4 5x50"},
@@ -166,6 +171,9 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
 MORE = {
     "VtServeDown": ("10m", {'up{job="other"}': "1x50"}),
     "VtServeLoadFailed": ("10m", {FAILURES: "_x5 1x50"}),
+    "VtServeServesNothing": ("15m", {READY: "1x50"}),
+    "VtServeAskedInVain": ("40m", outcomes(ok=0, unavailable=1)),
+    "VtServeCertificateEndsSoon": ("10m", {EXPIRY: f"-{DAY}x50"}),
 }
 
 
