@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
 from fastapi import APIRouter, FastAPI
 from starlette.routing import BaseRoute
 
@@ -36,6 +37,7 @@ from service.routes.cors import Cors
 from service.routes.description import DescribedApp
 from service.routes.direct import DirectRoutes
 from service.routes.errors import add_error_handlers
+from service.routes.head import HeadRequests
 from service.routes.infer import InferRoutes
 from service.routes.metrics import MetricsPort, MetricsRoutes
 from service.routes.open_inference import OpenInferenceRoutes
@@ -51,6 +53,8 @@ from service.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(MetricsPort, metrics=metrics, port=settings.metrics_port)
     if settings.cors_origins:
         app.add_middleware(Cors, origins=settings.cors_origins)
+    app.add_middleware(HeadRequests)
     app.add_middleware(
         Boundary,
         events=parts.metrics,
@@ -259,19 +264,26 @@ async def _lifespan(parts: Parts, _app: FastAPI) -> AsyncIterator[None]:
     ]
     if parts.keys is not None:
         tasks.append(asyncio.create_task(FileWatch([parts.keys.path], parts.keys.reload).run()))
+    for task in tasks:
+        task.add_done_callback(_tell_failure)
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)
         if parts.shadow is not None:
             await parts.shadow.close()
         await asyncio.to_thread(parts.pool.close)
         await parts.repository.close()
         if parts.tracing is not None:
             await asyncio.to_thread(parts.tracing.close)
+
+
+def _tell_failure(task: "asyncio.Task[None]") -> None:
+    """Log at once what ended a task of the background: nobody waits for it."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("background_task_failed", exc_info=error)
 
 
 async def _load_and_watch(parts: Parts) -> None:

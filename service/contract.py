@@ -22,6 +22,8 @@ from service.protocol import Datatype, MetadataTensor, Task
 from service.validation import first_problem
 from service.version_policy import LATEST, VersionPolicy
 
+NOT_LISTED = "config.json does not list it"
+
 
 def _unless_nan(value: object) -> object:
     return None if isinstance(value, float) and math.isnan(value) else value
@@ -316,7 +318,7 @@ def read_contract(folder: Path) -> Contract:
 def read_certificate(folder: Path, contract: Contract, version: str) -> Certificate:
     """Read the version's certificate; its SHA-256 must be the one in the contract."""
     if version not in contract.versions:
-        raise InvalidEntry("config.json does not list it")
+        raise InvalidEntry(NOT_LISTED)
     data = _read(folder / version / "certificate.json")
     if hashlib.sha256(data).hexdigest() != contract.versions[version].certificate_sha256:
         raise InvalidEntry("certificate.json does not have the SHA-256 that config.json states")

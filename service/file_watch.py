@@ -10,13 +10,17 @@ Stamp = tuple[int, int, int]
 SECONDS = 2.0
 
 
-def stamp(path: Path) -> Stamp | None:
-    """Tell one state of a file from another; None where it cannot be seen."""
+def stamp(path: Path) -> Stamp:
+    """Tell one state of a file from another; raises `OSError` where it cannot be seen."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _stamp_if_seen(path: Path) -> Stamp | None:
     try:
-        found = path.stat()
+        return stamp(path)
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class FileWatch:
@@ -34,7 +38,7 @@ class FileWatch:
         self._paths = paths
         self._changed = changed
         self._sleep = sleep
-        self._seen = [stamp(path) for path in paths]
+        self._seen = [_stamp_if_seen(path) for path in paths]
 
     async def run(self) -> None:
         """Look every two seconds, for ever."""
@@ -44,6 +48,6 @@ class FileWatch:
 
     def poll(self) -> None:
         """Look once."""
-        before, self._seen = self._seen, [stamp(path) for path in self._paths]
+        before, self._seen = self._seen, [_stamp_if_seen(path) for path in self._paths]
         if self._seen != before:
             self._changed()

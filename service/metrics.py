@@ -83,10 +83,10 @@ class PrometheusMetrics:
         self._declare_models()
         self._version_gauges = (
             *self._load_gauges.values(),
-            *(self._hung, self._model_info, self._model_state, self._provider_is_as_requested),
-            self._nodes_on_cpu,
+            *(self._hung, self._nodes_on_cpu),
             *(self._self_test_ok, self._self_test_error, self._self_test_agreement),
         )
+        self._build_gauges = (self._model_info, self._provider_is_as_requested)
 
     def _counter(self, name: str, text: str, labels: Sequence[str]) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
@@ -419,7 +419,7 @@ class PrometheusMetrics:
     def _describe(self, model: ModelIdentity, build: ModelBuild) -> None:
         version = {"model": model.name, "version": model.version}
         providers = (build.requested_provider, build.active_provider)
-        for gauge in (self._model_info, self._provider_is_as_requested):
+        for gauge in self._build_gauges:
             gauge.remove_by_labels(version)
         self._model_info.labels(
             *(model.name, model.version, model.task, build.precision),
@@ -444,6 +444,10 @@ class PrometheusMetrics:
     def model_released(self, name: str, version: str) -> None:
         """Show no more how a version is; what it did stays counted."""
         for gauge in self._version_gauges:
+            gauge.remove(name, version)
+        for state in ModelState:
+            self._model_state.remove(name, version, state)
+        for gauge in self._build_gauges:  # looks at every version, but only at what is loaded
             gauge.remove_by_labels({"model": name, "version": version})
 
     def self_tested(

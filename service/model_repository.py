@@ -6,6 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeGuard
 
+import structlog
+
 from service.contract import Contract
 from service.errors import (
     InvalidConfiguration,
@@ -18,11 +20,14 @@ from service.events import Events
 from service.model_entry import LoadVersion, ModelEntry
 from service.model_instance import ModelInstance
 from service.model_version import ModelVersion
-from service.protocol import ModelState, Task
+from service.protocol import ModelDetail, ModelState, Task
+from service.repository_scan import entry_folders, has_contract
 from service.shadow_rule import ShadowRule
 from service.version_policy import VersionPolicy
 
 DRAIN_SECONDS = 30.0
+
+_log = structlog.get_logger()
 
 
 class ModelRepository:
@@ -51,13 +56,16 @@ class ModelRepository:
         self._drain_seconds = drain_seconds
         self._loading = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
-        self._entries = {folder.name: self._entry(folder) for folder in _folders(path)}
+        self._entries = {
+            folder.name: self._entry(folder, is_required=True) for folder in _folders(path)
+        }
 
-    def _entry(self, folder: Path) -> ModelEntry:
+    def _entry(self, folder: Path, *, is_required: bool) -> ModelEntry:
         return ModelEntry(
             folder,
             self._one_at_a_time,
             self._events,
+            is_required=is_required,
             policy=self._policy,
             shadow=self._shadow.version if _is_of(self._shadow, folder.name) else None,
             drain_seconds=self._drain_seconds,
@@ -71,6 +79,15 @@ class ModelRepository:
     def get(self, name: str, version: str | None = None) -> ModelVersion:
         """Return what is known of a version; by default of the newest that serves, or should."""
         return self._named(name).version(version)
+
+    def detail(self, name: str, version: str | None = None) -> ModelDetail:
+        """Return what clients may know of a version, with the files that it was loaded from."""
+        entry = self._named(name)
+        return entry.version(version).detail(entry.refusal)
+
+    def version_policy(self, name: str) -> VersionPolicy:
+        """Return the policy of a model that is in force."""
+        return self._named(name).policy
 
     def ready_versions(self, name: str) -> list[str]:
         """List the versions of a model that serve, in ascending order."""
@@ -102,9 +119,17 @@ class ModelRepository:
         """List what keeps the server from being ready: one version a model.
 
         A model that somebody unloaded is none of them, nor is one of which another version serves.
+        One that came after the start and never served is only where no model serves at all.
         """
-        entries = [entry for entry in self._entries.values() if not entry.is_unloaded]
-        return [entry.current for entry in entries if not entry.current.is_ready]
+        wanted = [entry for entry in self._entries.values() if not entry.is_unloaded]
+        waiting = [entry for entry in wanted if not entry.current.is_ready]
+        required = [entry for entry in waiting if entry.is_required]
+        serves_nothing = len(waiting) == len(wanted)
+        return [entry.current for entry in (waiting if serves_nothing else required)]
+
+    def serves_without(self, name: str) -> bool:
+        """Whether anything but this model serves."""
+        return any(each.ready_versions for each in self._entries.values() if each.name != name)
 
     def _named(self, name: str) -> ModelEntry:
         entry = self._entries.get(name)
@@ -127,6 +152,13 @@ class ModelRepository:
     async def load_all(self) -> None:
         """Read every contract, then load the models one after the other; failures are kept out."""
         entries = list(self._entries.values())
+        if self._shadow is not None and self._shadow.model not in self._entries:
+            _log.warning(
+                "shadow_not_loaded",
+                model=self._shadow.model,
+                version=self._shadow.version,
+                reason="the repository has no such model",
+            )
         for entry in entries:
             with suppress(LoadFailed):
                 await entry.announce()
@@ -143,7 +175,7 @@ class ModelRepository:
 
         Raises:
             ModelNotFound: the repository has no folder of this name with a contract.
-            LoadFailed: something could not be loaded; what served before still does.
+            LoadFailed: something could not be loaded; what served before still does, unchanged.
         """
         if name not in self._entries:
             await self._discover(name)
@@ -156,13 +188,20 @@ class ModelRepository:
     async def _unload(self, entry: ModelEntry) -> None:
         """A model that is on the disk no more is forgotten."""
         await entry.unload()
-        if not await asyncio.to_thread((entry.folder / "config.json").exists):
+        if not await asyncio.to_thread(has_contract, entry.folder):
             self._entries.pop(entry.name, None)
 
     async def _discover(self, name: str) -> None:
-        for folder in await asyncio.to_thread(entry_folders, self.path):
+        try:
+            folders = await asyncio.to_thread(entry_folders, self.path)
+        except OSError as error:
+            _log.error("repository_unreadable", reason=str(error))
+            raise LoadFailed(
+                f"The model {name} cannot be loaded: the model repository cannot be read."
+            ) from error
+        for folder in folders:
             if folder.name == name:
-                self._entries.setdefault(name, self._entry(folder))
+                self._entries.setdefault(name, self._entry(folder, is_required=False))
 
     async def _finish(self, change: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(change)
@@ -183,15 +222,13 @@ def _is_of(rule: ShadowRule | None, name: str) -> TypeGuard[ShadowRule]:
     return rule is not None and rule.model == name
 
 
-def entry_folders(path: Path) -> list[Path]:
-    """List the folders that have a contract, by name."""
-    return sorted(config.parent for config in path.glob("*/config.json"))
-
-
 def _folders(path: Path) -> list[Path]:
-    if not path.is_dir():
-        raise InvalidConfiguration(f"The model repository {path} is not a folder.")
-    folders = entry_folders(path)
+    try:
+        folders = entry_folders(path)
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"The model repository {path} cannot be read: {error.strerror}."
+        ) from error
     if not folders:
         raise InvalidConfiguration(f"The model repository {path} holds no <model>/config.json.")
     return folders

@@ -185,7 +185,10 @@ class RepositoryModel(Wire):
     name: str
     version: str = Field(description="empty where the contract cannot be read")
     state: ModelState
-    reason: str = Field(description="why it does not serve; empty where it does")
+    reason: str = Field(
+        description="why it does not serve, or why a newer form of what serves could not be "
+        "loaded; else empty"
+    )
 
 
 class RepositoryModelRequest(Wire):
@@ -265,7 +268,8 @@ class ModelStatus(Wire):
     task: Task | None
     state: ModelState
     reason: str | None = Field(
-        description="why it does not serve, or what it serves could not be replaced; or null"
+        description="why it does not serve, or why a newer form of what serves could not be "
+        "loaded; or null"
     )
     labels: list[str]
     precision: str | None
@@ -281,7 +285,7 @@ class ModelDetail(ModelStatus):
         description="config.json as it was when the version was loaded"
     )
     certificate: dict[str, Any] | None = Field(
-        description="certificate.json; null where the version does not serve"
+        description="certificate.json; null where the version is not loaded"
     )
 
 

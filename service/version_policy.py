@@ -5,6 +5,11 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+MAX_VERSIONS = 64
+"""How many versions may be named; a model that serves so many needs no list."""
+
+VersionNumber = Annotated[int, Field(ge=1, lt=10**18)]
+
 
 class _Choice(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,7 +28,7 @@ class All(_Choice):
 class Specific(_Choice):
     """These and no others; one that is not there cannot be loaded."""
 
-    versions: Annotated[list[PositiveInt], Field(min_length=1)]
+    versions: Annotated[list[VersionNumber], Field(min_length=1, max_length=MAX_VERSIONS)]
 
 
 class VersionPolicy(_Choice):

@@ -113,7 +113,7 @@ ROOMS: dict[str, set[str]] = {
     "statistics": {"errors", "protocol", "stage_timer"},
     "tensors": {"errors", "protocol", "session"},
     "base64_image": {"errors"},
-    "model_config": {"contract", "protocol"},
+    "model_config": {"execution_providers", "model_instance", "protocol", "version_policy"},
     "inference_request": {
         "base64_image",
         "contract",
@@ -150,10 +150,12 @@ ROOMS: dict[str, set[str]] = {
         "model_instance",
         "model_version",
         "protocol",
+        "repository_scan",
         "shadow_rule",
         "version_policy",
     },
-    "repository_watch": {"errors", "file_watch", "model_repository"},
+    "repository_scan": {"file_watch"},
+    "repository_watch": {"errors", "file_watch", "model_repository", "repository_scan"},
     "inference": {
         "contract",
         "events",

@@ -19,6 +19,8 @@ from service.validation import first_problem
 from service.version_policy import VersionPolicy
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_PROBLEM = 256
+"""How much of a mistake is told, in characters: its place may be a name of any length."""
 
 W = TypeVar("W", bound=Wire)
 
@@ -109,7 +111,9 @@ def _parse(model: type[M], data: bytes, what: str) -> M:
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        raise InvalidRequest(f"{what} is not valid: {first_problem(error)}.") from error
+        raise InvalidRequest(
+            f"{what} is not valid: {first_problem(error)[:MAX_PROBLEM]}."
+        ) from error
 
 
 def _optional_body(model: type[BaseModel]) -> dict[str, Any]:

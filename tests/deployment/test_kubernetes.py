@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import kubernetes_validate
@@ -219,6 +220,18 @@ def render(folder: Path) -> list[Yaml]:
     return list(yaml.safe_load_all(rendered))
 
 
+def in_own_kustomization(
+    folder: Path, components: Sequence[str] = (), **others: object
+) -> list[Yaml]:
+    """Render the base with what a kustomization in another folder adds to it."""
+    up = os.path.relpath(KUBERNETES.resolve(), folder.resolve())  # kustomize wants it relative
+    parts = [f"{up}/{name}" for name in components]
+    (folder / "kustomization.yaml").write_text(
+        yaml.safe_dump({"resources": [f"{up}/base"], "components": parts, **others})
+    )
+    return render(folder)
+
+
 @KUBECTL
 @pytest.mark.parametrize("folder", [".", "base", "kserve"])
 def test_kustomize_renders_what_is_applied(folder: str) -> None:
@@ -229,12 +242,9 @@ def test_kustomize_renders_what_is_applied(folder: str) -> None:
 
 @KUBECTL
 def test_the_components_fit_together(tmp_path: Path) -> None:
-    up = os.path.relpath(KUBERNETES.resolve(), tmp_path.resolve())  # kustomize wants it relative
-    components = [f"{up}/{name}" for name in ("autoscaling", "gpu", "models-volume")]
-    (tmp_path / "kustomization.yaml").write_text(
-        yaml.safe_dump({"resources": [f"{up}/base"], "components": components})
-    )
-    objects = {found["kind"]: found for found in render(tmp_path)}
+    components = ["autoscaling", "gpu", "models-volume"]
+    rendered = in_own_kustomization(tmp_path, components)
+    objects = {found["kind"]: found for found in rendered}
     pod = objects["Deployment"]["spec"]["template"]["spec"]
     assert "replicas" not in objects["Deployment"]["spec"]
     assert pod["containers"][0]["image"] == f"vt-serve:{__version__}-gpu"

@@ -94,6 +94,7 @@ RELOAD = 'vt_last_reload_successful{file="api_keys"}'
 READY = 'vt_ready{job="vt-serve",instance="a"}'
 STATE = 'vt_model_state{job="vt-serve",instance="a",model="m",state='
 FAILURES = 'vt_model_loads_total{model="m",result="failure"}'
+UNAVAILABLE = 'vt_model_state{model="m",state="UNAVAILABLE"}'
 PROVIDER = 'vt_provider_requested_active{model="m",requested="cuda",active="cpu"}'
 GPU_USED = 'vt_gpu_memory_used_bytes{gpu="g"}'
 GPU_TOTAL = {'vt_gpu_memory_total_bytes{gpu="g"}': "100x6000"}
@@ -144,6 +145,7 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
     ),
     "VtServeModelHangs": ("5m", {'vt_hung{model="m"}': "1x50"}, {'vt_hung{model="m"}': "0x50"}),
     "VtServeLoadFailed": ("30m", {FAILURES: "0x25 1x50"}, {FAILURES: "2x50"}),
+    "VtServeVersionUnavailable": ("20m", {UNAVAILABLE: "0x5 1x50"}, {UNAVAILABLE: "0x5 1x8 0x50"}),
     "VtServeOutOfMemory": (
         "30m",
         {'vt_oom_total{model="m"}': "0x25 1x50"},

@@ -5,10 +5,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import structlog
 from PIL import Image
 from pycocotools import mask as coco
 
-from tests.service.conftest import Running, Start
+from tests.service.conftest import Running, Start, sessions_of, until
 from tests.service.images import BLUE, GREEN, RED, encode, noise, png_header, quarters, solid
 from tests.service.repository_fixture import write_classifier
 
@@ -154,6 +155,8 @@ BAD_QUERIES = [
     "/v1/classify?top_k=many",
     "/v1/classify?top_k=" + "9" * 5000,
     "/v1/classify?topk=3",
+    "/v1/classify?version=",
+    "/v1/classify?model=",
     "/v1/classify?mask=png",
     "/v1/segment?mask=jpeg",
     "/v1/segment?overlay=perhaps",
@@ -245,3 +248,19 @@ async def test_limits_are_settings(start: Start) -> None:
         files = [("a", ("a.png", PHOTO))] * 2
         response = await service.http.post("/v1/classify", files=files)
         assert (response.status_code, "1 images" in error_of(response)) == (413, True)
+
+
+async def test_what_fails_in_the_background_is_logged_at_once_and_the_rest_is_closed(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        raise RuntimeError
+
+    async with start() as service:
+        instance = service.parts.repository.get("colour").ready_instance()
+        monkeypatch.setattr(service.parts.repository, "load_all", fail)
+        with structlog.testing.capture_logs() as lines:
+            async with service.app.router.lifespan_context(service.app):
+                await until(lambda: bool(lines))
+        assert [line["event"] for line in lines] == ["background_task_failed"]
+        assert not sessions_of(instance)

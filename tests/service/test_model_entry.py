@@ -5,6 +5,7 @@ import gc
 import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
 from service.model_repository import ModelRepository
 from service.protocol import ModelState, Task
+from service.shadow_rule import ShadowRule
 from service.version_policy import VersionPolicy, parse_version_policy
 from tests.service.conftest import Running, Start, sessions_of, until, version_loader
 from tests.service.images import GREEN, encode, solid
@@ -36,11 +38,13 @@ class Loader:
         self.gate = asyncio.Event()
         self.gate.set()
         self.begun: list[str] = []
+        self.loaded: list[ModelInstance] = []
 
     async def __call__(self, folder: Path, contract: Contract, version: str) -> ModelInstance:
         self.begun.append(version)
         await self.gate.wait()
-        return await self._load(folder, contract, version)
+        self.loaded.append(await self._load(folder, contract, version))
+        return self.loaded[-1]
 
 
 @dataclass
@@ -70,12 +74,15 @@ class Models:
         return self.metrics.registry.get_sample_value(name, labels)
 
 
-async def opened(path: Path, policy: VersionPolicy | None = None) -> Models:
+async def opened(
+    path: Path, policy: VersionPolicy | None = None, shadow: ShadowRule | None = None
+) -> Models:
     metrics = PrometheusMetrics()
     loader = Loader(metrics)
-    repository = ModelRepository(path, loader, metrics, policy=policy)
+    repository = ModelRepository(path, loader, metrics, policy=policy, shadow=shadow)
     await repository.load_all()
     loader.begun.clear()
+    loader.loaded.clear()
     return Models(path, repository, loader, metrics)
 
 
@@ -218,6 +225,122 @@ async def test_a_changed_version_that_fails_leaves_the_one_before_in_its_place(
     assert models.repository.get("colour").status().labels == ["red", "green", "blue"]
 
 
+@pytest.mark.parametrize("broken", ["1", "2", "3"])
+async def test_a_load_of_which_one_version_fails_changes_nothing(
+    models: Models, broken: str
+) -> None:
+    old, labels = models.find(), ["a", "b", "c"]
+    write_versions(models.path, "1", "2", "3", labels=labels)
+    models.break_version(broken)
+    with pytest.raises(LoadFailed) as caught:
+        await models.load("all")
+    told = str(caught.value)
+    assert (f"colour version {broken}: model.onnx" in told, told.count("colour")) == (True, 1)
+    assert models.find() is old
+    assert models.repository.get("colour").status().labels == ["red", "green", "blue"]
+    assert all(not sessions_of(each) for each in models.loader.loaded)
+    states = models.states()
+    assert [states[each][0] for each in ("1", "2", "3")] == [READY, UNAVAILABLE, UNAVAILABLE]
+    for version, (_, reason) in states.items():
+        expected = "SHA-256" if version == broken else "another version of the same load"
+        assert expected in (reason or "")
+    write_versions(models.path, "1", "2", "3", labels=labels)
+    await models.load("all")
+    assert models.states() == dict.fromkeys(("1", "2", "3"), (READY, None))
+    assert models.find("1").contract.labels == labels
+
+
+async def test_versions_that_are_loaded_together_take_over_together(models: Models) -> None:
+    labels = ["a", "b", "c"]
+    write_versions(models.path, "1", "2", labels=labels)
+    with models.find().hold():
+        loading = models.load("all")
+        await until(lambda: models.repository.ready_versions("colour") == ["1", "2"])
+        assert models.find("1").contract.labels == labels
+        assert not loading.done()
+    await loading
+
+
+async def test_closing_frees_what_was_loaded_and_has_not_taken_over(models: Models) -> None:
+    write_versions(models.path, "1", "2", "3")
+    loading = models.load("all")
+    await until(lambda: models.loader.begun == ["3"])
+    models.loader.gate.clear()
+    await until(lambda: models.loader.begun == ["3", "2"])
+    await models.repository.close()
+    await asyncio.gather(loading, return_exceptions=True)
+    (third,) = models.loader.loaded
+    assert not sessions_of(third)
+
+
+async def test_where_nothing_serves_what_can_be_loaded_does(tmp_path: Path) -> None:
+    write_versions(tmp_path, "1", "2", "3")
+    (tmp_path / "colour" / "2" / "model.onnx").write_bytes(b"half a file")
+    models = await opened(tmp_path, parse_version_policy("all"))
+    assert models.repository.ready_versions("colour") == ["1", "3"]
+    await models.repository.unload("colour")
+    with pytest.raises(LoadFailed, match="colour version 2"):
+        await models.load()
+    assert models.repository.ready_versions("colour") == ["1", "3"]
+    await models.repository.close()
+
+
+SHADOW = ShadowRule("colour", "2", 0.5)
+
+
+async def test_a_shadow_that_fails_keeps_nobody_from_coming_and_going(tmp_path: Path) -> None:
+    write_versions(tmp_path, "2", "3")
+    models = await opened(tmp_path, shadow=SHADOW)
+    assert models.repository.ready_versions("colour") == ["2", "3"]
+    write_versions(tmp_path, "2", "3", "4", labels=["a", "b", "c"])
+    models.break_version("2")
+    await models.load()
+    states = models.states()
+    assert (states["3"], states["4"]) == ((UNAVAILABLE, "unloaded"), (READY, None))
+    state, reason = states["2"]
+    assert (state, "SHA-256" in (reason or "")) == (READY, True)
+    await models.repository.unload("colour")
+    await models.load("specific:2,3")
+    assert models.states()["2"][0] is UNAVAILABLE
+    assert models.find().identity.version == "3"
+    await models.repository.close()
+
+
+async def test_a_shadow_that_is_wanted_alone_must_be_there(tmp_path: Path) -> None:
+    write_versions(tmp_path, "2", "3")
+    models = await opened(tmp_path, shadow=SHADOW)
+    write_versions(tmp_path, "2", "3", labels=["a", "b", "c"])
+    models.break_version("2")
+    with pytest.raises(LoadFailed, match="colour version 2"):
+        await models.load("specific:2")
+    assert models.find().identity.version == "3"
+    await models.repository.close()
+
+
+@pytest.mark.parametrize(
+    ("shadow", "policy", "reason"),
+    [
+        ("color:1", None, "the repository has no such model"),
+        ("colour:9", None, "config.json does not list it"),
+        ("colour:1", "specific:2", "the version policy leaves it out"),
+    ],
+)
+async def test_a_shadow_that_cannot_be_there_is_told_at_the_start(
+    tmp_path: Path, shadow: str, policy: str | None, reason: str
+) -> None:
+    write_versions(tmp_path, "1", "2")
+    model, _, version = shadow.partition(":")
+    with structlog.testing.capture_logs() as lines:
+        models = await opened(
+            tmp_path, policy and parse_version_policy(policy), ShadowRule(model, version, 0.5)
+        )
+    warnings = [line for line in lines if line["event"] == "shadow_not_loaded"]
+    told = {"model": model, "version": version, "reason": reason, "log_level": "warning"}
+    assert warnings == [{"event": "shadow_not_loaded", **told}]
+    assert models.find().identity.version == "2"
+    await models.repository.close()
+
+
 async def test_a_contract_that_cannot_be_read_changes_nothing_and_is_told(models: Models) -> None:
     (models.path / "colour" / "config.json").write_text("{")
     with pytest.raises(LoadFailed, match=r"^The model colour cannot be loaded: config.json is"):
@@ -226,9 +349,11 @@ async def test_a_contract_that_cannot_be_read_changes_nothing_and_is_told(models
     assert states["1"] == (READY, None)
     assert states[""][0] is UNAVAILABLE
     assert models.repository.not_ready() == []
+    assert models.sample("vt_model_state", "", state="UNAVAILABLE") == 1
     write_versions(models.path, "1")
     await models.load()
     assert models.states() == {"1": (READY, None)}
+    assert models.sample("vt_model_state", "", state="UNAVAILABLE") is None
 
 
 @pytest.mark.parametrize(
@@ -257,10 +382,36 @@ async def test_what_is_asked_wins_over_the_setting_and_that_over_the_contract(
     await models.repository.close()
 
 
-async def test_a_version_that_is_not_listed_cannot_be_loaded(models: Models) -> None:
+async def test_versions_that_are_not_listed_are_refused_before_anything_is_known_of_them(
+    models: Models,
+) -> None:
     with pytest.raises(LoadFailed, match=r"colour version 7: config.json does not list it"):
+        await models.load("specific:7,1")
+    assert models.states() == {"1": (READY, None)}
+    assert models.sample("vt_model_state", "7", state="UNAVAILABLE") is None
+    assert models.loader.begun == []
+    with pytest.raises(LoadFailed, match=r"; and 55 more\.$") as caught:
+        await models.load("specific:" + ",".join(map(str, range(2, 62))))
+    assert len(str(caught.value)) < 500
+
+
+async def test_a_policy_of_the_operator_shows_what_the_contract_does_not_list(
+    tmp_path: Path,
+) -> None:
+    write_versions(tmp_path, "1")
+    models = await opened(tmp_path, parse_version_policy("specific:1,7"))
+    not_listed = (UNAVAILABLE, "config.json does not list it")
+    assert models.states() == {"1": (READY, None), "7": not_listed}
+    assert models.repository.not_ready() == []
+    await models.repository.close()
+
+
+async def test_what_is_refused_of_an_unloaded_model_leaves_it_unloaded(models: Models) -> None:
+    await models.repository.unload("colour")
+    with pytest.raises(LoadFailed):
         await models.load("specific:7")
-    assert models.find().identity.version == "1"
+    assert models.states() == {"1": (UNAVAILABLE, "unloaded")}
+    assert models.repository.not_ready() == []
 
 
 async def test_an_unloaded_model_answers_who_is_there_and_refuses_who_comes(
@@ -334,6 +485,41 @@ async def test_a_folder_that_appeared_can_be_loaded_and_one_that_went_is_forgott
     await models.repository.unload("hue")
     with pytest.raises(ModelNotFound, match="no model hue; there are colour"):
         models.repository.get("hue")
+
+
+async def test_a_new_model_counts_for_readiness_once_it_served(models: Models) -> None:
+    folder = write_classifier(models.path, "hue")
+    whole = (folder / "config.json").read_text()
+    (folder / "config.json").write_text("{")
+    labels = {"model": "hue", "version": "", "state": "UNAVAILABLE"}
+    state = partial(models.metrics.registry.get_sample_value, "vt_model_state", labels)
+    with pytest.raises(LoadFailed):
+        await models.repository.load("hue")
+    assert models.repository.not_ready() == []
+    (row,) = [row for row in models.repository.index() if row.name == "hue"]
+    assert (row.state, "config.json is not valid" in (row.reason or "")) == (UNAVAILABLE, True)
+    assert state() == 1
+    (folder / "config.json").write_text(whole)
+    await models.repository.load("hue")
+    assert state() is None
+    await models.repository.unload("hue")
+    (folder / "1" / "model.onnx").write_bytes(b"half a file")
+    with pytest.raises(LoadFailed):
+        await models.repository.load("hue")
+    assert [each.name for each in models.repository.not_ready()] == ["hue"]
+
+
+async def test_where_no_model_serves_every_one_counts_that_is_not_unloaded(
+    models: Models,
+) -> None:
+    folder = write_classifier(models.path, "hue")
+    (folder / "1" / "model.onnx").write_bytes(b"half a file")
+    with pytest.raises(LoadFailed):
+        await models.repository.load("hue")
+    await models.repository.unload("colour")
+    assert [each.name for each in models.repository.not_ready()] == ["hue"]
+    await models.repository.unload("hue")
+    assert models.repository.not_ready() == []
 
 
 @pytest.mark.parametrize("name", ["other", "", ".", "..", "sub/colour", "../weights/colour", "\0"])

@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,17 @@ def test_nothing_to_serve_fails_at_start_up(tmp_path: Path, make: bool) -> None:
         (path / "model-without-config").mkdir(parents=True)
     with pytest.raises(InvalidConfiguration, match="model repository"):
         open_repository(path)
+
+
+def test_a_repository_that_cannot_be_read_fails_at_start_up(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> list:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr("service.model_repository.entry_folders", fail)
+    with pytest.raises(InvalidConfiguration, match=r"cannot be read: Input/output error\.$"):
+        open_repository(repository)
 
 
 async def test_models_are_loading_then_ready(repository: Path) -> None:

@@ -1,6 +1,8 @@
 """`/v2/repository` over HTTP: the index, loads and unloads."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,61 @@ async def test_a_model_that_is_put_there_is_loaded(service: Running, repository:
     write_classifier(repository, "later")
     assert await post(service, "models/later/load") is None
     assert (await service.http.get("/v2/models/later/ready")).status_code == 200
+
+
+async def test_a_new_model_that_cannot_be_loaded_leaves_the_server_ready(
+    service: Running, repository: Path
+) -> None:
+    folder = write_classifier(repository, "later")
+    (folder / "config.json").write_text("{")
+    response = await service.http.post("/v2/repository/models/later/load")
+    assert (response.status_code, "config.json is not valid" in error_of(response)) == (400, True)
+    assert (await service.http.get("/v2/health/ready")).status_code == 200
+    (row,) = [row for row in await post(service, "index") if row["name"] == "later"]
+    assert (row["version"], row["state"]) == ("", "UNAVAILABLE")
+    assert "config.json is not valid" in row["reason"]
+
+
+async def test_a_repository_that_cannot_be_read_is_a_400_with_a_sentence(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> list:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    monkeypatch.setattr("service.model_repository.entry_folders", fail)
+    response = await service.http.post("/v2/repository/models/later/load")
+    assert response.status_code == 400
+    assert error_of(response).endswith(
+        "later cannot be loaded: the model repository cannot be read."
+    )
+
+
+MADE_UP = {
+    "thousands": only(*range(2, 6000)),
+    "as many as may be named": only(*range(2, 66)),
+    "no version at all": only(10**18),
+    "a number of 4000 digits": only(10**4000),
+    "a long name of a key": {"parameters": {"config": json.dumps({"x" * 60_000: 1})}},
+}
+
+
+def series_of_models(service: Running) -> list[str]:
+    """What the metrics show of models, without the values."""
+    lines = service.parts.metrics.render("")[0].decode().splitlines()
+    return [line.rpartition(" ")[0] for line in lines if line.startswith("vt_")]
+
+
+@pytest.mark.parametrize("name", MADE_UP)
+async def test_made_up_versions_are_a_short_400_and_leave_nothing_behind(
+    service: Running, name: str
+) -> None:
+    index = await post(service, "index")
+    series = series_of_models(service)
+    response = await service.http.post("/v2/repository/models/colour/load", json=MADE_UP[name])
+    assert response.status_code == 400
+    assert len(response.content) < 1000
+    assert await post(service, "index") == index
+    assert series_of_models(service) == series
 
 
 async def test_a_version_that_cannot_be_loaded_is_told_and_the_old_one_serves(

@@ -1,7 +1,9 @@
 """What is loaded because a contract changed. The clock is not looked at: polls are called."""
 
 import asyncio
+import errno
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,11 +12,12 @@ import pytest
 import structlog
 
 from service.contract import Contract
+from service.file_watch import Stamp, stamp
 from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
 from service.model_repository import ModelRepository
 from service.repository_watch import RepositoryWatch
-from tests.service.conftest import Start, version_loader
+from tests.service.conftest import Start, until, version_loader
 from tests.service.repository_fixture import write_classifier, write_versions
 
 
@@ -100,15 +103,179 @@ async def test_a_failure_is_logged_once_and_tried_again_when_the_contract_change
     assert watched.repository.get("colour").status().labels == ["a", "b", "c"]
 
 
-async def test_a_model_whose_contract_is_gone_is_unloaded_and_forgotten(
-    watched: Watched, tmp_path: Path
+@pytest.fixture
+async def both(tmp_path: Path, watched: Watched) -> Watched:
+    """The same with a second model, `hue`."""
+    write_classifier(tmp_path, "hue")
+    await watched.watch.poll()
+    watched.loaded.clear()
+    return watched
+
+
+async def polled(watched: Watched, times: int) -> list[dict]:
+    """Poll so often; return what is logged of it."""
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(times):
+            await watched.watch.poll()
+    return lines
+
+
+def serving(watched: Watched) -> list[str]:
+    return [instance.identity.name for instance in watched.repository.instances()]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, path: Path, number: int) -> None:
+    """Let one file be seen no more, for this reason."""
+
+    def fail(asked: Path) -> Stamp:
+        if asked == path:
+            raise OSError(number, os.strerror(number), str(path))
+        return stamp(asked)
+
+    monkeypatch.setattr("service.repository_scan.stamp", fail)
+
+
+async def test_a_model_whose_contract_is_gone_twice_is_unloaded_and_forgotten(
+    both: Watched, tmp_path: Path
 ) -> None:
     shutil.rmtree(tmp_path / "colour")
-    await watched.watch.poll()
-    assert watched.repository.index() == []
+    await both.watch.poll()
+    assert serving(both) == ["colour", "hue"]
+    await both.watch.poll()
+    assert [row.name for row in both.repository.index()] == ["hue"]
     write_versions(tmp_path, "1")
+    await both.watch.poll()
+    assert both.repository.ready_versions("colour") == ["1"]
+
+
+async def test_a_contract_that_is_deleted_and_written_unloads_nothing(
+    both: Watched, tmp_path: Path
+) -> None:
+    old = both.repository.get("colour").instance
+    for _ in range(2):
+        config = tmp_path / "colour" / "config.json"
+        whole = config.read_text()
+        config.unlink()
+        await both.watch.poll()
+        assert both.repository.get("colour").instance is old
+        config.write_text(whole)
+        await both.watch.poll()
+    assert both.repository.get("colour").instance is old
+
+
+def unmount(path: Path, leaves: str) -> Path:
+    """Take the repository away; return where it is."""
+    away = path.rename(path.with_name("away"))
+    if leaves == "an empty folder":
+        path.mkdir()
+    return away
+
+
+@pytest.mark.parametrize("leaves", ["nothing", "an empty folder"])
+async def test_a_repository_that_is_away_for_a_while_changes_nothing(
+    both: Watched, tmp_path: Path, leaves: str
+) -> None:
+    away = unmount(tmp_path, leaves)
+    lines = await polled(both, 3)
+    assert [line["event"] for line in lines] == ["repository_unreadable"]
+    assert serving(both) == ["colour", "hue"]
+    assert both.repository.not_ready() == []
+    away.rename(tmp_path)
+    assert await polled(both, 3) == []
+    assert both.loaded == []
+    (tmp_path / "colour" / "config.json").unlink()
+    await polled(both, 2)
+    assert serving(both) == ["hue"]
+
+
+async def test_a_contract_that_is_missed_with_a_failure_in_between_is_not_gone(
+    both: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(tmp_path / "colour")
+    await both.watch.poll()
+    with monkeypatch.context() as patch:
+        patch.setattr("service.repository_watch.scan", unreadable)
+        await both.watch.poll()
+    await both.watch.poll()
+    assert serving(both) == ["colour", "hue"]
+    await both.watch.poll()
+    assert serving(both) == ["hue"]
+
+
+def unreadable(path: Path) -> dict:
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES])
+async def test_a_contract_that_cannot_be_seen_unloads_nothing_and_is_logged_once(
+    both: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    with monkeypatch.context() as patch:
+        failing(patch, tmp_path / "colour" / "config.json", number)
+        (line,) = await polled(both, 3)
+    assert (line["event"], line["model"]) == ("contract_unreadable", "colour")
+    assert os.strerror(number) in line["reason"]
+    assert await polled(both, 3) == []
+    assert serving(both) == ["colour", "hue"]
+    assert both.loaded == []
+
+
+async def test_the_last_model_that_serves_is_kept(both: Watched, tmp_path: Path) -> None:
+    await both.repository.unload("hue")
+    shutil.rmtree(tmp_path / "colour")
+    (line,) = await polled(both, 4)
+    assert (line["event"], line["model"]) == ("contract_unreadable", "colour")
+    assert serving(both) == ["colour"]
+    await both.repository.load("hue")
+    await both.watch.poll()
+    assert serving(both) == ["hue"]
+
+
+async def test_of_models_that_went_together_the_last_is_kept(both: Watched, tmp_path: Path) -> None:
+    folder = write_classifier(tmp_path, "broken")
+    (folder / "1" / "model.onnx").write_bytes(b"half a file")
+    for name in ("colour", "hue"):
+        shutil.rmtree(tmp_path / name)
+    await polled(both, 3)
+    assert serving(both) == ["hue"]
+
+
+async def test_a_change_that_fails_unforeseen_is_logged_and_the_watch_goes_on(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polls = asyncio.Queue[None]()
+    watch = RepositoryWatch(watched.repository, 1.0, lambda _: polls.get())
+    for name in ("amber", "hue"):
+        write_classifier(tmp_path, name)
+    load = watched.repository.load
+
+    async def fail(name: str) -> None:
+        if name == "amber":
+            raise OSError(errno.EIO, "the share is away")
+        await load(name)
+
+    monkeypatch.setattr(watched.repository, "load", fail)
+    with structlog.testing.capture_logs() as lines:
+        running = asyncio.create_task(watch.run())
+        for _ in range(2):
+            polls.put_nowait(None)
+        await until(lambda: "hue" in serving(watched))
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == [
+        "repository_watch_failed"
+    ]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_repository_that_cannot_be_read_at_first_is_watched_all_the_same(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("service.repository_watch.scan", unreadable)
+        watched.watch = RepositoryWatch(watched.repository, 1.0)
+    write_versions(tmp_path, "1", "2")
     await watched.watch.poll()
-    assert watched.repository.ready_versions("colour") == ["1"]
+    assert watched.loaded == ["colour 2"]
 
 
 async def test_it_polls_each_time_that_the_timer_fires(watched: Watched, tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ def test_the_newest_alone_is_the_default() -> None:
         {"latest": {"number": 1}},
         {"specific": {"versions": []}},
         {"specific": {"versions": [0]}},
+        {"specific": {"versions": [10**18]}},
+        {"specific": {"versions": list(range(1, 66))}},
         {"specific": {}},
     ],
 )
