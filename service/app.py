@@ -152,11 +152,11 @@ def _create_parts(settings: Settings) -> Parts:
     )
     add_gpu_metrics(metrics.registry, find_gpus(), triton_names=settings.metrics_triton_names)
     if settings.metrics_triton_names:
-        add_triton_names(metrics.registry, repository.instances)
+        add_triton_names(metrics.registry, repository.instances, metrics.unavailable)
     return Parts(
         repository=repository,
         watch=RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
-        keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
+        keys=ApiKeys(settings.api_keys_file, metrics) if settings.api_keys_file else None,
         pool=pool,
         admission=admission,
         inference=inference,

@@ -155,9 +155,12 @@ class ModelEntry:
             self._tell_missing_shadow(wanted, contract)
             required = [each for each in wanted if each.version != self._shadow] or wanted
             await self._renew(required, contract)
-            self._require_loaded(required)
-            await self._release(set(self._versions) - {each.version for each in wanted})
+            failures = self._failures(required)
+            if not failures:
+                await self._release(set(self._versions) - {each.version for each in wanted})
             await self._renew([each for each in wanted if each not in required], contract)
+            if failures:
+                raise _load_failed(failures)
 
     async def unload(self) -> None:
         """Take no more requests, answer those that are there, and free the memory."""
@@ -289,14 +292,12 @@ class ModelEntry:
         )
 
     @staticmethod
-    def _require_loaded(wanted: Sequence[ModelVersion]) -> None:
-        failures = [
+    def _failures(wanted: Sequence[ModelVersion]) -> list[str]:
+        return [
             f"{each.name} version {each.version}: {each.failure}"
             for each in wanted
             if each.failure not in (None, HELD_BACK)
         ]
-        if failures:
-            raise _load_failed(failures)
 
     async def _release(self, versions: Iterable[str]) -> None:
         """Drain versions and forget them."""

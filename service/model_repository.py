@@ -93,12 +93,12 @@ class ModelRepository:
         """List the versions of a model that serve, in ascending order."""
         return self._named(name).ready_versions
 
-    def find(self, task: Task, name: str | None, version: str | None) -> ModelInstance:
-        """Return the instance that a prediction request means; to be held at once."""
+    def find(self, task: Task, name: str | None, version: str | None) -> ModelVersion:
+        """Return the version that a prediction request means, whether or not it serves."""
         entry = self._only(task) if name is None else self._named(name)
         if entry.current.task not in (task, None):
             raise InvalidRequest(f"The model {entry.name} does {entry.current.task}, not {task}.")
-        return entry.version(version).ready_instance()
+        return entry.version(version)
 
     def wanted(self) -> list[ModelVersion]:
         """List every version that serves or should."""

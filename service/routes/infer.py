@@ -75,9 +75,8 @@ class InferRoutes:
         return await self._answer(request, self._repository.get(model, version))
 
     async def _answer(self, request: Request, asked: ModelVersion) -> Response:
-        instance = asked.ready_instance()
-        call = _Call(self, request, instance)
-        return await self._serving.answer(request, instance, call.read, call.predict)
+        call = _Call(self, request)
+        return await self._serving.answer(request, asked, call.read, call.predict)
 
     async def parse(self, request: Request, instance: ModelInstance, body: bytes) -> InferenceCall:
         """Understand a body."""
@@ -106,14 +105,13 @@ class InferRoutes:
 class _Call:
     """One request: what was understood of its body is needed for its answer."""
 
-    def __init__(self, routes: InferRoutes, request: Request, instance: ModelInstance) -> None:
+    def __init__(self, routes: InferRoutes, request: Request) -> None:
         self._routes = routes
         self._request = request
-        self._instance = instance
         self._call = InferenceCall([], [])
 
-    async def read(self, body: bytes, deadline: Deadline) -> Images:
-        self._call = await self._routes.parse(self._request, self._instance, body)
+    async def read(self, instance: ModelInstance, body: bytes, deadline: Deadline) -> Images:
+        self._call = await self._routes.parse(self._request, instance, body)
         if self._call.timeout_seconds is not None:
             deadline.shorten(self._call.timeout_seconds)
         return self._call.images

@@ -171,10 +171,12 @@ class PredictRoutes:
     async def _serve(
         self, request: Request, task: Task, query: ModelQuery, predict: Predict
     ) -> Response:
-        instance = self._repository.find(task, query.model, query.version)
-        return await self._serving.answer(request, instance, partial(self._read, request), predict)
+        version = self._repository.find(task, query.model, query.version)
+        return await self._serving.answer(request, version, partial(self._read, request), predict)
 
-    async def _read(self, request: Request, body: bytes, _: Deadline) -> Images:
+    async def _read(
+        self, request: Request, _instance: ModelInstance, body: bytes, _deadline: Deadline
+    ) -> Images:
         content_type = request.headers.get("content-type", "")
         if is_raw(content_type):
             return [body]

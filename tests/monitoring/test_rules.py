@@ -42,6 +42,26 @@ def outcomes(**a_minute: int) -> dict[str, str]:
     return {f'{REQUESTS}"{outcome}"}}': f"0+{n}x6000" for outcome, n in a_minute.items()}
 
 
+def missed(by_whom: int) -> dict[str, str]:
+    """A day of 60 answers a minute, then so many requests while nothing serves.
+
+    Of another model, which never served, there are more.
+    """
+    ok, unavailable = (f'{REQUESTS}"{outcome}"}}' for outcome in ("ok", "unavailable"))
+    return {
+        ok: "0+60x1440 86400x100",
+        unavailable: f"0x1440 0+{by_whom}x100",
+        ok.replace('"m"', '"never"'): "0x1540",
+        unavailable.replace('"m"', '"never"'): "0+100x1540",
+    }
+
+
+def statuses(**a_minute: int) -> dict[str, str]:
+    route = 'route="/v2/models/{model}/infer"'
+    counts = {f'{route},status="{name[1:]}"': n for name, n in a_minute.items()}
+    return {f"http_requests_total{{{labels}}}": f"0+{n}x100" for labels, n in counts.items()}
+
+
 def confidences(first: str, last: str) -> dict[str, str]:
     """Sums of 100 confidences a minute: a day and an hour, then two hours."""
     labels = '{model="m",version="1"}'
@@ -79,6 +99,11 @@ def lag(slow: int) -> dict[str, str]:
     }
 
 
+DAY = 86400
+EXPIRY = 'vt_tls_certificate_expiry_timestamp_seconds{file="certificate"}'
+RELOAD = 'vt_last_reload_successful{file="api_keys"}'
+READY = 'vt_ready{job="vt-serve",instance="a"}'
+STATE = 'vt_model_state{job="vt-serve",instance="a",model="m",state='
 FAILURES = 'vt_model_loads_total{model="m",result="failure"}'
 UNAVAILABLE = 'vt_model_state{model="m",state="UNAVAILABLE"}'
 PROVIDER = 'vt_provider_requested_active{model="m",requested="cuda",active="cpu"}'
@@ -90,7 +115,12 @@ UP = {f"up{JOB}": "1x6000"}
 # alert -> when it is looked at, series that make it fire, series that do not
 CASES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
     "VtServeDown": ("10m", {f"up{JOB}": "1x5 0x50"}, UP),
-    "VtServeNotReady": ("10m", {"vt_ready": "1x5 0x50"}, {"vt_ready": "0x1 1x50"}),
+    "VtServeNotReady": ("10m", {READY: "1x5 0x50"}, {READY: "0x1 1x50"}),
+    "VtServeServesNothing": (
+        "15m",
+        {READY: "1x50", f'{STATE}"READY"}}': "1x2 0x48"},
+        {READY: "1x50", f'{STATE}"READY"}}': "1x50"},
+    ),
     "VtServeRestarts": (
         "10m",
         {f"process_start_time_seconds{JOB}": "0+1x4 5x50"},
@@ -105,6 +135,9 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         outcomes(ok=90, rejected_full=4, rejected_deadline=6),
         outcomes(ok=96, rejected_full=4, bad_input=50),
     ),
+    "VtServeUnavailable": ("25h", missed(by_whom=12), missed(by_whom=3)),
+    "VtServeAskedInVain": ("40m", outcomes(ok=98, unavailable=2), outcomes(ok=995, unavailable=5)),
+    "VtServeNotFound": ("40m", statuses(_200=98, _404=2), statuses(_200=995, _404=5, _503=500)),
     "VtServeQueueWaits": (
         "10m",
         {'vt_queue_oldest_seconds{model="m"}': "0.3x50"},
@@ -143,12 +176,18 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         {f"process_open_fds{JOB}": "90x50", **FDS},
         {f"process_open_fds{JOB}": "70x50", **FDS},
     ),
+    "VtServeReloadFailed": ("20m", {RELOAD: "1x5 0x50"}, {RELOAD: "1x5 0x2 1x50"}),
+    "VtServeCertificateEnds": ("10m", {EXPIRY: f"{13 * DAY}x50"}, {EXPIRY: f"{15 * DAY}x50"}),
+    "VtServeCertificateEndsSoon": ("10m", {EXPIRY: f"{DAY}x50"}, {EXPIRY: f"{3 * DAY}x50"}),
 }
 # The same alert by another way.
 MORE = {
     "VtServeDown": ("10m", {'up{job="other"}': "1x50"}),
     "VtServeLoadFailed": ("10m", {FAILURES: "_x5 1x50"}),
     "VtServeLatencyBurnsFast": ("2h", namespaces(production=20, staging=0)),
+    "VtServeServesNothing": ("15m", {READY: "1x50"}),
+    "VtServeAskedInVain": ("40m", outcomes(ok=0, unavailable=1)),
+    "VtServeCertificateEndsSoon": ("10m", {EXPIRY: f"-{DAY}x50"}),
 }
 # Series that look like it and are not worth an alert: one slow answer of three in an hour.
 FEW = {
