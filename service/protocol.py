@@ -83,11 +83,15 @@ Parameters = dict[str, Any]
 """What the protocol leaves open; keys that are not known here are ignored."""
 
 
+BOUNDED = Field(max_length=256, fail_fast=True)
+"""A list that a client sends; without `fail_fast` each bad element would become an object."""
+
+
 class RequestInput(Wire):
     """An input tensor: its data are here, or follow the JSON as `binary_data_size` bytes."""
 
     name: str
-    shape: list[NonNegativeInt]
+    shape: Annotated[list[NonNegativeInt], BOUNDED]
     datatype: Datatype
     parameters: Parameters = {}
     data: list[Any] | None = None
@@ -105,8 +109,8 @@ class InferenceRequest(Wire):
 
     id: Annotated[str, Field(max_length=1024)] | None = None
     parameters: Parameters = {}
-    inputs: list[RequestInput]
-    outputs: list[RequestOutput] = []
+    inputs: Annotated[list[RequestInput], BOUNDED]
+    outputs: Annotated[list[RequestOutput], BOUNDED] = []
 
 
 class ResponseOutput(Wire):

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Sequence
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -12,6 +13,7 @@ from service.errors import InvalidRequest
 from service.protocol import Datatype
 from service.session import Array
 
+PIECE_NUMBERS = 1 << 18  # other threads run between two pieces, not during one
 _LENGTH = struct.Struct("<I")
 
 _DTYPES: dict[Datatype, str] = {
@@ -40,19 +42,36 @@ def array_from_bytes(data: memoryview, shape: Sequence[int]) -> npt.NDArray[np.u
 
 
 def array_from_json(data: list[Any], shape: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Return the UINT8 tensor of numbers, flat or nested as the shape says."""
+    """Return the UINT8 tensor of numbers, flat or nested as the shape says.
+
+    NumPy is not asked what the data may be: a long text among them would make it reserve as much
+    for every element.
+    """
+    numbers = data if len(data) == prod(shape) else _flattened(data, shape)
+    pieces = range(0, len(numbers), PIECE_NUMBERS)
+    data_bytes = b"".join(_bytes(numbers[at : at + PIECE_NUMBERS]) for at in pieces)
+    return np.frombuffer(data_bytes, np.uint8).reshape(shape)
+
+
+def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
+    """Take the lists apart, level by level; each is measured first."""
+    rows: list[Any] = [data]
+    for side in shape:
+        if not all(isinstance(row, list) and len(row) == side for row in rows):
+            raise InvalidRequest(
+                f"The tensor's data must be flat or evenly nested, with the shape {list(shape)}."
+            )
+        rows = list(chain.from_iterable(rows))
+    return rows
+
+
+def _bytes(numbers: list[Any]) -> bytes:
     try:
-        array = np.asarray(data)
+        if set(map(type, numbers)) <= {int}:
+            return bytes(numbers)
     except ValueError:
-        raise InvalidRequest("The tensor's data are nested unevenly.") from None
-    if array.shape not in ((prod(shape),), tuple(shape)):
-        raise InvalidRequest(
-            f"The tensor's data have the shape {list(array.shape)}; "
-            f"they must be flat or have the shape {list(shape)}."
-        )
-    if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255):
-        raise InvalidRequest("The data of a UINT8 tensor must be whole numbers from 0 to 255.")
-    return array.astype(np.uint8).reshape(shape)
+        pass
+    raise InvalidRequest("The data of a UINT8 tensor must be whole numbers from 0 to 255.")
 
 
 def split_elements(data: memoryview, count: int) -> list[bytes]:

@@ -10,8 +10,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from service.errors import InvalidRequest
 from service.inference_request import MAX_JSON_BYTES
+from service.protocol import InferenceRequest
+from service.tensors import array_from_json
 from tests.service.conftest import Running, Start, until
 from tests.service.images import BLUE, GREEN, RED, encode, quarters, solid
 from tests.service.test_app import error_of
@@ -75,6 +79,27 @@ async def test_json_is_answered_with_json(service: Running) -> None:
         "model_name": "colour",
         "model_version": "1",
     }
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs"])
+def test_of_many_mistakes_only_the_firsts_are_described(name: str) -> None:
+    with pytest.raises(ValidationError) as one:
+        InferenceRequest.model_validate({"inputs": [], name: [{}]})
+    with pytest.raises(ValidationError) as many:
+        InferenceRequest.model_validate({"inputs": [], name: [{}] * 100})
+    assert many.value.error_count() == one.value.error_count()
+
+
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_numbers_in_json_are_read_piece_by_piece(
+    monkeypatch: pytest.MonkeyPatch, is_flat: bool
+) -> None:
+    monkeypatch.setattr("service.tensors.PIECE_NUMBERS", 5)
+    array = np.arange(48, dtype=np.uint8).reshape(2, 2, 4, 3)
+    data = array.ravel().tolist() if is_flat else array.tolist()
+    assert np.array_equal(array_from_json(data, array.shape), array)
+    with pytest.raises(InvalidRequest, match="from 0 to 255"):
+        array_from_json([*range(47), 256], array.shape)
 
 
 async def test_flat_data_are_as_good_as_nested(service: Running) -> None:
@@ -216,12 +241,21 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     "no image": (request(inputs=[tensor(shape=[0, 8, 8, 3], data=[])]), "holds no image"),
     "another size": (request(inputs=[tensor(shape=[1, 8, 9, 3])]), "one of 8x8"),
     "two dimensions": (request(inputs=[tensor(shape=[1, 192])]), "is not the model's"),
-    "too few numbers": (request(inputs=[tensor(data=[1, 2])]), "must be flat or have"),
+    "too few numbers": (request(inputs=[tensor(data=[1, 2])]), "must be flat or evenly"),
     "nested otherwise": (
         request(inputs=[tensor(data=np.zeros((1, 3, 8, 8), int).tolist())]),
-        "must be flat or have",
+        "must be flat or evenly",
     ),
-    "nested unevenly": (request(inputs=[tensor(data=[[1], [2, 3]])]), "nested unevenly"),
+    "nested unevenly": (request(inputs=[tensor(data=[[1], [2, 3]])]), "evenly nested"),
+    "a long text among short ones": (
+        request(inputs=[tensor(data=["x" * 1_000_000, *[""] * 191])]),
+        "from 0 to 255",
+    ),
+    "a text where a list should be": (
+        request(inputs=[tensor(data=["x" * 1_000_000])]),
+        "evenly nested",
+    ),
+    "more inputs than any model has": (request(inputs=[tensor()] * 257), "at most 256"),
     "numbers too large": (request(inputs=[tensor(data=[256] * 192)]), "from 0 to 255"),
     "huge numbers": (request(inputs=[tensor(data=[1 << 80] * 192)]), "from 0 to 255"),
     "negative numbers": (request(inputs=[tensor(data=[-1] * 192)]), "from 0 to 255"),
