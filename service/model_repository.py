@@ -106,10 +106,14 @@ class ModelRepository:
         entries = [entry for entry in self._entries.values() if not entry.is_unloaded]
         return [entry.current for entry in entries if not entry.current.is_ready]
 
+    @property
+    def _there(self) -> str:
+        return f"there are {', '.join(self._entries)}" if self._entries else "there is none at all"
+
     def _named(self, name: str) -> ModelEntry:
         entry = self._entries.get(name)
         if entry is None:
-            raise ModelNotFound(f"There is no model {name}; there are {', '.join(self._entries)}.")
+            raise ModelNotFound(f"There is no model {name}; {self._there}.")
         return entry
 
     def _only(self, task: Task) -> ModelEntry:
@@ -122,7 +126,7 @@ class ModelRepository:
             return (serving or entries)[0]
         if any(version.state is ModelState.LOADING for version in self.wanted()):
             raise ModelNotReady("The models are loading.")
-        raise ModelNotFound(f"There is no {task} model; there are {', '.join(self._entries)}.")
+        raise ModelNotFound(f"There is no {task} model; {self._there}.")
 
     async def load_all(self) -> None:
         """Read every contract, then load the models one after the other; failures are kept out."""
