@@ -1,5 +1,6 @@
 """The real process, on a free port of the loopback."""
 
+import gc
 import http.client
 import json
 import os
@@ -217,6 +218,27 @@ def test_answers_stay_right_while_many_clients_ask_at_once(repository: Path) -> 
             thread.join(60)
         assert wrong == []
         assert {status for status, _ in expected} == {200}
+
+
+@pytest.mark.usefixtures("restored_log")
+def test_what_is_loaded_at_the_start_is_no_business_of_the_garbage_collector(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen: list[int] = []
+
+    class Server:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def run(self, **_: object) -> None:
+            frozen.append(gc.get_freeze_count())
+
+    monkeypatch.setattr("service.__main__.Server", Server)
+    try:
+        assert main(["--port", "0", "--model-repository", str(repository)]) == 0
+    finally:
+        gc.unfreeze()
+    assert frozen[0] > 10_000
 
 
 CANNOT_START = {
