@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from service.contract import Contract
-from service.errors import InvalidRequest
 from service.inference_request import InferenceCall, WantedOutput
-from service.protocol import Datatype, InferenceResponse, ResponseOutput
+from service.protocol import Datatype, InferenceResponse, MetadataTensor, ResponseOutput
 from service.session import Array, Outputs
-from service.tensors import array_to_bytes, array_to_json, join_elements
+from service.tensors import array_to_bytes, array_to_json, join_elements, zeros
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Tensor:
 def encode_inference(
     call: InferenceCall, contract: Contract, version: str, outputs: Sequence[Outputs]
 ) -> EncodedResponse:
-    """Put each image's outputs together; raises `InvalidRequest` where they do not fit."""
+    """Put the images' outputs together; raises `InvalidRequest` where one has no JSON form."""
     described, binary = list[ResponseOutput](), list[bytes]()
     for wanted in call.outputs:
         tensor = _tensor(wanted, contract, [each[wanted.name] for each in outputs])
@@ -75,16 +74,19 @@ def _describe(wanted: WantedOutput, tensor: Tensor, binary: list[bytes]) -> Resp
 
 
 def _tensor(wanted: WantedOutput, contract: Contract, arrays: Sequence[Array]) -> Tensor:
-    if len({array.shape for array in arrays}) > 1:
-        raise InvalidRequest(
-            f"The images' {wanted.name} have different shapes; ask for one image at a time."
-        )
-    array = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+    output = next(each for each in contract.outputs if each.name == wanted.name)
+    array = _stack(output, arrays)
     if wanted.classes:
         labels = contract.labels if wanted.name == contract.prediction else []
         return Tensor(Datatype.BYTES, _classes(array, wanted.classes, labels))
-    datatype = next(each.datatype for each in contract.outputs if each.name == wanted.name)
-    return Tensor(datatype, array)
+    return Tensor(output.datatype, array)
+
+
+def _stack(output: MetadataTensor, arrays: Sequence[Array]) -> Array:
+    """Put an output's arrays, all of one shape, into one; of no image, any size is 0."""
+    if not arrays:
+        return zeros([max(side, 0) for side in output.shape], output.datatype)
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
 
 
 def _classes(scores: Array, count: int, labels: Sequence[str]) -> Array:
@@ -94,4 +96,4 @@ def _classes(scores: Array, count: int, labels: Sequence[str]) -> Array:
         [":".join((f"{row[index]:.6f}", str(index), *labels[index : index + 1])) for index in order]
         for row, order in zip(scores, best, strict=True)
     ]
-    return np.array(texts, dtype=object)
+    return np.array(texts, dtype=object).reshape(best.shape)
