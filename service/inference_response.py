@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from service.contract import Contract
 from service.inference_request import InferenceCall, WantedOutput
-from service.protocol import Datatype, InferenceResponse, MetadataTensor, ResponseOutput
+from service.protocol import Datatype, InferenceResponse, MetadataTensor, ResponseOutput, Wire
 from service.session import Array, Outputs
 from service.tensors import array_to_bytes, array_to_json, join_elements, zeros
 
@@ -34,8 +33,8 @@ class Tensor:
             return join_elements([str(text).encode() for text in self.array.ravel()])
         return array_to_bytes(self.array, self.datatype)
 
-    def json(self) -> list[Any]:
-        """Its elements as JSON has them."""
+    def json(self) -> bytes:
+        """Its elements as a JSON list."""
         return array_to_json(self.array, self.datatype)
 
 
@@ -43,34 +42,33 @@ def encode_inference(
     call: InferenceCall, contract: Contract, version: str, outputs: Sequence[Outputs]
 ) -> EncodedResponse:
     """Put the images' outputs together; raises `InvalidRequest` where one has no JSON form."""
-    described, binary = list[ResponseOutput](), list[bytes]()
+    described, binary = list[bytes](), list[bytes]()
     for wanted in call.outputs:
         tensor = _tensor(wanted, contract, [each[wanted.name] for each in outputs])
         described.append(_describe(wanted, tensor, binary))
-    header = InferenceResponse(
-        model_name=contract.name, model_version=version, id=call.id, outputs=described
+    header = _dump(
+        InferenceResponse(model_name=contract.name, model_version=version, id=call.id, outputs=[])
     )
-    text = header.model_dump_json(exclude_none=True).encode()
+    text = b"".join([header.removesuffix(b"]}"), b",".join(described), b"]}"])
     return EncodedResponse(b"".join([text, *binary]), len(text) if binary else None)
 
 
-def _describe(wanted: WantedOutput, tensor: Tensor, binary: list[bytes]) -> ResponseOutput:
+def _describe(wanted: WantedOutput, tensor: Tensor, binary: list[bytes]) -> bytes:
     """Describe an output, whose bytes are added to `binary` where they are to follow the JSON.
 
     No other parameters: clients take their presence for binary data.
     """
-    shape = list(tensor.array.shape)
-    if not wanted.binary:
-        return ResponseOutput(
-            name=wanted.name, datatype=tensor.datatype, shape=shape, data=tensor.json()
-        )
-    binary.append(tensor.binary())
-    return ResponseOutput(
-        name=wanted.name,
-        datatype=tensor.datatype,
-        shape=shape,
-        parameters={"binary_data_size": len(binary[-1])},
+    output = ResponseOutput(
+        name=wanted.name, datatype=tensor.datatype, shape=list(tensor.array.shape)
     )
+    if not wanted.binary:
+        return b"".join([_dump(output).removesuffix(b"}"), b',"data":', tensor.json(), b"}"])
+    binary.append(tensor.binary())
+    return _dump(output.model_copy(update={"parameters": {"binary_data_size": len(binary[-1])}}))
+
+
+def _dump(value: Wire) -> bytes:
+    return value.model_dump_json(exclude_none=True).encode()
 
 
 def _tensor(wanted: WantedOutput, contract: Contract, arrays: Sequence[Array]) -> Tensor:

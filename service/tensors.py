@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic_core import to_json
 
 from service.errors import InvalidRequest
 from service.protocol import Datatype
 from service.session import Array
 
 _LENGTH = struct.Struct("<I")
+_PIECE_ELEMENTS = 64 * 1024
 
 _DTYPES: dict[Datatype, str] = {
     Datatype.BOOL: "|b1",
@@ -112,9 +114,14 @@ def array_to_bytes(array: Array, datatype: Datatype) -> bytes:
     return array.astype(_DTYPES[datatype], copy=False).tobytes()
 
 
-def array_to_json(array: Array, datatype: Datatype) -> list[Any]:
-    """Return a tensor's numbers, flat and row-major; FP16 has no JSON form."""
+def array_to_json(array: Array, datatype: Datatype) -> bytes:
+    """Return a tensor's elements as a JSON list, flat and row-major; FP16 has no JSON form.
+
+    A piece at a time: no other thread runs while one is written.
+    """
     if datatype is Datatype.FP16:
         raise InvalidRequest("An FP16 output can only be sent as binary data.")
-    values: list[Any] = array.ravel().tolist()
-    return values
+    flat = array.ravel()
+    pieces = (flat[at : at + _PIECE_ELEMENTS] for at in range(0, flat.size, _PIECE_ELEMENTS))
+    texts = (to_json(piece.tolist(), inf_nan_mode="null")[1:-1] for piece in pieces)
+    return b"[" + b",".join(texts) + b"]"

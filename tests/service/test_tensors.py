@@ -1,5 +1,6 @@
 """Tensors in JSON: whatever is sent, they cost what their shape costs."""
 
+import json
 import tracemalloc
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from service.errors import InvalidRequest
 from service.protocol import Datatype
-from service.tensors import array_from_json, zeros
+from service.tensors import array_from_json, array_to_json, zeros
 
 SHAPE = [2, 4, 5, 3]
 PIXELS = np.random.default_rng(1).integers(0, 256, SHAPE, dtype=np.uint8)
@@ -33,6 +34,7 @@ def test_of_no_image_there_are_no_data(data: list) -> None:
 
 
 MANY = 20_000
+FLOATS = "[1.5,0.10000000149011612,null,null]"
 HOSTILE: dict[str, list[Any]] = {
     "a long text and many short ones": ["a" * 3000, *[""] * MANY],
     "the same, as many as numbers are due": ["a" * 3000, *[""] * (PIXELS.size - 1)],
@@ -59,3 +61,34 @@ def test_anything_else_is_refused_in_the_memory_of_the_shape(name: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 64 * 1024
     finally:
         tracemalloc.stop()
+
+
+def test_numbers_become_json_a_piece_at_a_time() -> None:
+    labels = np.random.default_rng(1).integers(0, 11, 1_000_003, np.uint8)
+    tracemalloc.start()
+    try:
+        text = array_to_json(labels, Datatype.UINT8)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(text)
+    finally:
+        tracemalloc.stop()
+    assert json.loads(text) == labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("array", "datatype", "text"),
+    [
+        (np.array([[1.5, 0.1], [np.nan, np.inf]], np.float32), Datatype.FP32, FLOATS),
+        (np.array([['a"b', "é"]], dtype=object), Datatype.BYTES, '["a\\"b","é"]'),
+        (np.array([True, False]), Datatype.BOOL, "[true,false]"),
+        (np.zeros((0, 3), np.int64), Datatype.INT64, "[]"),
+    ],
+)
+def test_every_kind_of_element_has_its_json(
+    array: np.ndarray, datatype: Datatype, text: str
+) -> None:
+    assert array_to_json(array, datatype).decode() == text
+
+
+def test_fp16_has_no_json() -> None:
+    with pytest.raises(InvalidRequest, match="binary data"):
+        array_to_json(np.zeros(1, np.float16), Datatype.FP16)
