@@ -2,11 +2,9 @@
 event loop is free meanwhile."""
 
 import asyncio
-import gc
 import io
 import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +21,7 @@ from service.image_structure import (
     SEARCH_BYTES,
     check_structure,
 )
-from tests.service.conftest import Start
+from tests.service.conftest import TURN_SECONDS, Start, Turns
 from tests.service.hostile_images import (
     MAX_PIXELS,
     corpus,
@@ -42,32 +40,7 @@ from tests.service.test_server import Process
 EXAMPLES = sorted(Path(__file__).parents[2].glob("weights/*/examples/*"))
 ROUTES = ("/v1/classify", "/v1/segment?mask=rle")
 EXPECTED = {200, 400, 413, 415}
-TURN_SECONDS = 0.05
 GROWTH_BYTES = 150_000_000
-
-
-class Turns:
-    """How much of the processor's time the longest turn of the event loop took, in its thread."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-
-
-@pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turns]:
-    """Measure; what other tests left in memory is no business of this loop's garbage collector."""
-    measuring, run = Turns(), asyncio.Handle._run
-
-    def measured(handle: asyncio.Handle) -> None:
-        before = time.thread_time()
-        run(handle)
-        measuring.longest = max(measuring.longest, time.thread_time() - before)
-
-    gc.collect()
-    gc.freeze()
-    monkeypatch.setattr(asyncio.Handle, "_run", measured)
-    yield measuring
-    gc.unfreeze()
 
 
 def test_the_corpus_holds_what_it_should() -> None:
