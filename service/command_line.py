@@ -1,6 +1,7 @@
 """The command line: `vt-serve`."""
 
 import argparse
+import gc
 import socket
 import sys
 from collections.abc import Sequence
@@ -58,9 +59,19 @@ def _serve(settings: Settings) -> int:
             log.warning("unknown_variable", name=name)
         log.info("listening", **_addresses(listeners), version=__version__)
         parts = app.state.parts
+        _spare_the_collector()
         Server(app, parts.admission, parts.metrics, settings).run(sockets=listeners)
     log.info("stopped")
     return 0
+
+
+def _spare_the_collector() -> None:
+    """Let it look no more at what stays anyway: no thread runs while it does.
+
+    Models come later and are collected as ever when they go.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _addresses(listeners: Sequence[socket.socket]) -> dict[str, str | int]:

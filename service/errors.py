@@ -26,15 +26,33 @@ InvalidEntry                    a repository entry that cannot be served; the se
 from typing import ClassVar, Literal, Self
 
 Outcome = Literal[
-    "ok", "bad_input", "rejected_full", "rejected_deadline", "timeout", "cancelled", "error"
+    "ok",
+    "bad_input",
+    "rejected_full",
+    "rejected_deadline",
+    "timeout",
+    "cancelled",
+    "unavailable",
+    "error",
 ]
 
 
+MAX_SENTENCE_LETTERS = 1000
+
+
 class ServiceError(Exception):
-    """A request that gets no prediction; the message is a sentence for the client."""
+    """A request that gets no prediction; the message is a sentence for the client.
+
+    The middle of one that is too long, because it repeats something that was sent, is left out.
+    """
 
     status: ClassVar[int] = 500
     outcome: ClassVar[Outcome] = "error"
+
+    def __init__(self, message: str) -> None:
+        half = MAX_SENTENCE_LETTERS // 2
+        is_long = len(message) > MAX_SENTENCE_LETTERS
+        super().__init__(f"{message[:half]} ... {message[-half:]}" if is_long else message)
 
 
 class InvalidRequest(ServiceError):
@@ -143,6 +161,7 @@ class ModelNotReady(ServiceError):
     """The model exists but does not serve: it is loading, was refused, or is unloaded."""
 
     status = 503
+    outcome = "unavailable"
 
 
 class ServerStopping(ServiceError):

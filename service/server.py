@@ -68,7 +68,7 @@ class Server(uvicorn.Server):
             settings.send_timeout_seconds,
         )
         self._max_connections = settings.max_connections
-        self._tls = _tls(settings)
+        self._tls = _tls(settings, events)
         self._drain_timeout_seconds = settings.drain_timeout_seconds
         self._drain_ends: float | None = None
 
@@ -179,7 +179,7 @@ def _until_cancelled(app: App) -> App:
     return call
 
 
-def _tls(settings: Settings) -> Tls | None:
+def _tls(settings: Settings, events: Events) -> Tls | None:
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
-    return Tls(settings.tls_certificate, settings.tls_key)
+    return Tls(settings.tls_certificate, settings.tls_key, events)

@@ -8,10 +8,12 @@ from fastapi import APIRouter, Request, Response
 from service.admission import Deadline
 from service.errors import InvalidRequest
 from service.inference import Inferred, Job, PhotoInference
+from service.inference_json import JSON_BYTES_HEADER
 from service.inference_request import InferenceCall, parse_inference
 from service.inference_response import encode_inference
 from service.model_instance import ModelInstance
 from service.model_repository import ModelRepository
+from service.model_version import ModelVersion
 from service.protocol import InferenceRequest, InferenceResponse
 from service.routes.content_encoding import choose_encoding, compress
 from service.routes.errors import describe_errors
@@ -19,7 +21,6 @@ from service.routes.request_body import TIMEOUT_HEADER_PARAMETER
 from service.routes.serving import Images, Serving
 from service.worker_pool import WorkerPool
 
-JSON_BYTES_HEADER = "Inference-Header-Content-Length"
 SMALL_BYTES = 16 * 1024
 """What is shorter is read and written at once; a detour through a thread would take longer."""
 
@@ -49,10 +50,13 @@ class InferRoutes:
     def router(self) -> APIRouter:
         """Return the routes."""
         router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-        for path in ("/models/{model}/infer", "/models/{model}/versions/{version}/infer"):
+        for path, endpoint in (
+            ("/models/{model}/infer", self.infer),
+            ("/models/{model}/versions/{version}/infer", self.infer_version),
+        ):
             router.add_api_route(
                 path,
-                self.infer,
+                endpoint,
                 methods=["POST"],
                 response_model=InferenceResponse,
                 responses=ERRORS | {200: {"content": {BINARY: _ANY_BYTES}}},
@@ -60,11 +64,17 @@ class InferRoutes:
             )
         return router
 
-    async def infer(self, request: Request, model: str, version: str | None = None) -> Response:
+    async def infer(self, request: Request, model: str) -> Response:
         """Run a model. The input `images` is UINT8, or BYTES with an image file an element."""
-        instance = self._repository.get(model, version).ready_instance()
-        call = _Call(self, request, instance)
-        return await self._serving.answer(request, instance, call.read, call.predict)
+        return await self._answer(request, self._repository.get(model))
+
+    async def infer_version(self, request: Request, model: str, version: str) -> Response:
+        """Run a model's version, as `infer` runs the newest that is ready."""
+        return await self._answer(request, self._repository.get(model, version))
+
+    async def _answer(self, request: Request, asked: ModelVersion) -> Response:
+        call = _Call(self, request)
+        return await self._serving.answer(request, asked, call.read, call.predict)
 
     async def parse(self, request: Request, instance: ModelInstance, body: bytes) -> InferenceCall:
         """Understand a body."""
@@ -78,26 +88,29 @@ class InferRoutes:
         self, request: Request, instance: ModelInstance, call: InferenceCall, job: Job
     ) -> Response:
         """Predict, and answer as the call and the request's headers want it."""
-        names = [output.name for output in call.outputs]
-        inferred = await self._inference.infer(instance, job.with_priority(call.priority), names)
+        inferred = await self._infer(instance, call, job) if call.images else Inferred([], [])
         with job.timer.stage("encode"):
             size = sum(array.nbytes for each in inferred.outputs for array in each.values())
             accepted = request.headers.get("accept-encoding", "")
             encode = partial(_encode, call, instance, inferred, choose_encoding(accepted, size))
             return encode() if size < SMALL_BYTES else await self._pool.run(encode)
 
+    async def _infer(self, instance: ModelInstance, call: InferenceCall, job: Job) -> Inferred:
+        names = [output.name for output in call.outputs]
+        job = job.with_priority(call.priority)
+        return await self._inference.infer(instance, job, names, stacked=True)
+
 
 class _Call:
     """One request: what was understood of its body is needed for its answer."""
 
-    def __init__(self, routes: InferRoutes, request: Request, instance: ModelInstance) -> None:
+    def __init__(self, routes: InferRoutes, request: Request) -> None:
         self._routes = routes
         self._request = request
-        self._instance = instance
         self._call = InferenceCall([], [])
 
-    async def read(self, body: bytes, deadline: Deadline) -> Images:
-        self._call = await self._routes.parse(self._request, self._instance, body)
+    async def read(self, instance: ModelInstance, body: bytes, deadline: Deadline) -> Images:
+        self._call = await self._routes.parse(self._request, instance, body)
         if self._call.timeout_seconds is not None:
             deadline.shorten(self._call.timeout_seconds)
         return self._call.images
