@@ -95,7 +95,8 @@ async def load_instance(
 
     Whatever is run takes turns on the device with the models that serve.
     """
-    candidate = await asyncio.to_thread(_open, folder, contract, version, options, devices)
+    opening = partial(_open, folder, contract, version, options, devices)
+    candidate = await devices.opener.run(opening)
     choice = candidate.choice
     try:
         await _self_test(candidate, events)
@@ -304,6 +305,8 @@ def _agree(stated: MetadataTensor, found: MetadataTensor) -> bool:
 
 async def _self_test(candidate: _Candidate, events: Events) -> None:
     """Run the golden inputs and report how they came out; a graph that is off is not served."""
+    name, version = candidate.identity.name, candidate.identity.version
+    _log.debug("self_test", model=name, version=version)
     precision = candidate.certificate.precision(candidate.choice.precision)
     result = compare(candidate.contract.task, candidate.golden, await _run_golden(candidate))
     failure = result.failure(precision.self_test)

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from service.__main__ import EXIT_SECONDS
 from service.server import ABORT_SECONDS
 from service.settings import PREFIX, Settings
 
@@ -102,4 +103,4 @@ def settings(environment: dict[str, str]) -> Settings:
 
 def stop_seconds(chosen: Settings) -> float:
     """How long the service may take from SIGTERM to its end."""
-    return chosen.drain_timeout_seconds + ABORT_SECONDS
+    return chosen.drain_timeout_seconds + ABORT_SECONDS + EXIT_SECONDS
