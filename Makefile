@@ -6,7 +6,7 @@ DEV := .venv/dev
 GPU := .venv/gpu
 AUDIT := .venv/audit
 
-.PHONY: serve test test-gpu check bench sbom audit format clean
+.PHONY: serve test test-gpu check bench sbom audit manifests format clean
 
 serve: $(SERVE)/.installed  ## serve the shipped weights on VT_HOST:VT_PORT (127.0.0.1:8000)
 	@exec $(SERVE)/bin/vt-serve
@@ -30,6 +30,9 @@ sbom: $(DEV)/.installed $(SERVE)/.installed  ## what the serving environment hol
 
 audit: $(AUDIT)/.installed $(SERVE)/.installed  ## known vulnerabilities of what serves; needs the network
 	$(AUDIT)/bin/pip-audit --skip-editable --path "$$($(SERVE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+manifests:  ## docker/prometheus/rules.yml for Kubernetes: prometheus-rule.yaml beside it
+	$(PYTHON) docker/prometheus_rule.py > docker/prometheus/prometheus-rule.yaml
 
 format: $(DEV)/.installed  ## format and mend what can be mended
 	$(DEV)/bin/ruff check --fix

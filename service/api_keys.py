@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from service.errors import InvalidConfiguration
+from service.events import Events
 from service.token_bucket import TokenBucket
 from service.validation import first_problem
 
@@ -81,11 +82,14 @@ class ApiKeys:
     nothing to guess.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, path: Path, events: Events, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.path = path
+        self._events = events
         self._clock = clock
         self._keys: Mapping[bytes, ApiKey] = {}
-        self._keys = self._read()
+        self._load()
 
     def find(self, token: bytes) -> ApiKey | None:
         """Return the key that this is, in a time that does not depend on how nearly it is one.
@@ -99,11 +103,16 @@ class ApiKeys:
     def reload(self) -> None:
         """Read the file anew; what cannot be read changes nothing."""
         try:
-            self._keys = self._read()
+            self._load()
         except InvalidConfiguration as error:
+            self._events.file_reloaded("api_keys", ok=False)
             _log.error("api_keys_not_reloaded", error=str(error))
         else:
             _log.info("api_keys_reloaded", keys=[key.name for key in self._keys.values()])
+
+    def _load(self) -> None:
+        self._keys = self._read()
+        self._events.file_reloaded("api_keys", ok=True)
 
     def _read(self) -> Mapping[bytes, ApiKey]:
         keys: dict[bytes, ApiKey] = {}

@@ -37,6 +37,7 @@ from service.routes.cors import Cors
 from service.routes.description import DescribedApp
 from service.routes.direct import DirectRoutes
 from service.routes.errors import add_error_handlers
+from service.routes.head import HeadRequests
 from service.routes.infer import InferRoutes
 from service.routes.metrics import MetricsPort, MetricsRoutes
 from service.routes.open_inference import OpenInferenceRoutes
@@ -111,6 +112,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(MetricsPort, metrics=metrics, port=settings.metrics_port)
     if settings.cors_origins:
         app.add_middleware(Cors, origins=settings.cors_origins)
+    app.add_middleware(HeadRequests)
     app.add_middleware(
         Boundary,
         events=parts.metrics,
@@ -152,12 +154,12 @@ def _create_parts(settings: Settings) -> Parts:
     )
     add_gpu_metrics(metrics.registry, find_gpus(), triton_names=settings.metrics_triton_names)
     if settings.metrics_triton_names:
-        add_triton_names(metrics.registry, repository.instances)
+        add_triton_names(metrics.registry, repository.instances, metrics.unavailable)
     return Parts(
         devices=devices,
         repository=repository,
         watch=RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
-        keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
+        keys=ApiKeys(settings.api_keys_file, metrics) if settings.api_keys_file else None,
         pool=pool,
         admission=admission,
         inference=inference,

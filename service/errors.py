@@ -26,7 +26,14 @@ InvalidEntry                    a repository entry that cannot be served; the se
 from typing import ClassVar, Literal, Self
 
 Outcome = Literal[
-    "ok", "bad_input", "rejected_full", "rejected_deadline", "timeout", "cancelled", "error"
+    "ok",
+    "bad_input",
+    "rejected_full",
+    "rejected_deadline",
+    "timeout",
+    "cancelled",
+    "unavailable",
+    "error",
 ]
 
 
@@ -143,6 +150,7 @@ class ModelNotReady(ServiceError):
     """The model exists but does not serve: it is loading, was refused, or is unloaded."""
 
     status = 503
+    outcome = "unavailable"
 
 
 class ServerStopping(ServiceError):

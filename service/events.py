@@ -11,6 +11,7 @@ from service.stage_timer import Stage
 DispatchReason = Literal["full", "idle", "delay", "retry"]
 DropReason = Literal["cancelled", "deadline"]
 ShadowDrop = Literal["busy", "failed"]
+WatchedFile = Literal["api_keys", "certificate"]
 KeyOutcome = Literal["admitted", "rate_limited", "forbidden", "unknown", "missing"]
 ConnectionDropReason = Literal[
     "too_many", "header_timeout", "headers_too_large", "not_http", "send_timeout"
@@ -83,6 +84,12 @@ class Events(Protocol):
     def api_key_used(self, key: str, outcome: KeyOutcome) -> None:
         """Report what became of a request that needed a key; empty where the key is not known."""
 
+    def file_reloaded(self, file: WatchedFile, *, ok: bool) -> None:
+        """Report that a file was read, first or anew; not `ok` where what it held still counts."""
+
+    def certificate_loaded(self, ends_at: float) -> None:
+        """Report when the certificate that serves ends, in seconds since 1970."""
+
     def connection_dropped(self, reason: ConnectionDropReason) -> None:
         """Report a connection that was ended because of what its client did."""
 
@@ -94,6 +101,9 @@ class Events(Protocol):
         stages: Mapping[Stage, float],
     ) -> None:
         """Report how an inference request ended; `images` were predicted."""
+
+    def inference_unavailable(self, name: str, version: str, task: Task | None) -> None:
+        """Report a request for a version that does not serve; what is not known is empty."""
 
     def bodies_exchanged(
         self, model: ModelIdentity, request_bytes: int, response_bytes: int

@@ -107,6 +107,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether no request is under way."""
         return self.cycle is None or self.cycle.response_complete
 
+    def _awaits_body(self) -> bool:
+        """Whether the only request under way is still being read, and its answer has not begun."""
+        cycle = self.cycle
+        return not self.pipeline and cycle.more_body and not cycle.response_started
+
     def _header_bytes(self) -> int:
         lines = sum(len(name) + len(value) for name, value in self.headers)
         return lines + 4 * len(self.headers) + len(self.url)
@@ -134,7 +139,15 @@ class BoundedProtocol(HttpToolsProtocol):
         """End the connection; tell why, unless an answer to something else is due."""
         if self._is_idle():
             self.transport.write(_refusal(status, sentence))
+        elif self._awaits_body():
+            self.transport.write(_refusal(status, sentence))
+            self._end_request()
         self._drop(reason)
+
+    def _end_request(self) -> None:
+        """Tell the application that its client is gone; what it still says is not sent."""
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
 
     def _drop(self, reason: ConnectionDropReason) -> None:
         self._on_drop(reason)

@@ -1,5 +1,6 @@
 """Every number that events become, declared once; the logic reports events to this module."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import TypeVar, get_args
@@ -27,8 +28,9 @@ from service.events import (
     ModelLoad,
     Prediction,
     ShadowDrop,
+    WatchedFile,
 )
-from service.protocol import ModelState
+from service.protocol import ModelState, Task
 from service.stage_timer import Stage
 
 _log = structlog.get_logger()
@@ -74,6 +76,7 @@ class PrometheusMetrics:
         self._declare_process()
         self._declare_requests()
         self._declare_clients()
+        self._declare_files()
         self._declare_batching()
         self._declare_shadow()
         self._declare_data()
@@ -107,6 +110,7 @@ class PrometheusMetrics:
         )
 
     def _declare_requests(self) -> None:
+        self._unavailable: dict[tuple[str, str], int] = defaultdict(int)
         http = ("method", "route", "status")
         self._http_requests = _children_of(
             self._counter("http_requests_total", "Answers sent.", http)
@@ -150,6 +154,18 @@ class PrometheusMetrics:
             "vt_connections_dropped_total",
             "Connections ended because of what their clients did.",
             ("reason",),
+        )
+
+    def _declare_files(self) -> None:
+        self._last_reload = self._gauge(
+            "vt_last_reload_successful",
+            "1 where what a file holds counts, 0 where it could not be read and what it held does.",
+            ("file",),
+        )
+        self._certificate_expiry = self._gauge(
+            "vt_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate that serves ends, in seconds since 1970.",
+            ("file",),
         )
 
     def _declare_batching(self) -> None:
@@ -295,6 +311,14 @@ class PrometheusMetrics:
         """Count a request that needed a key."""
         self._api_key_requests(key, outcome).inc()
 
+    def file_reloaded(self, file: WatchedFile, *, ok: bool) -> None:
+        """Set whether what a file holds counts."""
+        self._last_reload.labels(file).set(ok)
+
+    def certificate_loaded(self, ends_at: float) -> None:
+        """Set when the certificate ends."""
+        self._certificate_expiry.labels("certificate").set(ends_at)
+
     def connection_dropped(self, reason: ConnectionDropReason) -> None:
         """Count a connection that was ended."""
         self._connections_dropped.labels(reason).inc()
@@ -307,6 +331,16 @@ class PrometheusMetrics:
         self._inference_images(model.name, model.version).inc(images)
         for stage, seconds in stages.items():
             self._stage_seconds(model.name, stage).observe(seconds)
+
+    def inference_unavailable(self, name: str, version: str, task: Task | None) -> None:
+        """Count a prediction request that nothing could answer."""
+        outcome: Outcome = "unavailable"
+        self._inference_requests(name, version, task or "", outcome).inc()
+        self._unavailable[name, version] += 1
+
+    def unavailable(self) -> Mapping[tuple[str, str], int]:
+        """Return, by model and version, how many requests nothing could answer."""
+        return self._unavailable
 
     def bodies_exchanged(
         self, model: ModelIdentity, request_bytes: int, response_bytes: int

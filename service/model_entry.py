@@ -16,7 +16,7 @@ from service.memory import trim_memory
 from service.model_instance import ModelInstance
 from service.model_version import UNLOADED, ModelVersion
 from service.protocol import ModelState
-from service.version_policy import VersionPolicy
+from service.version_policy import LATEST, VersionPolicy
 
 UNEXPECTED = "it cannot be loaded; the server's log says why"
 HELD_BACK = "another version of the same load could not be loaded"
@@ -67,6 +67,7 @@ class ModelEntry:
         self._shadow = shadow
         self._drain_seconds = drain_seconds
         self._contract: Contract | None = None
+        self._policy_in_force = policy or LATEST
         self._refusal: str | None = None
         self._versions: dict[str, ModelVersion] = {}
         self._changing = asyncio.Lock()
@@ -75,6 +76,16 @@ class ModelEntry:
     def name(self) -> str:
         """The folder's name, which is the model's."""
         return self.folder.name
+
+    @property
+    def policy(self) -> VersionPolicy:
+        """Which versions are loaded, by what a load, the settings or the contract said last."""
+        return self._policy_in_force
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the contract that is on the disk could not be read, if it could not."""
+        return self._refusal
 
     @property
     def current(self) -> ModelVersion:
@@ -144,9 +155,12 @@ class ModelEntry:
             self._tell_missing_shadow(wanted, contract)
             required = [each for each in wanted if each.version != self._shadow] or wanted
             await self._renew(required, contract)
-            self._require_loaded(required)
-            await self._release(set(self._versions) - {each.version for each in wanted})
+            failures = self._failures(required)
+            if not failures:
+                await self._release(set(self._versions) - {each.version for each in wanted})
             await self._renew([each for each in wanted if each not in required], contract)
+            if failures:
+                raise _load_failed(failures)
 
     async def unload(self) -> None:
         """Take no more requests, answer those that are there, and free the memory."""
@@ -184,7 +198,8 @@ class ModelEntry:
     def _show(self, contract: Contract, policy: VersionPolicy | None) -> list[ModelVersion]:
         """Return the versions that are wanted; those that are new begin to be known."""
         self.is_unloaded = False
-        wanted = self._wanted(contract, policy or contract.version_policy)
+        self._policy_in_force = policy or contract.version_policy
+        wanted = self._wanted(contract, self._policy_in_force)
         for version in wanted:
             if version not in self._versions:
                 self._versions[version] = ModelVersion(self.name, version, contract)
@@ -277,14 +292,12 @@ class ModelEntry:
         )
 
     @staticmethod
-    def _require_loaded(wanted: Sequence[ModelVersion]) -> None:
-        failures = [
+    def _failures(wanted: Sequence[ModelVersion]) -> list[str]:
+        return [
             f"{each.name} version {each.version}: {each.failure}"
             for each in wanted
             if each.failure not in (None, HELD_BACK)
         ]
-        if failures:
-            raise _load_failed(failures)
 
     async def _release(self, versions: Iterable[str]) -> None:
         """Drain versions and forget them."""

@@ -54,6 +54,7 @@ class ModelInstance:
         sessions: GraphSessions,
         plan: ExecutionPlan,
         device: Device,
+        max_batch_size: int,
         max_queue_size: int,
         events: Events,
     ) -> None:
@@ -61,6 +62,8 @@ class ModelInstance:
         self.contract = contract
         self.certificate = certificate
         self.build = build
+        self.max_batch_size = max_batch_size
+        """How many images a batch may have; how many it has is the plan's to say."""
         self.statistics = Statistics()
         self._sessions = sessions
         self._max_queue_size = max_queue_size

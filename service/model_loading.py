@@ -116,6 +116,7 @@ async def load_instance(
         sessions=candidate.graph.sessions,
         plan=plan,
         device=candidate.graph.device,
+        max_batch_size=_max_batch_size(options, contract),
         max_queue_size=options.max_queue_size or contract.dynamic_batching.max_queue_size,
         events=events,
     )

@@ -20,7 +20,7 @@ from service.events import Events
 from service.model_entry import LoadVersion, ModelEntry
 from service.model_instance import ModelInstance
 from service.model_version import ModelVersion
-from service.protocol import ModelState, Task
+from service.protocol import ModelDetail, ModelState, Task
 from service.repository_scan import entry_folders, has_contract
 from service.shadow_rule import ShadowRule
 from service.version_policy import VersionPolicy
@@ -80,16 +80,25 @@ class ModelRepository:
         """Return what is known of a version; by default of the newest that serves, or should."""
         return self._named(name).version(version)
 
+    def detail(self, name: str, version: str | None = None) -> ModelDetail:
+        """Return what clients may know of a version, with the files that it was loaded from."""
+        entry = self._named(name)
+        return entry.version(version).detail(entry.refusal)
+
+    def version_policy(self, name: str) -> VersionPolicy:
+        """Return the policy of a model that is in force."""
+        return self._named(name).policy
+
     def ready_versions(self, name: str) -> list[str]:
         """List the versions of a model that serve, in ascending order."""
         return self._named(name).ready_versions
 
-    def find(self, task: Task, name: str | None, version: str | None) -> ModelInstance:
-        """Return the instance that a prediction request means; to be held at once."""
+    def find(self, task: Task, name: str | None, version: str | None) -> ModelVersion:
+        """Return the version that a prediction request means, whether or not it serves."""
         entry = self._only(task) if name is None else self._named(name)
         if entry.current.task not in (task, None):
             raise InvalidRequest(f"The model {entry.name} does {entry.current.task}, not {task}.")
-        return entry.version(version).ready_instance()
+        return entry.version(version)
 
     def wanted(self) -> list[ModelVersion]:
         """List every version that serves or should."""

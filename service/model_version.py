@@ -84,10 +84,14 @@ class ModelVersion:
         """Return what clients may know."""
         return ModelStatus(**self._status())
 
-    def detail(self) -> ModelDetail:
-        """Return what clients may know, with the contract and the certificate."""
+    def detail(self, refusal: str | None = None) -> ModelDetail:
+        """Return what clients may know, with the contract and the certificate.
+
+        `refusal` is why the contract that is on the disk now could not be read.
+        """
+        reasons = dict.fromkeys(filter(None, (self.reason, refusal)))
         return ModelDetail(
-            **self._status(),
+            **self._status() | {"reason": "; ".join(reasons) or None},
             contract=self.contract and self.contract.as_read(),
             certificate=self.instance and self.instance.certificate.as_read(),
         )

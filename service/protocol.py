@@ -285,7 +285,7 @@ class ModelDetail(ModelStatus):
         description="config.json as it was when the version was loaded"
     )
     certificate: dict[str, Any] | None = Field(
-        description="certificate.json; null where the version does not serve"
+        description="certificate.json; null where the version is not loaded"
     )
 
 

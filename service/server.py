@@ -64,7 +64,7 @@ class Server(uvicorn.Server):
             settings.header_timeout_seconds,
             settings.send_timeout_seconds,
         )
-        self._tls = _tls(settings)
+        self._tls = _tls(settings, events)
         self._drain_timeout_seconds = settings.drain_timeout_seconds
         self._drain_ends: float | None = None
 
@@ -138,7 +138,7 @@ class Server(uvicorn.Server):
         return self._admission.in_flight == 0
 
 
-def _tls(settings: Settings) -> Tls | None:
+def _tls(settings: Settings, events: Events) -> Tls | None:
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
-    return Tls(settings.tls_certificate, settings.tls_key)
+    return Tls(settings.tls_certificate, settings.tls_key, events)

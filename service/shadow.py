@@ -60,7 +60,7 @@ class Shadow:
         self._find = find
         self._inference = inference
         self._events = events
-        self._due = 0.0
+        self._comparable = 0
         self._waiting: deque[_Copy] = deque()
         self._comparison: asyncio.Task[None] | None = None
 
@@ -69,10 +69,10 @@ class Shadow:
         identity = instance.identity
         if identity.name != self._rule.model or identity.version == self._rule.version:
             return
-        self._due += self._rule.share
-        if self._due >= 1:
-            self._due -= 1
-            self._copy(job)
+        if job.predictions:  # a request for other outputs has nothing to compare
+            self._comparable += 1
+            if self._rule.is_due(self._comparable):
+                self._copy(job)
         self._compare_next(instance)
 
     def _copy(self, job: Job) -> None:

@@ -2,6 +2,8 @@
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from math import floor
 
 _RULE = re.compile(r"(?P<model>[^:@]+):(?P<version>[1-9][0-9]{0,17})@(?P<share>[0-9.]+)")
 
@@ -12,16 +14,22 @@ class ShadowRule:
 
     model: str
     version: str
-    share: float
+    share: Decimal
+
+    def is_due(self, number: int) -> bool:
+        """Whether to copy a request, the first having the number 1: as many are copied of so
+        many requests as the share says, rounded down.
+        """
+        return floor(number * self.share) > floor((number - 1) * self.share)
 
 
 def parse_shadow_rule(text: str) -> ShadowRule:
     """Read `name:2@0.1`; raises `ValueError` with one sentence."""
     match = _RULE.fullmatch(text)
     try:
-        share = float(match["share"]) if match else 0.0
-    except ValueError:
-        share = 0.0
+        share = Decimal(match["share"]) if match else Decimal(0)
+    except InvalidOperation:
+        share = Decimal(0)
     if match is None or not 0 < share <= 1:
         raise ValueError("must be MODEL:VERSION@SHARE with a share above 0 and at most 1")
     return ShadowRule(match["model"], match["version"], share)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import structlog
 
+from service.certificate_expiry import first_expiry
 from service.errors import InvalidConfiguration
+from service.events import Events
 
 _log = structlog.get_logger()
 
@@ -13,8 +15,9 @@ _log = structlog.get_logger()
 class Tls:
     """A server's TLS context: 1.2 or 1.3, HTTP/1.1 only."""
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+    def __init__(self, certificate: Path, key: Path, events: Events) -> None:
         self.files = (certificate, key)
+        self._events = events
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.context.set_alpn_protocols(["http/1.1"])
@@ -25,14 +28,27 @@ class Tls:
         try:
             self._load()
         except InvalidConfiguration as error:
+            self._events.file_reloaded("certificate", ok=False)
             _log.error("certificate_not_reloaded", error=str(error))
         else:
             _log.info("certificate_reloaded")
 
     def _load(self) -> None:
         # First aside: a certificate without its key would be left in the context.
-        for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.context):
-            self._load_into(context)
+        self._load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        ends_at = self._ends_at()
+        self._load_into(self.context)
+        self._events.file_reloaded("certificate", ok=True)
+        self._events.certificate_loaded(ends_at)
+
+    def _ends_at(self) -> float:
+        certificate = self.files[0]
+        try:
+            return first_expiry(certificate.read_bytes())
+        except (OSError, ValueError) as error:
+            raise InvalidConfiguration(
+                f"The TLS certificate {certificate} does not say when it ends."
+            ) from error
 
     def _load_into(self, context: ssl.SSLContext) -> None:
         certificate, key = self.files

@@ -1,6 +1,7 @@
 """The numbers of each model once more, under Triton's names: its dashboards and scalers work."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
@@ -15,11 +16,15 @@ REASONS: dict[Outcome, str] = {
     "rejected_deadline": "REJECTED",
     "timeout": "REJECTED",
     "cancelled": "CANCELED",
+    "unavailable": "BACKEND",
     "error": "BACKEND",
     "bad_input": "OTHER",
 }
 """Why a request failed, in Triton's words."""
 VERSION = ("model", "version")
+
+Unavailable = Callable[[], Mapping[tuple[str, str], int]]
+"""Tells, by model and version, how many requests came while it did not serve."""
 
 
 class Served(Protocol):
@@ -36,20 +41,25 @@ class Served(Protocol):
         """How many requests did not end well, by how they ended."""
 
 
-def add_triton_names(registry: CollectorRegistry, serving: Callable[[], Iterable[Served]]) -> None:
-    """Show what serves at each scrape under Triton's names too."""
-    registry.register(_TritonNames(serving))
+def add_triton_names(
+    registry: CollectorRegistry,
+    serving: Callable[[], Iterable[Served]],
+    unavailable: Unavailable,
+) -> None:
+    """Show what serves at each scrape, and whom nothing could, under Triton's names too."""
+    registry.register(_TritonNames(serving, unavailable))
 
 
 class _TritonNames(Collector):
     """Reads the statistics; Triton's counters have no `_total`, so they are of no type here."""
 
-    def __init__(self, serving: Callable[[], Iterable[Served]]) -> None:
+    def __init__(self, serving: Callable[[], Iterable[Served]], unavailable: Unavailable) -> None:
         self._serving = serving
+        self._unavailable = unavailable
 
     def collect(self) -> Iterator[Metric]:
         statistics = [(each, each.model_statistics()) for each in self._serving()]
-        yield _failures(statistics)
+        yield _failures(statistics, self._unavailable())
         yield _pending(statistics)
         for name, text, read in _COUNTERS:
             family = UnknownMetricFamily(name, text, labels=VERSION)
@@ -58,17 +68,25 @@ class _TritonNames(Collector):
             yield family
 
 
-def _failures(statistics: list[tuple[Served, ModelStatistics]]) -> Metric:
+def _failures(
+    statistics: list[tuple[Served, ModelStatistics]], unavailable: Mapping[tuple[str, str], int]
+) -> Metric:
     labels = (*VERSION, "reason")
     family = UnknownMetricFamily(
         "nv_inference_request_failure", "Requests that failed.", labels=labels
     )
+    by_version: dict[tuple[str, str], dict[str, int]] = defaultdict(
+        lambda: dict.fromkeys(REASONS.values(), 0)
+    )
     for served, each in statistics:
-        counts = dict.fromkeys(REASONS.values(), 0)
+        counts = by_version[each.name, each.version]
         for outcome, count in served.failures().items():
             counts[REASONS[outcome]] += count
+    for version, count in unavailable.items():
+        by_version[version][REASONS["unavailable"]] += count
+    for version, counts in by_version.items():
         for reason, count in counts.items():
-            family.add_metric((each.name, each.version, reason), count)
+            family.add_metric((*version, reason), count)
     return family
 
 

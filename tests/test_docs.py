@@ -73,7 +73,7 @@ def test_every_metric_is_documented_with_its_labels() -> None:
 def test_every_one_of_tritons_names_is_documented() -> None:
     section = read("metrics.md").split("## Triton's names")[1].split("\n## ")[0]
     registry = CollectorRegistry()
-    add_triton_names(registry, list)
+    add_triton_names(registry, list, dict)
     names = {family.name for family in registry.collect()}
     names |= {name for _, name, _, _ in gpu_metrics.TRITON}
     assert set(re.findall(r"^\| `(nv_\w+)` \|", section, re.MULTILINE)) == names

@@ -113,7 +113,7 @@ ROOMS: dict[str, set[str]] = {
     "statistics": {"errors", "protocol", "stage_timer"},
     "tensors": {"errors", "protocol", "session"},
     "base64_image": {"errors"},
-    "model_config": {"contract", "protocol"},
+    "model_config": {"execution_providers", "model_instance", "protocol", "version_policy"},
     "inference_request": {
         "base64_image",
         "contract",
@@ -173,8 +173,9 @@ ROOMS: dict[str, set[str]] = {
     "check_ready": {"errors", "settings"},
     "token_bucket": set(),
     "file_watch": set(),
-    "api_keys": {"errors", "token_bucket", "validation"},
-    "tls": {"errors"},
+    "api_keys": {"errors", "events", "token_bucket", "validation"},
+    "certificate_expiry": set(),
+    "tls": {"certificate_expiry", "errors", "events"},
     "http_protocol": {"events"},
     "server": {
         "admission",

@@ -58,10 +58,17 @@ async def _framework_error(_request: Request, error: HTTPException) -> Response:
         case HTTPStatus.NOT_FOUND:
             sentence = "There is no such path; GET / lists what there is."
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            sentence = f"This path answers {headers.get('Allow')} only."
+            headers["Allow"] = _with_head(headers["Allow"])
+            sentence = f"This path answers {headers['Allow']} only."
         case status:
             sentence = f"{phrase(status)}."
     return _response(error.status_code, sentence, headers)
+
+
+def _with_head(allow: str) -> str:
+    """The methods of an `Allow` header: what answers GET answers HEAD too."""
+    methods = {method.strip() for method in allow.split(",")}
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 
 def _response(status: int, sentence: str, headers: Mapping[str, str]) -> Response:

@@ -12,6 +12,7 @@ from service.inference_request import InferenceCall, parse_inference
 from service.inference_response import encode_inference
 from service.model_instance import ModelInstance
 from service.model_repository import ModelRepository
+from service.model_version import ModelVersion
 from service.protocol import InferenceRequest, InferenceResponse
 from service.routes.content_encoding import choose_encoding, compress, decompress
 from service.routes.errors import describe_errors
@@ -51,10 +52,13 @@ class InferRoutes:
     def router(self) -> APIRouter:
         """Return the routes."""
         router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-        for path in ("/models/{model}/infer", "/models/{model}/versions/{version}/infer"):
+        for path, endpoint in (
+            ("/models/{model}/infer", self.infer),
+            ("/models/{model}/versions/{version}/infer", self.infer_version),
+        ):
             router.add_api_route(
                 path,
-                self.infer,
+                endpoint,
                 methods=["POST"],
                 response_model=InferenceResponse,
                 responses=ERRORS | {200: {"content": {BINARY: _ANY_BYTES}}},
@@ -62,11 +66,17 @@ class InferRoutes:
             )
         return router
 
-    async def infer(self, request: Request, model: str, version: str | None = None) -> Response:
+    async def infer(self, request: Request, model: str) -> Response:
         """Run a model. The input `images` is UINT8, or BYTES with an image file an element."""
-        instance = self._repository.get(model, version).ready_instance()
-        call = _Call(self, request, instance)
-        return await self._serving.answer(request, instance, call.read, call.predict)
+        return await self._answer(request, self._repository.get(model))
+
+    async def infer_version(self, request: Request, model: str, version: str) -> Response:
+        """Run a model's version, as `infer` runs the newest that is ready."""
+        return await self._answer(request, self._repository.get(model, version))
+
+    async def _answer(self, request: Request, asked: ModelVersion) -> Response:
+        call = _Call(self, request)
+        return await self._serving.answer(request, asked, call.read, call.predict)
 
     async def parse(self, request: Request, instance: ModelInstance, body: bytes) -> InferenceCall:
         """Understand a body."""
@@ -95,14 +105,13 @@ class InferRoutes:
 class _Call:
     """One request: what was understood of its body is needed for its answer."""
 
-    def __init__(self, routes: InferRoutes, request: Request, instance: ModelInstance) -> None:
+    def __init__(self, routes: InferRoutes, request: Request) -> None:
         self._routes = routes
         self._request = request
-        self._instance = instance
         self._call = InferenceCall([], [])
 
-    async def read(self, body: bytes, deadline: Deadline) -> Images:
-        self._call = await self._routes.parse(self._request, self._instance, body)
+    async def read(self, instance: ModelInstance, body: bytes, deadline: Deadline) -> Images:
+        self._call = await self._routes.parse(self._request, instance, body)
         if self._call.timeout_seconds is not None:
             deadline.shorten(self._call.timeout_seconds)
         return self._call.images

@@ -7,9 +7,9 @@ from fastapi import APIRouter
 from service import __version__
 from service.admission import Admission
 from service.errors import ModelNotReady, ServerStopping
-from service.execution_providers import CPU
 from service.model_config import model_config
 from service.model_repository import ModelRepository
+from service.model_version import ModelVersion
 from service.protocol import (
     AllStatistics,
     ModelMetadata,
@@ -46,11 +46,17 @@ class OpenInferenceRoutes:
         router.add_api_route("/health/ready", self.ready, responses=describe_errors(503))
         router.add_api_route("/models/stats", self.all_statistics, responses=describe_errors())
         errors = describe_errors(404, 503)
-        for prefix in ("/models/{model}", "/models/{model}/versions/{version}"):
-            router.add_api_route(prefix, self.model, responses=errors)
-            router.add_api_route(f"{prefix}/ready", self.model_ready, responses=errors)
-            router.add_api_route(f"{prefix}/config", self.config, responses=errors)
-            router.add_api_route(f"{prefix}/stats", self.statistics, responses=errors)
+        for path, endpoint, endpoint_of_version in (
+            ("", self.model, self.model_version),
+            ("/ready", self.model_ready, self.version_ready),
+            ("/config", self.config, self.version_config),
+            ("/stats", self.statistics, self.version_statistics),
+        ):
+            for prefix, each in (
+                ("/models/{model}", endpoint),
+                ("/models/{model}/versions/{version}", endpoint_of_version),
+            ):
+                router.add_api_route(prefix + path, each, responses=errors)
         return router
 
     async def server(self) -> ServerMetadata:
@@ -70,38 +76,63 @@ class OpenInferenceRoutes:
             raise ModelNotReady(f"Not every model serves: {'; '.join(waiting)}.")
         return ServerReady(ready=True)
 
-    async def model(self, model: str, version: str | None = None) -> ModelMetadata:
+    async def model(self, model: str) -> ModelMetadata:
         """Describe a model's tensors."""
-        described = self._repository.get(model, version)
-        contract = described.contract
-        if contract is None:
-            raise ModelNotReady(f"The model {described.describe()}.")
-        return ModelMetadata(
-            name=contract.name,
-            versions=self._repository.ready_versions(model),
-            platform=contract.platform,
-            inputs=contract.inputs,
-            outputs=contract.outputs,
-        )
+        return self._metadata(self._repository.get(model))
 
-    async def model_ready(self, model: str, version: str | None = None) -> ModelReady:
+    async def model_version(self, model: str, version: str) -> ModelMetadata:
+        """Describe the tensors of a model's version."""
+        return self._metadata(self._repository.get(model, version))
+
+    async def model_ready(self, model: str) -> ModelReady:
         """Tell whether a model is loaded and warm."""
-        instance = self._repository.get(model, version).ready_instance()
-        return ModelReady(name=instance.identity.name, ready=True)
+        return _ready(self._repository.get(model))
 
-    async def config(self, model: str, version: str | None = None) -> dict[str, Any]:
+    async def version_ready(self, model: str, version: str) -> ModelReady:
+        """Tell whether a model's version is loaded and warm."""
+        return _ready(self._repository.get(model, version))
+
+    async def config(self, model: str) -> dict[str, Any]:
         """Describe a model as Triton's model configuration does."""
-        instance = self._repository.get(model, version).ready_instance()
-        sizes = sorted({width.max_batch_size for width in instance.batching.widths})
-        kind = "KIND_CPU" if instance.build.active_provider == CPU else "KIND_GPU"
-        return model_config(instance.contract, sizes, kind)
+        return self._config(self._repository.get(model))
 
-    async def statistics(self, model: str, version: str | None = None) -> AllStatistics:
+    async def version_config(self, model: str, version: str) -> dict[str, Any]:
+        """Describe a model's version as Triton's model configuration does."""
+        return self._config(self._repository.get(model, version))
+
+    async def statistics(self, model: str) -> AllStatistics:
         """Tell what a model did since it was loaded."""
-        instance = self._repository.get(model, version).ready_instance()
-        return AllStatistics(model_stats=[instance.model_statistics()])
+        return _statistics(self._repository.get(model))
+
+    async def version_statistics(self, model: str, version: str) -> AllStatistics:
+        """Tell what a model's version did since it was loaded."""
+        return _statistics(self._repository.get(model, version))
 
     async def all_statistics(self) -> AllStatistics:
         """Tell what every model that serves did since it was loaded."""
         serving = self._repository.instances()
         return AllStatistics(model_stats=[each.model_statistics() for each in serving])
+
+    def _metadata(self, described: ModelVersion) -> ModelMetadata:
+        contract = described.contract
+        if contract is None:
+            raise ModelNotReady(f"The model {described.describe()}.")
+        return ModelMetadata(
+            name=contract.name,
+            versions=self._repository.ready_versions(described.name),
+            platform=contract.platform,
+            inputs=contract.inputs,
+            outputs=contract.outputs,
+        )
+
+    def _config(self, described: ModelVersion) -> dict[str, Any]:
+        policy = self._repository.version_policy(described.name)
+        return model_config(described.ready_instance(), policy)
+
+
+def _ready(described: ModelVersion) -> ModelReady:
+    return ModelReady(name=described.ready_instance().identity.name, ready=True)
+
+
+def _statistics(described: ModelVersion) -> AllStatistics:
+    return AllStatistics(model_stats=[described.ready_instance().model_statistics()])

@@ -1,10 +1,13 @@
 """What operators look at: the list of endpoints, the models."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from service.model_repository import ModelRepository
 from service.protocol import ModelDetail, ModelList
 from service.routes.errors import describe_errors
+from service.routes.query import NoQuery, VersionQuery
 
 METRICS = "GET /metrics"
 ENDPOINTS = {
@@ -32,18 +35,20 @@ class OperationsRoutes:
         """Return the routes."""
         router = APIRouter(tags=["operations"], responses=describe_errors())
         router.add_api_route("/", self.endpoints)
-        router.add_api_route("/v1/models", self.models)
-        router.add_api_route("/v1/models/{model}", self.model, responses=describe_errors(404))
+        router.add_api_route("/v1/models", self.models, responses=describe_errors(400))
+        router.add_api_route("/v1/models/{model}", self.model, responses=describe_errors(400, 404))
         return router
 
     async def endpoints(self) -> dict[str, str]:
         """List what there is."""
         return self._endpoints
 
-    async def models(self) -> ModelList:
+    async def models(self, _: Annotated[NoQuery, Query()]) -> ModelList:
         """List every model version that serves or should, with its state."""
         return ModelList(models=[version.status() for version in self._repository.wanted()])
 
-    async def model(self, model: str) -> ModelDetail:
-        """Tell the state of a model's newest version that serves, and what it was loaded from."""
-        return self._repository.get(model).detail()
+    async def model(self, model: str, query: Annotated[VersionQuery, Query()]) -> ModelDetail:
+        """Tell the state of a version, and what it was loaded from; by default of the newest that
+        is ready, or else should be.
+        """
+        return self._repository.detail(model, query.version)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service.admission import Deadline
 from service.errors import InvalidRequest
@@ -17,6 +17,7 @@ from service.routes.accept import prefers_png
 from service.routes.direct import DirectRoute, Endpoint
 from service.routes.errors import describe_errors
 from service.routes.images_in_body import images_in_body, is_raw
+from service.routes.query import VersionQuery
 from service.routes.request_body import TIMEOUT_HEADER_PARAMETER
 from service.routes.serving import Images, Predict, Serving
 from service.worker_pool import WorkerPool
@@ -53,13 +54,12 @@ REQUEST: dict[str, Any] = {
 }
 
 
-class ModelQuery(BaseModel):
+class ModelQuery(VersionQuery):
     """Which model is meant."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str | None = Field(None, description="optional where one model does the task")
-    version: str | None = Field(None, description="by default the version that is served")
+    model: str | None = Field(
+        None, min_length=1, description="optional where one model does the task"
+    )
 
 
 class ClassifyQuery(ModelQuery):
@@ -171,10 +171,12 @@ class PredictRoutes:
     async def _serve(
         self, request: Request, task: Task, query: ModelQuery, predict: Predict
     ) -> Response:
-        instance = self._repository.find(task, query.model, query.version)
-        return await self._serving.answer(request, instance, partial(self._read, request), predict)
+        version = self._repository.find(task, query.model, query.version)
+        return await self._serving.answer(request, version, partial(self._read, request), predict)
 
-    async def _read(self, request: Request, body: bytes, _: Deadline) -> Images:
+    async def _read(
+        self, request: Request, _instance: ModelInstance, body: bytes, _deadline: Deadline
+    ) -> Images:
         content_type = request.headers.get("content-type", "")
         if is_raw(content_type):
             return [body]

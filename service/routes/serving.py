@@ -7,10 +7,11 @@ from fastapi import Request, Response
 from starlette.background import BackgroundTask
 
 from service.admission import Admission, Deadline
-from service.errors import Outcome, ServiceError
+from service.errors import ModelNotReady, Outcome, ServiceError
 from service.events import Events
 from service.inference import Job
 from service.model_instance import ModelInstance
+from service.model_version import ModelVersion
 from service.preprocessing import EncodedOrPrepared
 from service.request_queue import Urgency
 from service.routes.request_body import (
@@ -23,7 +24,7 @@ from service.shadow import Shadow
 from service.stage_timer import StageTimer
 
 Images = Sequence[EncodedOrPrepared]
-ReadImages = Callable[[bytes, Deadline], Awaitable[Images]]
+ReadImages = Callable[[ModelInstance, bytes, Deadline], Awaitable[Images]]
 Predict = Callable[[ModelInstance, Job], Coroutine[Any, Any, Response]]
 
 
@@ -43,14 +44,23 @@ class Serving:
         self._shadow = shadow
 
     async def answer(
-        self, request: Request, instance: ModelInstance, read: ReadImages, predict: Predict
+        self, request: Request, version: ModelVersion, read: ReadImages, predict: Predict
     ) -> Response:
-        """Return what `predict` makes of the images that `read` finds in the body.
-
-        The instance must have been found in the same turn of the event loop.
-        """
+        """Return what `predict` makes of the images that `read` finds in the body."""
+        instance = self._ready_instance(request, version)
         with instance.hold():
             return await self._answer(request, instance, read, predict)
+
+    def _ready_instance(self, request: Request, version: ModelVersion) -> ModelInstance:
+        """Return what serves a version; who asks for one that does not serve is counted."""
+        try:
+            return version.ready_instance()
+        except ModelNotReady as error:
+            state = request.state
+            state.model, state.version = version.name, version.version
+            state.outcome = error.outcome
+            self._events.inference_unavailable(version.name, version.version, version.task)
+            raise
 
     async def _answer(
         self, request: Request, instance: ModelInstance, read: ReadImages, predict: Predict
@@ -64,7 +74,7 @@ class Serving:
             async with self._admission.request(requested_timeout(request)) as deadline:
                 instance.check(1, deadline.at)  # before the body is read: a refusal is cheap
                 with timer.stage("receive"):
-                    images, request_bytes = await self._receive(request, read, deadline)
+                    images, request_bytes = await self._receive(request, instance, read, deadline)
                 urgency = Urgency(deadline.at, is_default_deadline=deadline.is_default)
                 job = Job(images, urgency, timer)
                 response = await unless_disconnected(request, predict(instance, job))
@@ -83,8 +93,8 @@ class Serving:
         return response
 
     async def _receive(
-        self, request: Request, read: ReadImages, deadline: Deadline
+        self, request: Request, instance: ModelInstance, read: ReadImages, deadline: Deadline
     ) -> tuple[Images, int]:
         """Return the body's images and its size; the body itself is not kept."""
         body = await read_body(request, self._body)
-        return await read(body, deadline), len(body)
+        return await read(instance, body, deadline), len(body)

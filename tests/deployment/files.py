@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -93,6 +94,20 @@ def compose() -> Yaml:
 
 def manifest(path: str) -> Yaml:
     return yaml.safe_load((KUBERNETES / path).read_text())
+
+
+def documented(page: str, marker: str) -> Yaml:
+    """The one YAML block of a page of the docs that has this in it."""
+    blocks = re.findall(r"^```yaml\n(.+?)^```", (ROOT / "docs" / page).read_text(), re.M | re.S)
+    (block,) = (each for each in blocks if marker in each)
+    return yaml.safe_load(block)
+
+
+def render(folder: Path) -> list[Yaml]:
+    """What `kubectl apply -k` would send."""
+    command = ["kubectl", "kustomize", str(folder)]
+    rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return list(yaml.safe_load_all(rendered))
 
 
 def settings(environment: dict[str, str]) -> Settings:

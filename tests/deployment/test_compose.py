@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from tests.deployment.files import (
     Yaml,
     compose,
     dockerfile,
+    documented,
     settings,
     stop_seconds,
 )
@@ -32,12 +34,14 @@ def read(name: str) -> Yaml:
     return yaml.safe_load((ROOT / name).read_text())
 
 
-def test_the_file_follows_the_compose_specification() -> None:
+def check_schema(path: Path) -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    checked = subprocess.run(
-        [*command, ROOT / "docker-compose.yml"], check=False, capture_output=True, text=True
-    )
+    checked = subprocess.run([*command, path], check=False, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
+
+
+def test_the_file_follows_the_compose_specification() -> None:
+    check_schema(ROOT / "docker-compose.yml")
 
 
 @pytest.mark.parametrize(("name", "volume"), FOLDERS)
@@ -57,11 +61,12 @@ def test_every_service_is_bounded_and_published_on_loopback_only(name: str) -> N
     service = SERVICES[name]
     assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
     assert service["cap_drop"] == ["ALL"]
+    assert service["read_only"]
     assert service["healthcheck"]["test"][0] == "CMD"
     assert service["stop_grace_period"]
     for port in service["ports"]:
         assert port.startswith("127.0.0.1:")
-    assert re.search(r":v?\d+\.\d+\.\d+(-gpu)?$", service["image"])
+    assert re.search(r":v?\d+\.\d+\.\d+$", service["image"])
 
 
 def test_the_monitoring_images_are_of_the_major_versions_that_the_files_are_for() -> None:
@@ -73,14 +78,14 @@ def test_the_monitoring_images_are_of_the_major_versions_that_the_files_are_for(
 def test_the_service_is_built_and_run_as_its_dockerfile_says(name: str, device: str) -> None:
     service, path = SERVICES[name], DOCKERFILES[device]
     assert ROOT / service["build"]["context"] / service["build"]["dockerfile"] == path
-    assert service["image"] == f"vt-serve:{__version__}" + ("-gpu" if device == "gpu" else "")
+    assert service["image"] == f"{name}:{__version__}"
     stage = dockerfile(path)[1][-1]
     check = stage.one("HEALTHCHECK").text.split("CMD ")[1]
     assert service["healthcheck"]["test"] == ["CMD", *yaml.safe_load(check)]
     chosen = settings({**stage.variables("ENV"), **service["environment"]})
     assert service["volumes"] == [f"./weights:{chosen.model_repository}:ro"]
     assert service["ports"] == [f"127.0.0.1:8000:{chosen.port}"]
-    assert service["read_only"]
+    assert service["init"]  # SIGTERM ends it at any time, also while Python starts
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -117,3 +122,25 @@ def test_grafana_finds_the_dashboard_and_its_home_where_they_are_mounted() -> No
 def test_grafanas_data_source_is_the_prometheus_of_the_file() -> None:
     sources = read("docker/grafana/provisioning/datasources/prometheus.yml")["datasources"]
     assert [each["url"] for each in sources] == ["http://prometheus:9090"]
+
+
+def test_the_override_of_the_docs_is_compose_and_sets_settings(tmp_path: Path) -> None:
+    override = documented("operations.md", "VT_TLS_CERTIFICATE")
+    path = tmp_path / "docker-compose.override.yml"
+    path.write_text(yaml.safe_dump(override))
+    check_schema(path)
+    (added,) = override["services"].values()
+    assert set(override["services"]) <= set(OURS)
+    chosen = settings(added["environment"])
+    (volume,) = added["volumes"]
+    _, folder, mode = volume.split(":")
+    assert mode == "ro"
+    for file in (chosen.api_keys_file, chosen.tls_certificate, chosen.tls_key):
+        assert file is not None
+        assert str(file.parent) == folder
+
+
+def test_the_docs_say_how_to_stop_what_the_profile_started() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    assert "docker compose --profile gpu up" in text
+    assert "docker compose --profile gpu down" in text

@@ -187,3 +187,10 @@ def test_the_docs_say_where_the_bill_of_materials_is(page: str) -> None:
     copied = {copy.paths[0] for copy in final("cpu").all("COPY") if copy.source_stage == "sbom"}
     (name,) = (path.rsplit("/", 1)[1] for path in copied)
     assert f"{SBOM_FOLDER}{name}" in (ROOT / "docs" / page).read_text()
+
+
+def test_the_docs_serve_with_an_init_that_heeds_sigterm_from_the_start() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    serving = re.findall(r"^docker run .*--stop-timeout.*$", text, re.MULTILINE)
+    assert len(serving) >= len(DOCKERFILES)
+    assert all(" --init " in command for command in serving)

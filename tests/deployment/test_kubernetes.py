@@ -1,9 +1,6 @@
 """The Kubernetes manifests: their schemas, and names, ports, metrics and times as in the code."""
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import kubernetes_validate
@@ -13,7 +10,6 @@ import yaml
 from service import __version__
 from service.__main__ import _parser
 from service.app import create_app
-from service.metrics import PrometheusMetrics
 from service.settings import Settings
 from tests.deployment.files import (
     DOCKERFILES,
@@ -24,14 +20,17 @@ from tests.deployment.files import (
     settings,
     stop_seconds,
 )
+from tests.monitoring.files import rules
 from tests.service.repository_fixture import write_classifier
 
 VERSION = "1.34"
 WHOLE = ["base/deployment.yaml", "base/service.yaml", "base/pod-disruption-budget.yaml"]
-WHOLE += ["models-volume/persistent-volume-claim.yaml"]
+WHOLE += ["claim/persistent-volume-claim.yaml", "kserve/pod-disruption-budget.yaml"]
 CUSTOM = {
     "monitoring/service-monitor.yaml": "monitoring.coreos.com/v1 ServiceMonitor",
     "autoscaling/scaled-object.yaml": "keda.sh/v1alpha1 ScaledObject",
+    "kserve/pod-monitor.yaml": "monitoring.coreos.com/v1 PodMonitor",
+    "../prometheus/prometheus-rule.yaml": "monitoring.coreos.com/v1 PrometheusRule",
     "kserve/serving-runtime.yaml": "serving.kserve.io/v1alpha1 ServingRuntime",
     "kserve/inference-service.yaml": "serving.kserve.io/v1beta1 InferenceService",
 }
@@ -92,8 +91,9 @@ def test_every_file_belongs_to_a_kustomization_and_every_path_leads_somewhere() 
     listed = set(KUSTOMIZATIONS)
     for path in KUSTOMIZATIONS:
         whole = yaml.safe_load(path.read_text())
-        patches = [each["path"] for each in whole.get("patches", []) if "path" in each]
-        names = [*whole.get("resources", []), *whole.get("components", []), *patches]
+        changes = [*whole.get("patches", []), *whole.get("replacements", [])]
+        paths = [each["path"] for each in changes if "path" in each]
+        names = [*whole.get("resources", []), *whole.get("components", []), *paths]
         targets = {(path.parent / name).resolve() for name in names}
         assert all(target.exists() for target in targets), path
         listed |= targets
@@ -106,7 +106,9 @@ def test_the_image_is_the_one_of_this_version(path: str) -> None:
 
 
 def test_the_gpu_image_is_the_one_of_this_version_and_gets_a_gpu() -> None:
-    assert manifest("gpu/kustomization.yaml")["images"][0]["newTag"] == f"{__version__}-gpu"
+    assert manifest("gpu/kustomization.yaml")["images"] == [
+        {"name": "vt-serve", "newName": "vt-serve-gpu", "newTag": __version__}
+    ]
     (container,) = manifest("gpu/deployment.yaml")["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert settings(literals("gpu/kustomization.yaml")).execution_providers == "cuda"
@@ -122,6 +124,7 @@ def test_probes_ask_routes_that_exist_on_the_port_that_is_served(
     assert port["containerPort"] == settings(environment).port
     probes = {name: container[name]["httpGet"] for name in ("livenessProbe", "readinessProbe")}
     assert {probe["path"] for probe in probes.values()} <= routes
+    assert {probe.get("scheme", "HTTP") for probe in probes.values()} == {"HTTP"}
     assert probes["livenessProbe"]["path"].endswith("/live")
     assert probes["readinessProbe"]["path"].endswith("/ready")
     assert {probe["port"] for probe in probes.values()} <= {port["name"], port["containerPort"]}
@@ -155,6 +158,7 @@ def test_a_pod_is_bounded_and_can_do_nothing_but_serve(case: str) -> None:
 
 def test_kubernetes_does_not_add_variables_that_look_like_settings() -> None:
     assert deployment_pod()["enableServiceLinks"] is False
+    assert kserve_pod()["enableServiceLinks"] is False
 
 
 def test_selectors_find_the_pods_and_the_service() -> None:
@@ -176,22 +180,27 @@ def test_selectors_find_the_pods_and_the_service() -> None:
 def test_the_monitor_reads_the_route_of_the_metrics(routes: set[str]) -> None:
     (endpoint,) = manifest("monitoring/service-monitor.yaml")["spec"]["endpoints"]
     assert endpoint["path"] in routes
+    (endpoint,) = manifest("kserve/pod-monitor.yaml")["spec"]["podMetricsEndpoints"]
+    assert endpoint["path"] in routes
     assert runtime()["annotations"]["prometheus.kserve.io/path"] in routes
     assert runtime()["annotations"]["prometheus.kserve.io/port"] == str(Settings().port)
 
 
-def test_pods_are_added_by_the_predicted_wait_that_the_service_reports() -> None:
-    scaled = manifest("autoscaling/scaled-object.yaml")["spec"]
-    assert scaled["scaleTargetRef"]["name"] == manifest("base/deployment.yaml")["metadata"]["name"]
-    assert scaled["minReplicaCount"] == manifest("base/deployment.yaml")["spec"]["replicas"]
-    (trigger,) = scaled["triggers"]
-    assert (trigger["type"], trigger["metricType"]) == ("prometheus", "Value")
-    (name,) = re.findall(r"\bvt_\w+", trigger["metadata"]["query"])
-    assert name in PrometheusMetrics().registry._names_to_collectors
-    assert name == "vt_predicted_wait_seconds"
-    service = manifest("base/service.yaml")["metadata"]["name"]
-    assert f'service="{service}"' in trigger["metadata"]["query"]
-    assert 0 < float(trigger["metadata"]["threshold"]) < Settings().default_timeout_seconds
+def test_the_monitor_of_kserve_finds_its_pods_and_calls_the_job_as_the_rules_do() -> None:
+    spec = manifest("kserve/pod-monitor.yaml")["spec"]
+    name = manifest("kserve/inference-service.yaml")["metadata"]["name"]
+    budget = manifest("kserve/pod-disruption-budget.yaml")["spec"]
+    (spread,) = kserve_pod()["topologySpreadConstraints"]
+    for selector in (spec["selector"], budget["selector"], spread["labelSelector"]):
+        assert selector["matchLabels"] == {"serving.kserve.io/inferenceservice": name}
+    (endpoint,) = spec["podMetricsEndpoints"]
+    (container,) = runtime()["containers"]
+    assert endpoint["port"] == container["ports"][0]["name"]
+    (relabeling,) = endpoint["relabelings"]
+    jobs = {job for rule in rules() for job in re.findall(r'job="([^"]+)"', rule["expr"])}
+    assert {relabeling["replacement"]} == jobs
+    assert relabeling["targetLabel"] == "job"
+    assert {manifest("base/service.yaml")["metadata"]["name"]} == jobs
 
 
 def test_the_inference_service_speaks_v2_through_the_runtime_that_is_there() -> None:
@@ -202,49 +211,9 @@ def test_the_inference_service_speaks_v2_through_the_runtime_that_is_there() -> 
     assert model["modelFormat"]["name"] in {
         each["name"] for each in runtime()["supportedModelFormats"]
     }
-    claim = manifest("models-volume/persistent-volume-claim.yaml")["metadata"]["name"]
+    claim = manifest("claim/persistent-volume-claim.yaml")["metadata"]["name"]
     assert model["storageUri"] == f"pvc://{claim}/"
     (container,) = runtime()["containers"]
     assert container["name"] == "kserve-container"
     arguments = _parser().parse_args(container["args"])
     assert arguments.model_repository == "/mnt/models"
-
-
-KUBECTL = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-
-
-def render(folder: Path) -> list[Yaml]:
-    command = ["kubectl", "kustomize", str(folder), "--load-restrictor=LoadRestrictionsNone"]
-    rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return list(yaml.safe_load_all(rendered))
-
-
-@KUBECTL
-@pytest.mark.parametrize("folder", [".", "base", "kserve"])
-def test_kustomize_renders_what_is_applied(folder: str) -> None:
-    for found in render(KUBERNETES / folder):
-        if f"{found['apiVersion']} {found['kind']}" not in CUSTOM.values():
-            kubernetes_validate.validate(found, VERSION, strict=True)
-
-
-@KUBECTL
-def test_the_components_fit_together(tmp_path: Path) -> None:
-    up = os.path.relpath(KUBERNETES.resolve(), tmp_path.resolve())  # kustomize wants it relative
-    components = [f"{up}/{name}" for name in ("autoscaling", "gpu", "models-volume")]
-    (tmp_path / "kustomization.yaml").write_text(
-        yaml.safe_dump({"resources": [f"{up}/base"], "components": components})
-    )
-    objects = {found["kind"]: found for found in render(tmp_path)}
-    pod = objects["Deployment"]["spec"]["template"]["spec"]
-    assert "replicas" not in objects["Deployment"]["spec"]
-    assert pod["containers"][0]["image"] == f"vt-serve:{__version__}-gpu"
-    (mount,) = pod["containers"][0]["volumeMounts"]
-    final = dockerfile(DOCKERFILES["gpu"])[1][-1]
-    assert mount["mountPath"] == final.variables("ENV")["VT_MODEL_REPOSITORY"]
-    assert (
-        pod["volumes"][0]["persistentVolumeClaim"]["claimName"]
-        == (objects["PersistentVolumeClaim"]["metadata"]["name"])
-    )
-    chosen = settings(objects["ConfigMap"]["data"])
-    assert chosen.execution_providers == "cuda"
-    assert chosen.drain_timeout_seconds == 20

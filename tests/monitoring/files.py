@@ -1,12 +1,11 @@
-"""What is shipped to watch the service with, and the tools that read it."""
+"""What is shipped to watch the service with, as what it says."""
 
 import json
 import re
-import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -15,13 +14,6 @@ GRAFANA = ROOT / "docker" / "grafana"
 
 METRIC = re.compile(r"\b(?:vt|http|process)_\w+")
 SUFFIX = re.compile(r"_(bucket|sum|count)$")
-
-
-def needs(tool: str) -> pytest.MarkDecorator:
-    """Skip, and say why, where a tool is not installed."""
-    return pytest.mark.skipif(
-        shutil.which(tool) is None, reason=f"{tool} is not installed (Debian: prometheus)"
-    )
 
 
 def dashboard() -> dict:
@@ -42,6 +34,20 @@ def rules() -> list[dict]:
 
 def alerts() -> dict[str, dict]:
     return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+def promtool(*arguments: str | Path, given: bytes = b"") -> str:
+    """Run promtool, which must be content, and return what it says."""
+    done = subprocess.run(
+        ["promtool", *map(str, arguments)],
+        input=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout.decode()
+    return done.stdout.decode()
 
 
 def metrics_in(query: str) -> set[str]:

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.monitoring.files import PROMETHEUS, alerts, needs, queries
+from tests.monitoring.files import PROMETHEUS, alerts, queries
 from tests.service.images import GREEN, encode, quarters, solid
 from tests.service.repository_fixture import write_both
 from tests.service.test_server import Process, running
+from tests.tools import needs
 
 LIMIT_SECONDS = 60.0
 VARIABLES = {"$__rate_interval": "5s", "$instance": ".*", "$model": ".*"}

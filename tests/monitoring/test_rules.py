@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 import yaml
 
 from service.metrics import PrometheusMetrics
-from tests.monitoring.files import PROMETHEUS, ROOT, alerts, needs
+from tests.monitoring.files import PROMETHEUS, ROOT, alerts, promtool
 from tests.service.test_metrics import MODEL, Load, ModelBuild
+from tests.tools import needs
 
 ROUTE = 'route="/v1/classify",status="200"'
 SLOW = "http_request_duration_seconds"
@@ -19,16 +21,45 @@ REQUESTS = 'vt_inference_requests_total{model="m",outcome='
 JOB = '{job="vt-serve",instance="a"}'
 
 
-def latencies(slow: int, of: int = 100) -> dict[str, str]:
+def latencies(slow: float, of: float = 100, labels: str = ROUTE) -> dict[str, str]:
     """So many slow answers, of so many a minute, for four days."""
     return {
-        f'{SLOW}_bucket{{{ROUTE},le="0.5"}}': f"0+{of - slow}x6000",
-        f"{SLOW}_count{{{ROUTE}}}": f"0+{of}x6000",
+        f'{SLOW}_bucket{{{labels},le="0.5"}}': f"0+{of - slow}x6000",
+        f"{SLOW}_count{{{labels}}}": f"0+{of}x6000",
     }
+
+
+def namespaces(production: float, staging: float) -> dict[str, str]:
+    """So many slow answers of a hundred a minute in each of two namespaces."""
+    slow = {"production": production, "staging": staging}
+    found = [
+        latencies(n, labels=f'{ROUTE},job="vt-serve",namespace="{x}"') for x, n in slow.items()
+    ]
+    return found[0] | found[1]
 
 
 def outcomes(**a_minute: int) -> dict[str, str]:
     return {f'{REQUESTS}"{outcome}"}}': f"0+{n}x6000" for outcome, n in a_minute.items()}
+
+
+def missed(by_whom: int) -> dict[str, str]:
+    """A day of 60 answers a minute, then so many requests while nothing serves.
+
+    Of another model, which never served, there are more.
+    """
+    ok, unavailable = (f'{REQUESTS}"{outcome}"}}' for outcome in ("ok", "unavailable"))
+    return {
+        ok: "0+60x1440 86400x100",
+        unavailable: f"0x1440 0+{by_whom}x100",
+        ok.replace('"m"', '"never"'): "0x1540",
+        unavailable.replace('"m"', '"never"'): "0+100x1540",
+    }
+
+
+def statuses(**a_minute: int) -> dict[str, str]:
+    route = 'route="/v2/models/{model}/infer"'
+    counts = {f'{route},status="{name[1:]}"': n for name, n in a_minute.items()}
+    return {f"http_requests_total{{{labels}}}": f"0+{n}x100" for labels, n in counts.items()}
 
 
 def confidences(first: str, last: str) -> dict[str, str]:
@@ -68,6 +99,11 @@ def lag(slow: int) -> dict[str, str]:
     }
 
 
+DAY = 86400
+EXPIRY = 'vt_tls_certificate_expiry_timestamp_seconds{file="certificate"}'
+RELOAD = 'vt_last_reload_successful{file="api_keys"}'
+READY = 'vt_ready{job="vt-serve",instance="a"}'
+STATE = 'vt_model_state{job="vt-serve",instance="a",model="m",state='
 FAILURES = 'vt_model_loads_total{model="m",result="failure"}'
 UNAVAILABLE = 'vt_model_state{model="m",state="UNAVAILABLE"}'
 PROVIDER = 'vt_provider_requested_active{model="m",requested="cuda",active="cpu"}'
@@ -79,7 +115,12 @@ UP = {f"up{JOB}": "1x6000"}
 # alert -> when it is looked at, series that make it fire, series that do not
 CASES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
     "VtServeDown": ("10m", {f"up{JOB}": "1x5 0x50"}, UP),
-    "VtServeNotReady": ("10m", {"vt_ready": "1x5 0x50"}, {"vt_ready": "0x1 1x50"}),
+    "VtServeNotReady": ("10m", {READY: "1x5 0x50"}, {READY: "0x1 1x50"}),
+    "VtServeServesNothing": (
+        "15m",
+        {READY: "1x50", f'{STATE}"READY"}}': "1x2 0x48"},
+        {READY: "1x50", f'{STATE}"READY"}}': "1x50"},
+    ),
     "VtServeRestarts": (
         "10m",
         {f"process_start_time_seconds{JOB}": "0+1x4 5x50"},
@@ -94,6 +135,9 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         outcomes(ok=90, rejected_full=4, rejected_deadline=6),
         outcomes(ok=96, rejected_full=4, bad_input=50),
     ),
+    "VtServeUnavailable": ("25h", missed(by_whom=12), missed(by_whom=3)),
+    "VtServeAskedInVain": ("40m", outcomes(ok=98, unavailable=2), outcomes(ok=995, unavailable=5)),
+    "VtServeNotFound": ("40m", statuses(_200=98, _404=2), statuses(_200=995, _404=5, _503=500)),
     "VtServeQueueWaits": (
         "10m",
         {'vt_queue_oldest_seconds{model="m"}': "0.3x50"},
@@ -132,11 +176,24 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         {f"process_open_fds{JOB}": "90x50", **FDS},
         {f"process_open_fds{JOB}": "70x50", **FDS},
     ),
+    "VtServeReloadFailed": ("20m", {RELOAD: "1x5 0x50"}, {RELOAD: "1x5 0x2 1x50"}),
+    "VtServeCertificateEnds": ("10m", {EXPIRY: f"{13 * DAY}x50"}, {EXPIRY: f"{15 * DAY}x50"}),
+    "VtServeCertificateEndsSoon": ("10m", {EXPIRY: f"{DAY}x50"}, {EXPIRY: f"{3 * DAY}x50"}),
 }
 # The same alert by another way.
 MORE = {
     "VtServeDown": ("10m", {'up{job="other"}': "1x50"}),
     "VtServeLoadFailed": ("10m", {FAILURES: "_x5 1x50"}),
+    "VtServeLatencyBurnsFast": ("2h", namespaces(production=20, staging=0)),
+    "VtServeServesNothing": ("15m", {READY: "1x50"}),
+    "VtServeAskedInVain": ("40m", outcomes(ok=0, unavailable=1)),
+    "VtServeCertificateEndsSoon": ("10m", {EXPIRY: f"-{DAY}x50"}),
+}
+# Series that look like it and are not worth an alert: one slow answer of three in an hour.
+FEW = {
+    "VtServeLatencyBurnsFast": ("2h", latencies(slow=0.5, of=1.5)),
+    "VtServeLatencyBurns": ("7h", latencies(slow=0.08, of=0.25)),
+    "VtServeLatencyBudgetSpent": ("20h", latencies(slow=0.25, of=0.75)),
 }
 
 
@@ -166,6 +223,8 @@ def every_case() -> Iterator[Case]:
         yield Case(alert, at, quiet, False)
     for alert, (at, fires) in MORE.items():
         yield Case(alert, at, fires, True)
+    for alert, (at, quiet) in FEW.items():
+        yield Case(alert, at, quiet, False)
 
 
 def together(cases: Iterable[Case]) -> list[list[Case]]:
@@ -194,19 +253,6 @@ def as_test(group: Sequence[Case]) -> dict:
     }
 
 
-def promtool(*arguments: str | Path, given: bytes = b"") -> str:
-    done = subprocess.run(
-        ["promtool", *map(str, arguments)],
-        input=given,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout.decode()
-    return done.stdout.decode()
-
-
 def test_every_alert_has_its_cases() -> None:
     assert set(CASES) == set(alerts())
 
@@ -232,6 +278,15 @@ def test_the_configuration_and_its_rules_are_valid() -> None:
     promtool("check", "rules", "--lint-fatal", PROMETHEUS / "rules.yml")
 
 
+def test_the_rules_of_the_operator_are_those_of_the_file() -> None:
+    made = [sys.executable, str(PROMETHEUS.parent / "prometheus_rule.py")]
+    printed = subprocess.run(made, check=True, capture_output=True, text=True).stdout
+    assert (PROMETHEUS / "prometheus-rule.yaml").read_text() == printed, "make manifests"
+    rule = yaml.safe_load(printed)
+    assert rule["spec"] == yaml.safe_load((PROMETHEUS / "rules.yml").read_text())
+    assert (rule["kind"], rule["apiVersion"]) == ("PrometheusRule", "monitoring.coreos.com/v1")
+
+
 @needs("promtool")
 def test_the_metrics_follow_the_conventions() -> None:
     metrics = PrometheusMetrics()
@@ -245,7 +300,7 @@ def test_every_alert_has_a_summary_a_severity_and_a_runbook(alert: str) -> None:
     rule = alerts()[alert]
     assert rule["labels"]["severity"] in {"page", "ticket"}
     assert rule["annotations"]["summary"].endswith(".")
-    page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+    page, _, anchor = rule["annotations"]["runbook"].partition("#")
     runbook = re.search(
         rf"^### {alert}\n\n(.+?)(?=^#|\Z)", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL
     )

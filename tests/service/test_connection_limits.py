@@ -178,6 +178,19 @@ def test_what_never_ends_after_the_headers_ends_the_connection(server: Process, 
     assert dropped(server, "headers_too_large") == before + 1
 
 
+def expect_continue(sock: socket.socket) -> None:
+    """Begin a chunked request; the application reads it when this returns."""
+    sock.sendall(CHUNKED.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+    assert sock.recv(65536).startswith(b"HTTP/1.1 100 ")
+
+
+def test_too_long_a_chunks_extension_is_a_431(server: Process) -> None:
+    with connected(server) as sock:
+        expect_continue(sock)
+        sock.sendall(b"1;extension=" + b"0" * HEADER_BYTES)
+        assert answer(until_closed(sock))[0] == 431
+
+
 def test_chunks_that_never_end_are_a_413(server: Process) -> None:
     with connected(server) as sock:
         sock.sendall(CHUNKED)
@@ -219,6 +232,44 @@ def test_what_is_not_http_is_a_400(server: Process, garbage: bytes) -> None:
     with connected(server) as sock:
         sock.sendall(garbage)
         assert answer(until_closed(sock)) == (400, "The request is not valid HTTP.")
+
+
+MALFORMED = {
+    "no chunk at all": b"ZZ\r\n",
+    "after a chunk": b"1\r\na\r\nZZ\r\n",
+    "a chunk longer than it says": b"1\r\naaaa\r\n",
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_malformed_chunk_is_a_400(server: Process, case: str, pieces: int) -> None:
+    before = dropped(server, "not_http")
+    with connected(server) as sock:
+        if pieces == 1:
+            sock.sendall(CHUNKED + MALFORMED[case])
+        else:
+            expect_continue(sock)
+            sock.sendall(MALFORMED[case])
+        assert answer(until_closed(sock)) == (400, "The request is not valid HTTP.")
+    assert dropped(server, "not_http") == before + 1
+    assert server.ask("POST", "/v1/classify", PHOTO)[0] == 200
+
+
+def test_a_malformed_chunk_after_its_answer_adds_nothing(server: Process) -> None:
+    with connected(server) as sock:
+        sock.sendall(CHUNKED.replace(b"POST /v1/classify", b"GET /v2/health/live"))
+        first = sock.recv(65536)
+        assert first.startswith(b"HTTP/1.1 200 ")
+        sock.sendall(b"ZZ\r\n")
+        assert b"HTTP/1.1" not in until_closed(sock)
+
+
+def test_a_malformed_chunk_behind_another_request_answers_for_neither(server: Process) -> None:
+    waiting = POST + b"Content-Length: 1\r\n\r\na"
+    with connected(server) as sock:
+        sock.sendall(waiting + CHUNKED + b"ZZ\r\n")
+        assert until_closed(sock) == b""
 
 
 def test_answers_that_nobody_reads_are_given_up(server: Process) -> None:

@@ -57,7 +57,7 @@ class Models:
     metrics: PrometheusMetrics
 
     def find(self, version: str | None = None) -> ModelInstance:
-        return self.repository.find(Task.CLASSIFICATION, "colour", version)
+        return self.repository.find(Task.CLASSIFICATION, "colour", version).ready_instance()
 
     def states(self) -> dict[str, tuple[ModelState, str | None]]:
         return {row.version: (row.state, row.reason) for row in self.repository.index()}

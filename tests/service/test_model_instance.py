@@ -71,6 +71,7 @@ async def instance(tmp_path: Path, session: FakeSession) -> AsyncIterator[ModelI
             pixels=1,
         ),
         device=Device(1),
+        max_batch_size=4,
         max_queue_size=8,
         events=PrometheusMetrics(),
     )

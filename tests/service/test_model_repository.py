@@ -79,8 +79,8 @@ async def test_models_are_loading_then_ready(repository: Path) -> None:
         models.find(CLASSIFICATION, None, None)
     await models.load_all()
     assert models.not_ready() == []
-    assert models.find(CLASSIFICATION, None, None).identity.name == "colour"
-    assert models.find(SEGMENTATION, None, None).identity.name == "pixels"
+    assert models.find(CLASSIFICATION, None, None).ready_instance().identity.name == "colour"
+    assert models.find(SEGMENTATION, None, None).ready_instance().identity.name == "pixels"
 
 
 async def test_the_status_tells_labels_precision_and_provider(repository: Path) -> None:
@@ -110,11 +110,11 @@ async def test_only_the_newest_listed_version_is_served(tmp_path: Path) -> None:
     list_versions(folder, config, "1", "10")
     (folder / "99").mkdir()
     models = await loaded(tmp_path)
-    assert models.find(CLASSIFICATION, "colour", None).identity.version == "10"
-    assert models.find(CLASSIFICATION, "colour", "10")
-    assert models.find(CLASSIFICATION, None, "10")
+    assert models.find(CLASSIFICATION, "colour", None).ready_instance().identity.version == "10"
+    assert models.find(CLASSIFICATION, "colour", "10").is_ready
+    assert models.find(CLASSIFICATION, None, "10").is_ready
     with pytest.raises(ModelNotReady, match="colour version 1 is unloaded"):
-        models.find(CLASSIFICATION, "colour", "1")
+        models.find(CLASSIFICATION, "colour", "1").ready_instance()
     for version in ("99", "x"):
         with pytest.raises(ModelNotFound, match=r"no version [9x]+; there are 1, 10"):
             models.find(CLASSIFICATION, "colour", version)
@@ -137,7 +137,7 @@ async def test_among_several_models_one_must_be_named(repository: Path) -> None:
     models = await loaded(repository)
     with pytest.raises(InvalidRequest, match=r"Name one of the .*: colour, hue"):
         models.find(CLASSIFICATION, None, None)
-    assert models.find(CLASSIFICATION, "hue", None).identity.name == "hue"
+    assert models.find(CLASSIFICATION, "hue", None).ready_instance().identity.name == "hue"
 
 
 async def test_a_task_without_a_model_is_not_found(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ async def test_a_tampered_graph_is_refused_while_the_other_model_serves(reposito
     models = await loaded(repository)
     assert models.get("pixels").state is ModelState.READY
     with pytest.raises(ModelNotReady, match="colour version 1 is unavailable"):
-        models.find(CLASSIFICATION, None, None)
+        models.find(CLASSIFICATION, None, None).ready_instance()
 
 
 async def test_an_unreadable_contract_is_refused_by_its_folders_name(repository: Path) -> None:

@@ -31,6 +31,23 @@ async def test_health_and_metadata_follow_the_open_inference_protocol(service: R
     assert await get("/v2/models/pixels/versions/1/ready") == {"name": "pixels", "ready": True}
 
 
+async def test_only_the_path_names_a_version(service: Running) -> None:
+    described = (await service.http.get("/openapi.json")).json()["paths"]
+    for path, operations in described.items():
+        if path.startswith("/v2"):
+            for each in operations.values():
+                assert "query" not in {one["in"] for one in each.get("parameters", [])}, path
+    for query in ("", "?version=", "?version=9"):
+        for route in ("", "/ready", "/config", "/stats"):
+            response = await service.http.get(f"/v2/models/colour{route}{query}")
+            assert response.status_code == 200, (route, query)
+        headers = {"Inference-Header-Content-Length": "0"}
+        response = await service.http.post(
+            f"/v2/models/colour/infer{query}", content=PHOTO, headers=headers
+        )
+        assert response.status_code == 200
+
+
 async def test_a_refused_model_makes_the_server_not_ready_and_the_others_serve(
     start: Start, repository: Path
 ) -> None:

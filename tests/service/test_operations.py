@@ -1,8 +1,12 @@
 import json
 from pathlib import Path
 
-from tests.service.conftest import Running
+import pytest
+
+from tests.service.conftest import Running, Start
 from tests.service.images import GREEN, encode, solid
+from tests.service.repository_fixture import write_versions
+from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
 
@@ -51,6 +55,74 @@ async def test_one_model_is_described_alone_with_its_files(
         assert detail == model
     assert every[0]["batching"]["measurements"][0]["seconds"] > 0
     assert (await service.http.get("/v1/models/unknown")).status_code == 404
+
+
+async def detail(service: Running, **query: str) -> dict:
+    response = await service.http.get("/v1/models/colour", params=query)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def test_each_version_is_described_with_its_own_files(start: Start, repository: Path) -> None:
+    folder = write_versions(repository, "1", "2", "3", "4", version_policy={"all": {}})
+    (folder / "4" / "model.onnx").write_bytes(b"half a copy")
+    async with start(shadow="colour:3@0.1") as service:
+        assert (await detail(service))["version"] == "2"
+        for version in ("1", "2", "3"):
+            told = await detail(service, version=version)
+            certificate = json.loads((folder / version / "certificate.json").read_text())
+            assert (told["version"], told["state"]) == (version, "READY")
+            assert told["certificate"] == certificate
+            assert told["batching"]["measurements"]
+        failed = await detail(service, version="4")
+        assert (failed["state"], failed["certificate"]) == ("UNAVAILABLE", None)
+        assert "SHA-256" in failed["reason"]
+        assert failed["contract"] == json.loads((folder / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "sentence"),
+    [
+        ("/v1/models/colour?version=9", 404, "The model colour has no version 9; there are 1."),
+        ("/v1/models/colour?version=", 400, "The parameter version is not valid"),
+        ("/v1/models/colour?verison=1", 400, "There is no parameter verison."),
+        ("/v1/models?version=1", 400, "There is no parameter version."),
+    ],
+)
+async def test_a_query_that_means_nothing_here_is_refused(
+    service: Running, url: str, status: int, sentence: str
+) -> None:
+    response = await service.http.get(url)
+    assert response.status_code == status
+    assert error_of(response).startswith(sentence)
+
+
+async def test_a_contract_that_cannot_be_read_is_told_beside_what_serves(
+    service: Running, repository: Path
+) -> None:
+    config = repository / "colour" / "config.json"
+    before = config.read_text()
+    config.write_text("{")
+    load = "/v2/repository/models/colour/load"
+    assert (await service.http.post(load)).status_code == 400
+    index = (await service.http.post("/v2/repository/index")).json()
+    (reason,) = {row["reason"] for row in index if row["name"] == "colour"} - {""}
+    for query in ({}, {"version": "1"}):
+        told = await detail(service, **query)
+        assert (told["version"], told["state"], told["reason"]) == ("1", "READY", reason)
+        assert told["contract"] == json.loads(before)
+    config.write_text(before)
+    assert (await service.http.post(load)).status_code == 200
+    assert (await detail(service))["reason"] is None
+
+
+async def test_a_contract_that_never_could_be_read_is_told(start: Start, repository: Path) -> None:
+    (repository / "colour" / "config.json").write_text("{")
+    async with start() as service:
+        told = await detail(service)
+        assert (told["version"], told["contract"]) == (None, None)
+        assert told["reason"].startswith("config.json is not valid: ")
+        assert "; " not in told["reason"]
 
 
 async def test_requests_are_counted_by_route_and_outcome(service: Running) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,17 @@ async def test_infer_requests_are_compared_by_what_answers_the_task(start: Start
         await until(lambda: compared(service) == 3)
 
 
+async def test_requests_with_nothing_to_compare_do_not_count_into_the_share(start: Start) -> None:
+    async with start(shadow="colour:2@0.5") as service:
+        pixels = np.zeros((1, 8, 8, 3), np.uint8).tolist()
+        images = {"name": "images", "datatype": "UINT8", "shape": [1, 8, 8, 3], "data": pixels}
+        body = {"inputs": [images], "outputs": [{"name": "tokens"}]}
+        for count in (1, 2, 3):
+            await classify(service)
+            await service.http.post("/v2/models/colour/infer", json=body)
+            await until(lambda count=count: compared(service) == count // 2)
+
+
 async def test_who_asks_for_the_shadow_is_answered_and_not_compared(start: Start) -> None:
     async with start(shadow="colour:2@1") as service:
         assert (await classify(service, version="2"))["version"] == "2"
@@ -162,8 +174,19 @@ def test_pixels_agree_by_their_share() -> None:
 
 
 def test_a_rule_is_read() -> None:
-    assert parse_shadow_rule("vt:2@0.1") == ShadowRule("vt", "2", 0.1)
-    assert parse_shadow_rule("vt:12@1") == ShadowRule("vt", "12", 1.0)
+    assert parse_shadow_rule("vt:2@0.1") == ShadowRule("vt", "2", Decimal("0.1"))
+    assert parse_shadow_rule("vt:12@1") == ShadowRule("vt", "12", Decimal(1))
+
+
+@pytest.mark.parametrize(("share", "due"), [("0.1", 10), ("0.7", 70), ("0.015", 1), ("1", 100)])
+def test_as_many_of_a_hundred_requests_are_due_as_the_share_says(share: str, due: int) -> None:
+    rule = parse_shadow_rule(f"vt:2@{share}")
+    assert sum(map(rule.is_due, range(1, 101))) == due
+
+
+def test_requests_that_are_due_are_spread() -> None:
+    rule = parse_shadow_rule("vt:2@0.25")
+    assert [number for number in range(1, 13) if rule.is_due(number)] == [4, 8, 12]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,13 @@ from structlog.testing import capture_logs
 
 from service import check_ready
 from service.errors import InvalidConfiguration
+from service.metrics import PrometheusMetrics
 from service.tls import Tls
 from tests.service.repository_fixture import write_classifier
+from tests.service.test_metrics import value
 from tests.service.test_server import Process
+
+BEGINS = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +28,13 @@ def authority() -> trustme.CA:
     return trustme.CA(key_type=trustme.KeyType.ECDSA)
 
 
-def write_certificate(folder: Path, authority: trustme.CA) -> tuple[Path, Path]:
+def write_certificate(
+    folder: Path, authority: trustme.CA, ends: datetime | None = None
+) -> tuple[Path, Path]:
     certificate, key = folder / "tls.crt", folder / "tls.key"
-    issued = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.ECDSA)
+    issued = authority.issue_cert(
+        "127.0.0.1", key_type=trustme.KeyType.ECDSA, not_before=BEGINS, not_after=ends
+    )
     certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(str(key))
     return certificate, key
@@ -98,12 +107,12 @@ def test_a_renewed_certificate_serves_without_a_restart(
 
 
 def test_nothing_older_than_tls_1_2_is_spoken(tmp_path: Path, authority: trustme.CA) -> None:
-    context = Tls(*write_certificate(tmp_path, authority)).context
+    context = Tls(*write_certificate(tmp_path, authority), PrometheusMetrics()).context
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 def test_half_a_renewal_changes_nothing(tmp_path: Path, authority: trustme.CA) -> None:
-    tls = Tls(*write_certificate(tmp_path, authority))
+    tls = Tls(*write_certificate(tmp_path, authority), PrometheusMetrics())
     other = tmp_path / "other"
     other.mkdir()
     write_certificate(other, authority)[0].replace(tmp_path / "tls.crt")
@@ -118,6 +127,38 @@ def test_half_a_renewal_changes_nothing(tmp_path: Path, authority: trustme.CA) -
     assert [line["event"] for line in logs] == ["certificate_reloaded"]
 
 
+def test_whether_the_files_count_and_when_the_certificate_ends_can_be_watched(
+    tmp_path: Path, authority: trustme.CA
+) -> None:
+    metrics = PrometheusMetrics()
+    ends = [datetime(year, 2, 3, 4, 5, 6, tzinfo=UTC) for year in (2040, 2049)]
+
+    def watched() -> tuple[float | None, float | None]:
+        names = ("vt_last_reload_successful", "vt_tls_certificate_expiry_timestamp_seconds")
+        last_reload, expiry = (value(metrics, name, file="certificate") for name in names)
+        return last_reload, expiry
+
+    assert watched() == (None, None)
+    tls = Tls(*write_certificate(tmp_path, authority, ends[0]), metrics)
+    assert watched() == (1, ends[0].timestamp())
+    (tmp_path / "tls.crt").unlink()
+    tls.reload()
+    assert watched() == (0, ends[0].timestamp())
+    write_certificate(tmp_path, authority, ends[1])
+    tls.reload()
+    assert watched() == (1, ends[1].timestamp())
+
+
+def test_a_certificate_that_does_not_say_when_it_ends_is_one_sentence(
+    tmp_path: Path, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_certificate(tmp_path, authority)
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", lambda *_args, **_kwargs: None)
+    files[0].write_text("none")
+    with pytest.raises(InvalidConfiguration, match="does not say when it ends"):
+        Tls(*files, PrometheusMetrics())
+
+
 @pytest.mark.parametrize("missing", ["tls.crt", "tls.key"])
 def test_a_missing_file_is_one_sentence(
     tmp_path: Path, authority: trustme.CA, missing: str
@@ -125,14 +166,14 @@ def test_a_missing_file_is_one_sentence(
     files = write_certificate(tmp_path, authority)
     (tmp_path / missing).unlink()
     with pytest.raises(InvalidConfiguration, match="cannot be read: No such file"):
-        Tls(*files)
+        Tls(*files, PrometheusMetrics())
 
 
 def test_a_key_that_is_none_is_one_sentence(tmp_path: Path, authority: trustme.CA) -> None:
     files = write_certificate(tmp_path, authority)
     files[1].write_text("none")
     with pytest.raises(InvalidConfiguration, match="are of no use"):
-        Tls(*files)
+        Tls(*files, PrometheusMetrics())
 
 
 def test_the_health_check_speaks_tls_where_the_service_does(

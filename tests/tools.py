@@ -1,0 +1,22 @@
+"""Tools that some tests run and that pip cannot install."""
+
+import os
+import shutil
+
+import pytest
+
+PACKAGES = {
+    "kubectl": "kubernetes-client",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+}
+"""What Debian calls the package of each."""
+
+
+def needs(tool: str) -> pytest.MarkDecorator:
+    """Skip, and say why, where a tool is not installed; with `REQUIRE_TOOLS=1` run, and fail."""
+    required = os.environ.get("REQUIRE_TOOLS") == "1"
+    return pytest.mark.skipif(
+        shutil.which(tool) is None and not required,
+        reason=f"{tool} is not installed (Debian: {PACKAGES.get(tool, tool)})",
+    )
