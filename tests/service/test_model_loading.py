@@ -13,7 +13,6 @@ import structlog
 from service.contract import Certificate, read_certificate, read_contract
 from service.device import Devices
 from service.errors import InvalidEntry
-from service.graph_sessions import GraphSessions
 from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
 from service.model_loading import open_chosen
@@ -298,14 +297,14 @@ async def test_a_model_that_would_run_elsewhere_than_required_is_not_served(star
 async def test_the_self_test_runs_every_golden_input_and_every_session(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads, images, run = [], [], GraphSessions.run
+    threads, images, run = [], [], Session.run
 
-    def recorded(self: GraphSessions, photos: list, outputs: list, count: int) -> list:
-        threads.append(count)
+    def recorded(self: Session, photos: list, outputs: list) -> list:
+        threads.append(self._session.get_session_options().intra_op_num_threads)
         images.append(photos[0].tobytes())
-        return run(self, photos, outputs, count)
+        return run(self, photos, outputs)
 
-    monkeypatch.setattr(GraphSessions, "run", recorded)
+    monkeypatch.setattr(Session, "run", recorded)
     async with start(cores=4) as service:
         models = len((await service.http.get("/v1/models")).json()["models"])
     assert threads == [2, 4, 1] * models
