@@ -98,4 +98,5 @@ class Admission:
     def _late(self, allowed: float) -> DeadlineExceeded | ServerStopping:
         if self._aborted:
             return ServerStopping("The server stopped before the answer was ready.")
-        return DeadlineExceeded(f"The answer was not ready within {allowed:g} s.")
+        seconds = f"{allowed:.6f}".rstrip("0").rstrip(".")
+        return DeadlineExceeded(f"The answer was not ready within {seconds} s.")

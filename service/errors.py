@@ -37,11 +37,22 @@ Outcome = Literal[
 ]
 
 
+MAX_SENTENCE_LETTERS = 1000
+
+
 class ServiceError(Exception):
-    """A request that gets no prediction; the message is a sentence for the client."""
+    """A request that gets no prediction; the message is a sentence for the client.
+
+    The middle of one that is too long, because it repeats something that was sent, is left out.
+    """
 
     status: ClassVar[int] = 500
     outcome: ClassVar[Outcome] = "error"
+
+    def __init__(self, message: str) -> None:
+        half = MAX_SENTENCE_LETTERS // 2
+        is_long = len(message) > MAX_SENTENCE_LETTERS
+        super().__init__(f"{message[:half]} ... {message[-half:]}" if is_long else message)
 
 
 class InvalidRequest(ServiceError):

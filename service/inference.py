@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from service.contract import Contract
+from service.errors import InvalidRequest
 from service.events import Events
 from service.model_instance import ModelInstance
 from service.postprocessing import (
@@ -76,8 +77,13 @@ class PhotoInference:
         instance: ModelInstance,
         job: Job,
         outputs: Sequence[str] | None = None,
+        *,
+        stacked: bool = False,
     ) -> Inferred:
         """Return what the model makes of each image, in order; by default what answers its task.
+
+        Where the outputs are to be `stacked`, images for which they would differ in shape are an
+        `InvalidRequest`, before any is queued.
 
         Where photos share batches they are decoded here, in the image threads. Where each runs
         alone its own thread decodes it: there are as many of those as cores, and the image stays
@@ -86,10 +92,13 @@ class PhotoInference:
         names = [instance.contract.prediction] if outputs is None else outputs
         with instance.reserve(len(job.images), job.urgency.deadline):
             photos = self._photos(instance, job)
-            if instance.batches:
+            compared = stacked and len(photos) > 1 and _follow_the_photo(instance.contract, names)
+            if instance.batches or compared:
                 with job.timer.stage("decode"):
                     waiting = [photo for photo in photos if photo.prepared is None]
                     await self.pool.gather(photo.prepare for photo in waiting)
+            if compared:
+                _check_one_size(photos)
             inference = await instance.infer(photos, names, job.urgency)
         if instance.contract.prediction in names:
             job.predictions.extend(each[instance.contract.prediction] for each in inference.outputs)
@@ -109,6 +118,22 @@ class PhotoInference:
             else Photo(image, preprocessing, self.limits, index)
             for index, image in enumerate(job.images)
         ]
+
+
+def _follow_the_photo(contract: Contract, outputs: Sequence[str]) -> bool:
+    """Whether the shape of one of these outputs depends on the photo's."""
+    return any(-1 in each.shape[1:] for each in contract.outputs if each.name in outputs)
+
+
+def _check_one_size(photos: Sequence[Photo]) -> None:
+    first, *others = (photo.prepare().pixels.shape[:2] for photo in photos)
+    for index, size in enumerate(others, 1):
+        if size != first:
+            raise InvalidRequest(
+                f"The model takes image 0 as {first[0]}x{first[1]} and image {index} as "
+                f"{size[0]}x{size[1]}, so that their outputs do not form one tensor; send photos "
+                "of one height x width at a time."
+            )
 
 
 class Classifier:

@@ -2,22 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from service.base64_image import decode_base64
 from service.contract import Contract
-from service.errors import InvalidRequest, PayloadTooLarge
+from service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from service.inference_json import JSON_BYTES_HEADER, parse_json
 from service.preprocessing import EncodedOrPrepared, PreparedImage, is_image_file
 from service.protocol import Datatype, InferenceRequest, Parameters, RequestInput, RequestOutput
 from service.tensors import array_from_bytes, array_from_json, split_elements
-from service.validation import first_problem
-
-MAX_JSON_BYTES = 4 * 1024 * 1024
-"""More holds up everybody: no other thread runs while JSON is parsed. Tensors can be binary."""
 
 SHARED_MEMORY = "shared_memory_region"
 
@@ -52,14 +49,15 @@ def parse_inference(
     Raises:
         InvalidRequest: it is not what the protocol or the contract says.
         PayloadTooLarge: the JSON is too long, or there are too many images.
+        UnsupportedMediaType: all of it should be the input, and is not.
     """
     if json_bytes == 0:
         return _raw_call(body, contract)
     if json_bytes is not None and json_bytes > len(body):
         raise InvalidRequest(
-            f"Inference-Header-Content-Length is {json_bytes:,}, the body has {len(body):,} bytes."
+            f"{JSON_BYTES_HEADER} is {json_bytes:,}, the body has {len(body):,} bytes."
         )
-    request = _parse_json(body[:json_bytes])
+    request = parse_json(body, json_bytes)
     _refuse_sequences(request.parameters)
     binary = memoryview(body)[len(body) if json_bytes is None else json_bytes :]
     images = _images(_only_input(request, contract), binary, contract, max_images)
@@ -71,20 +69,6 @@ def parse_inference(
         _whole(request.parameters, "priority"),
         timeout / 1e6 if timeout else None,
     )
-
-
-def _parse_json(header: bytes) -> InferenceRequest:
-    if len(header) > MAX_JSON_BYTES:
-        raise PayloadTooLarge(
-            f"The request's JSON has more than {MAX_JSON_BYTES:,} bytes; "
-            "send tensors as binary data."
-        )
-    try:
-        return InferenceRequest.model_validate_json(header)
-    except ValidationError as error:
-        raise InvalidRequest(
-            f"The inference request is not valid: {first_problem(error)}."
-        ) from error
 
 
 def _refuse_sequences(parameters: Parameters) -> None:
@@ -108,45 +92,28 @@ def _images(
 ) -> list[EncodedOrPrepared]:
     if SHARED_MEMORY in tensor.parameters:
         raise InvalidRequest("Shared memory is not supported; send the data.")
-    data = _binary_data(tensor, binary)
-    count = tensor.shape[0] if tensor.shape else 0
-    if count < 1:
-        raise InvalidRequest(f"The shape {tensor.shape} of {tensor.name} holds no image.")
+    _check_type(tensor, contract)
+    count = tensor.shape[0]
     if count > max_images:
         raise PayloadTooLarge.images(max_images)
-    match tensor.datatype:
-        case Datatype.UINT8:
-            return _tensors(tensor, data, contract)
-        case Datatype.BYTES:
-            return _files(tensor, data, count)
-        case other:
-            raise InvalidRequest(
-                f"The input {tensor.name} is UINT8, or BYTES with image files, not {other}."
-            )
+    data = _binary_data(tensor, binary)
+    return _files(tensor, data, count) if _holds_files(tensor) else _tensors(tensor, data)
 
 
-def _binary_data(tensor: RequestInput, binary: memoryview) -> memoryview | None:
-    """Return the input's part of the binary data, which is all of it; None where it has JSON."""
-    size = tensor.parameters.get("binary_data_size")
-    if (size is None) == (tensor.data is None):
+def _holds_files(tensor: RequestInput) -> bool:
+    return tensor.datatype is Datatype.BYTES
+
+
+def _check_type(tensor: RequestInput, contract: Contract) -> None:
+    """Refuse what is neither the model's input nor image files; how many is another matter."""
+    if _holds_files(tensor):
+        _check_shape_of_files(tensor.shape)
+    elif tensor.datatype is Datatype.UINT8:
+        _check_shape(tensor.shape, contract)
+    else:
         raise InvalidRequest(
-            f"The input {tensor.name} needs either data or the parameter binary_data_size."
+            f"The input {tensor.name} is UINT8, or BYTES with image files, not {tensor.datatype}."
         )
-    if (size or 0) != len(binary) or isinstance(size, bool):
-        raise InvalidRequest(
-            f"The request's JSON is followed by {len(binary):,} bytes; "
-            f"the input {tensor.name} states a binary_data_size of {size or 0}."
-        )
-    return None if size is None else binary
-
-
-def _tensors(
-    tensor: RequestInput, data: memoryview | None, contract: Contract
-) -> list[EncodedOrPrepared]:
-    _check_shape(tensor.shape, contract)
-    if data is None:
-        return _prepared(array_from_json(tensor.data or [], tensor.shape))
-    return _prepared(array_from_bytes(data, tensor.shape))
 
 
 def _check_shape(shape: Sequence[int], contract: Contract) -> None:
@@ -160,17 +127,42 @@ def _check_shape(shape: Sequence[int], contract: Contract) -> None:
     )
 
 
+def _check_shape_of_files(shape: Sequence[int]) -> None:
+    if len(shape) != 1 and list(shape[1:]) != [1]:
+        raise InvalidRequest(
+            f"A BYTES input has one image file an element and the shape [batch] or [batch, 1], "
+            f"not {list(shape)}."
+        )
+
+
+def _binary_data(tensor: RequestInput, binary: memoryview) -> memoryview | None:
+    """Return the input's part of the binary data, which is all of it; None where it has JSON."""
+    stated = tensor.parameters.get("binary_data_size") is not None
+    size = _whole(tensor.parameters, "binary_data_size")
+    if stated == (tensor.data is not None):
+        raise InvalidRequest(
+            f"The input {tensor.name} needs either data or the parameter binary_data_size."
+        )
+    if size != len(binary):
+        raise InvalidRequest(
+            f"The binary data after the request's JSON have {len(binary):,} bytes; "
+            f"the input {tensor.name} states a binary_data_size of {size:,}."
+        )
+    return binary if stated else None
+
+
+def _tensors(tensor: RequestInput, data: memoryview | None) -> list[EncodedOrPrepared]:
+    if data is None:
+        return _prepared(array_from_json(tensor.data or [], tensor.shape))
+    return _prepared(array_from_bytes(data, tensor.shape))
+
+
 def _prepared(images: npt.NDArray[np.uint8]) -> list[EncodedOrPrepared]:
     height, width = images.shape[1:3]
     return [PreparedImage(image, width, height) for image in images]
 
 
 def _files(tensor: RequestInput, data: memoryview | None, count: int) -> list[EncodedOrPrepared]:
-    if tensor.shape not in ([count], [count, 1]):
-        raise InvalidRequest(
-            f"A BYTES input has one image file an element and the shape [batch], "
-            f"not {tensor.shape}."
-        )
     files = (
         _files_in_json(tensor.data or [], count) if data is None else split_elements(data, count)
     )
@@ -182,12 +174,14 @@ def _files(tensor: RequestInput, data: memoryview | None, count: int) -> list[En
 
 def _files_in_json(data: list[Any], count: int) -> list[bytes]:
     """Decode base64, the only form in which a file's bytes fit into JSON."""
-    texts = [each[0] if isinstance(each, list) and len(each) == 1 else each for each in data]
-    if len(texts) != count or not all(isinstance(text, str) for text in texts):
-        raise InvalidRequest(
-            f"The data of a BYTES input must be {count} texts, each an image file in base64."
-        )
-    return [decode_base64(index, text) for index, text in enumerate(texts)]
+    if len(data) == count:
+        texts = [each[0] if isinstance(each, list) and len(each) == 1 else each for each in data]
+        if all(isinstance(text, str) for text in texts):
+            return [decode_base64(index, text) for index, text in enumerate(texts)]
+    raise InvalidRequest(
+        "The data of a BYTES input must have a text for each image, which is its file in base64; "
+        f"the shape says how many: {count}."
+    )
 
 
 def _raw_call(body: bytes, contract: Contract) -> InferenceCall:
@@ -195,12 +189,21 @@ def _raw_call(body: bytes, contract: Contract) -> InferenceCall:
     if not body:
         raise InvalidRequest("The body is empty; send an image.")
     outputs = [WantedOutput(contract.outputs[0].name, binary=True)]
+    if is_image_file(body):
+        return InferenceCall([body], outputs)
     (width, height), *others = contract.preprocessing.input_sizes
-    is_tensor = not others and len(body) == width * height * 3 and not is_image_file(body)
-    if is_tensor:
-        tensor = array_from_bytes(memoryview(body), [1, height, width, 3])
-        return InferenceCall(_prepared(tensor), outputs)
-    return InferenceCall([body], outputs)
+    shape = [1, height, width, 3]
+    if not others and len(body) == prod(shape):
+        return InferenceCall(_prepared(array_from_bytes(memoryview(body), shape)), outputs)
+    tensor = (
+        "this model takes tensors of several sizes, so their shape must be stated in JSON"
+        if others
+        else f"a tensor of this model has the shape {shape}, {prod(shape):,} bytes"
+    )
+    raise UnsupportedMediaType(
+        f"The body is taken for one photo or one tensor, since {JSON_BYTES_HEADER} is 0. It has "
+        f"{len(body):,} bytes and is not a JPEG, PNG, WebP, BMP, GIF or TIFF file; {tensor}."
+    )
 
 
 def _outputs(request: InferenceRequest, contract: Contract) -> list[WantedOutput]:
@@ -230,14 +233,18 @@ def _output(asked: RequestOutput, contract: Contract, *, binary: bool) -> Wanted
 
 
 def _whole(parameters: Parameters, name: str) -> int:
-    value = parameters.get(name, 0)
+    value = parameters.get(name)
+    if value is None:
+        return 0
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
         raise InvalidRequest(f"The parameter {name} must be a whole number, 0 or more.")
     return value
 
 
 def _flag(parameters: Parameters, name: str, *, default: bool) -> bool:
-    value = parameters.get(name, default)
+    value = parameters.get(name)
+    if value is None:
+        return default
     if not isinstance(value, bool):
         raise InvalidRequest(f"The parameter {name} must be true or false.")
     return value

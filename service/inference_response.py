@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from service.contract import Contract
-from service.errors import InvalidRequest
 from service.inference_request import InferenceCall, WantedOutput
-from service.protocol import Datatype, InferenceResponse, ResponseOutput
+from service.protocol import Datatype, InferenceResponse, MetadataTensor, ResponseOutput, Wire
 from service.session import Array, Outputs
-from service.tensors import array_to_bytes, array_to_json, join_elements
+from service.tensors import array_to_bytes, array_to_json, join_elements, zeros
 
 
 @dataclass(frozen=True)
@@ -35,56 +33,58 @@ class Tensor:
             return join_elements([str(text).encode() for text in self.array.ravel()])
         return array_to_bytes(self.array, self.datatype)
 
-    def json(self) -> list[Any]:
-        """Its elements as JSON has them."""
+    def json(self) -> bytes:
+        """Its elements as a JSON list."""
         return array_to_json(self.array, self.datatype)
 
 
 def encode_inference(
     call: InferenceCall, contract: Contract, version: str, outputs: Sequence[Outputs]
 ) -> EncodedResponse:
-    """Put each image's outputs together; raises `InvalidRequest` where they do not fit."""
-    described, binary = list[ResponseOutput](), list[bytes]()
+    """Put the images' outputs together; raises `InvalidRequest` where one has no JSON form."""
+    described, binary = list[bytes](), list[bytes]()
     for wanted in call.outputs:
         tensor = _tensor(wanted, contract, [each[wanted.name] for each in outputs])
         described.append(_describe(wanted, tensor, binary))
-    header = InferenceResponse(
-        model_name=contract.name, model_version=version, id=call.id, outputs=described
+    header = _dump(
+        InferenceResponse(model_name=contract.name, model_version=version, id=call.id, outputs=[])
     )
-    text = header.model_dump_json(exclude_none=True).encode()
+    text = b"".join([header.removesuffix(b"]}"), b",".join(described), b"]}"])
     return EncodedResponse(b"".join([text, *binary]), len(text) if binary else None)
 
 
-def _describe(wanted: WantedOutput, tensor: Tensor, binary: list[bytes]) -> ResponseOutput:
+def _describe(wanted: WantedOutput, tensor: Tensor, binary: list[bytes]) -> bytes:
     """Describe an output, whose bytes are added to `binary` where they are to follow the JSON.
 
     No other parameters: clients take their presence for binary data.
     """
-    shape = list(tensor.array.shape)
-    if not wanted.binary:
-        return ResponseOutput(
-            name=wanted.name, datatype=tensor.datatype, shape=shape, data=tensor.json()
-        )
-    binary.append(tensor.binary())
-    return ResponseOutput(
-        name=wanted.name,
-        datatype=tensor.datatype,
-        shape=shape,
-        parameters={"binary_data_size": len(binary[-1])},
+    output = ResponseOutput(
+        name=wanted.name, datatype=tensor.datatype, shape=list(tensor.array.shape)
     )
+    if not wanted.binary:
+        return b"".join([_dump(output).removesuffix(b"}"), b',"data":', tensor.json(), b"}"])
+    binary.append(tensor.binary())
+    return _dump(output.model_copy(update={"parameters": {"binary_data_size": len(binary[-1])}}))
+
+
+def _dump(value: Wire) -> bytes:
+    return value.model_dump_json(exclude_none=True).encode()
 
 
 def _tensor(wanted: WantedOutput, contract: Contract, arrays: Sequence[Array]) -> Tensor:
-    if len({array.shape for array in arrays}) > 1:
-        raise InvalidRequest(
-            f"The images' {wanted.name} have different shapes; ask for one image at a time."
-        )
-    array = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+    output = next(each for each in contract.outputs if each.name == wanted.name)
+    array = _stack(output, arrays)
     if wanted.classes:
         labels = contract.labels if wanted.name == contract.prediction else []
         return Tensor(Datatype.BYTES, _classes(array, wanted.classes, labels))
-    datatype = next(each.datatype for each in contract.outputs if each.name == wanted.name)
-    return Tensor(datatype, array)
+    return Tensor(output.datatype, array)
+
+
+def _stack(output: MetadataTensor, arrays: Sequence[Array]) -> Array:
+    """Put an output's arrays, all of one shape, into one; of no image, any size is 0."""
+    if not arrays:
+        return zeros([max(side, 0) for side in output.shape], output.datatype)
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
 
 
 def _classes(scores: Array, count: int, labels: Sequence[str]) -> Array:
@@ -94,4 +94,4 @@ def _classes(scores: Array, count: int, labels: Sequence[str]) -> Array:
         [":".join((f"{row[index]:.6f}", str(index), *labels[index : index + 1])) for index in order]
         for row, order in zip(scores, best, strict=True)
     ]
-    return np.array(texts, dtype=object)
+    return np.array(texts, dtype=object).reshape(best.shape)

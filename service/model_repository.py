@@ -131,10 +131,14 @@ class ModelRepository:
         """Whether anything but this model serves."""
         return any(each.ready_versions for each in self._entries.values() if each.name != name)
 
+    @property
+    def _there(self) -> str:
+        return f"there are {', '.join(self._entries)}" if self._entries else "there is none at all"
+
     def _named(self, name: str) -> ModelEntry:
         entry = self._entries.get(name)
         if entry is None:
-            raise ModelNotFound(f"There is no model {name}; there are {', '.join(self._entries)}.")
+            raise ModelNotFound(f"There is no model {name}; {self._there}.")
         return entry
 
     def _only(self, task: Task) -> ModelEntry:
@@ -147,7 +151,7 @@ class ModelRepository:
             return (serving or entries)[0]
         if any(version.state is ModelState.LOADING for version in self.wanted()):
             raise ModelNotReady("The models are loading.")
-        raise ModelNotFound(f"There is no {task} model; there are {', '.join(self._entries)}.")
+        raise ModelNotFound(f"There is no {task} model; {self._there}.")
 
     async def load_all(self) -> None:
         """Read every contract, then load the models one after the other; failures are kept out."""

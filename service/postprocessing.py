@@ -16,6 +16,7 @@ Palette = Sequence[tuple[int, int, int]]
 
 PNG_COMPRESS_LEVEL = 1  # the default level takes several times as long for a few per cent
 OVERLAY_OPACITY = 0.5
+BLEND_PIXELS = 1 << 20  # other threads run between two blends, not during one
 
 
 def top_classes(
@@ -68,7 +69,12 @@ def mask_png(labels: Labels, palette: Palette) -> bytes:
 def overlay_png(photo: Image.Image, labels: Labels, palette: Palette) -> bytes:
     """Encode the photo with the mask's colours blended over it."""
     colors = _indexed(labels, palette).convert("RGB")
-    return _png(Image.blend(photo, colors, OVERLAY_OPACITY))
+    rows = max(1, BLEND_PIXELS // photo.width)
+    for top in range(0, photo.height, rows):
+        strip = (0, top, photo.width, min(photo.height, top + rows))
+        blended = Image.blend(photo.crop(strip), colors.crop(strip), OVERLAY_OPACITY)
+        colors.paste(blended, strip[:2])
+    return _png(colors)
 
 
 def _indexed(labels: Labels, palette: Palette) -> Image.Image:

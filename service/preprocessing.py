@@ -45,6 +45,7 @@ Convert = Callable[[Image.Image], Image.Image]
 MAX_SIDE = 65_535  # a resize's table of weights grows with the side, whatever the area
 MAX_ASPECT_RATIO = 16  # of what is scaled before a crop: a strip would become a huge image
 MAX_TILE_PIXELS = 1 << 24  # a TIFF's tile is decoded whole, even where the image is small
+MAX_WEBP_PIXELS = 1 << 24  # Pillow copies the canvas while no other thread may run
 STRIP_PIXELS = 1 << 20
 
 _SIGNATURES = {
@@ -188,10 +189,11 @@ def check_size(image: Image.Image, limits: ImageLimits) -> None:
         raise PayloadTooLarge(
             f"it has {width} x {height} pixels; a side may have {MAX_SIDE:,} at most"
         )
-    if width * height > limits.max_pixels:
-        raise PayloadTooLarge(
-            f"it has {width} x {height} pixels; {limits.max_pixels:,} are allowed"
-        )
+    allowed = limits.max_pixels
+    if image.format == "WEBP":
+        allowed = min(allowed, MAX_WEBP_PIXELS)
+    if width * height > allowed:
+        raise PayloadTooLarge(f"it has {width} x {height} pixels; {allowed:,} are allowed")
     if _tile_pixels(image) > MAX_TILE_PIXELS:
         raise PayloadTooLarge(f"its tiles have more than {MAX_TILE_PIXELS:,} pixels")
 

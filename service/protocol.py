@@ -3,7 +3,8 @@
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticUseDefault
 
 
 class Wire(BaseModel):
@@ -83,30 +84,43 @@ Parameters = dict[str, Any]
 """What the protocol leaves open; keys that are not known here are ignored."""
 
 
+def _default_for_null(value: object) -> object:
+    """Take null, which some typed clients write for what is absent, as that."""
+    if value is None:
+        raise PydanticUseDefault
+    return value
+
+
+TensorName = Annotated[str, Field(max_length=256)]
+Side = Annotated[int, Field(ge=0, lt=1 << 63)]
+NullIsAbsent = BeforeValidator(_default_for_null)
+RequestParameters = Annotated[Parameters, NullIsAbsent]
+
+
 class RequestInput(Wire):
     """An input tensor: its data are here, or follow the JSON as `binary_data_size` bytes."""
 
-    name: str
-    shape: list[NonNegativeInt]
+    name: TensorName
+    shape: Annotated[list[Side], Field(max_length=16, fail_fast=True)]
     datatype: Datatype
-    parameters: Parameters = {}
+    parameters: RequestParameters = {}
     data: list[Any] | None = None
 
 
 class RequestOutput(Wire):
     """An output that is asked for, as binary data or JSON, or as classes."""
 
-    name: str
-    parameters: Parameters = {}
+    name: TensorName
+    parameters: RequestParameters = {}
 
 
 class InferenceRequest(Wire):
     """The JSON of an inference request."""
 
     id: Annotated[str, Field(max_length=1024)] | None = None
-    parameters: Parameters = {}
-    inputs: list[RequestInput]
-    outputs: list[RequestOutput] = []
+    parameters: RequestParameters = {}
+    inputs: Annotated[list[RequestInput], Field(max_length=64, fail_fast=True)]
+    outputs: Annotated[list[RequestOutput], Field(max_length=64, fail_fast=True), NullIsAbsent] = []
 
 
 class ResponseOutput(Wire):
@@ -194,7 +208,7 @@ class RepositoryModel(Wire):
 class RepositoryModelRequest(Wire):
     """What a load or an unload is asked to do."""
 
-    parameters: Parameters = {}
+    parameters: RequestParameters = {}
 
 
 class ServerLive(Wire):

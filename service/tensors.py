@@ -2,17 +2,20 @@
 
 import struct
 from collections.abc import Sequence
+from itertools import chain
 from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic_core import to_json
 
 from service.errors import InvalidRequest
 from service.protocol import Datatype
 from service.session import Array
 
 _LENGTH = struct.Struct("<I")
+_PIECE_ELEMENTS = 64 * 1024
 
 _DTYPES: dict[Datatype, str] = {
     Datatype.BOOL: "|b1",
@@ -30,6 +33,11 @@ _DTYPES: dict[Datatype, str] = {
 }
 
 
+def zeros(shape: Sequence[int], datatype: Datatype) -> Array:
+    """Return a tensor of zeros."""
+    return np.zeros(shape, _DTYPES[datatype])
+
+
 def array_from_bytes(data: memoryview, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
     """View the bytes of a UINT8 tensor, without a copy, as an array of this shape."""
     if len(data) != prod(shape):
@@ -40,19 +48,39 @@ def array_from_bytes(data: memoryview, shape: Sequence[int]) -> npt.NDArray[np.u
 
 
 def array_from_json(data: list[Any], shape: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Return the UINT8 tensor of numbers, flat or nested as the shape says."""
+    """Return the UINT8 tensor of numbers, flat or nested as the shape says.
+
+    It costs what the shape costs, whatever the data hold: only lists of the right length are
+    looked into.
+    """
+    is_nested = bool(data) and isinstance(data[0], list)
+    numbers = _flattened(data, shape) if is_nested else data
+    if len(numbers) != prod(shape):
+        raise _wrongly_shaped(shape)
     try:
-        array = np.asarray(data)
+        if set(map(type, numbers)) <= {int}:  # a bool would pass for one
+            return np.frombuffer(bytes(numbers), np.uint8).reshape(shape)
     except ValueError:
-        raise InvalidRequest("The tensor's data are nested unevenly.") from None
-    if array.shape not in ((prod(shape),), tuple(shape)):
-        raise InvalidRequest(
-            f"The tensor's data have the shape {list(array.shape)}; "
-            f"they must be flat or have the shape {list(shape)}."
-        )
-    if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255):
-        raise InvalidRequest("The data of a UINT8 tensor must be whole numbers from 0 to 255.")
-    return array.astype(np.uint8).reshape(shape)
+        pass
+    raise InvalidRequest("The data of a UINT8 tensor must be whole numbers from 0 to 255.")
+
+
+def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
+    """Return what lists nested by this shape hold."""
+    if len(data) != shape[0]:
+        raise _wrongly_shaped(shape)
+    for side in shape[1:]:
+        if set(map(type, data)) != {list} or set(map(len, data)) != {side}:
+            raise _wrongly_shaped(shape)
+        data = list(chain.from_iterable(data))
+    return data
+
+
+def _wrongly_shaped(shape: Sequence[int]) -> InvalidRequest:
+    return InvalidRequest(
+        f"The tensor's data must be flat or have the shape {list(shape)}; "
+        f"flat, they are {prod(shape):,} numbers."
+    )
 
 
 def split_elements(data: memoryview, count: int) -> list[bytes]:
@@ -86,9 +114,14 @@ def array_to_bytes(array: Array, datatype: Datatype) -> bytes:
     return array.astype(_DTYPES[datatype], copy=False).tobytes()
 
 
-def array_to_json(array: Array, datatype: Datatype) -> list[Any]:
-    """Return a tensor's numbers, flat and row-major; FP16 has no JSON form."""
+def array_to_json(array: Array, datatype: Datatype) -> bytes:
+    """Return a tensor's elements as a JSON list, flat and row-major; FP16 has no JSON form.
+
+    A piece at a time: no other thread runs while one is written.
+    """
     if datatype is Datatype.FP16:
         raise InvalidRequest("An FP16 output can only be sent as binary data.")
-    values: list[Any] = array.ravel().tolist()
-    return values
+    flat = array.ravel()
+    pieces = (flat[at : at + _PIECE_ELEMENTS] for at in range(0, flat.size, _PIECE_ELEMENTS))
+    texts = (to_json(piece.tolist(), inf_nan_mode="null")[1:-1] for piece in pieces)
+    return b"[" + b",".join(texts) + b"]"

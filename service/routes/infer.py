@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from service.admission import Deadline
 from service.errors import InvalidRequest
 from service.inference import Inferred, Job, PhotoInference
+from service.inference_json import JSON_BYTES_HEADER
 from service.inference_request import InferenceCall, parse_inference
 from service.inference_response import encode_inference
 from service.model_instance import ModelInstance
@@ -20,7 +21,6 @@ from service.routes.request_body import TIMEOUT_HEADER_PARAMETER
 from service.routes.serving import Images, Serving
 from service.worker_pool import WorkerPool
 
-JSON_BYTES_HEADER = "Inference-Header-Content-Length"
 SMALL_BYTES = 16 * 1024
 """What is shorter is read and written at once; a detour through a thread would take longer."""
 
@@ -93,13 +93,17 @@ class InferRoutes:
         self, request: Request, instance: ModelInstance, call: InferenceCall, job: Job
     ) -> Response:
         """Predict, and answer as the call and the request's headers want it."""
-        names = [output.name for output in call.outputs]
-        inferred = await self._inference.infer(instance, job.with_priority(call.priority), names)
+        inferred = await self._infer(instance, call, job) if call.images else Inferred([], [])
         with job.timer.stage("encode"):
             size = sum(array.nbytes for each in inferred.outputs for array in each.values())
             accepted = request.headers.get("accept-encoding", "")
             encode = partial(_encode, call, instance, inferred, choose_encoding(accepted, size))
             return encode() if size < SMALL_BYTES else await self._pool.run(encode)
+
+    async def _infer(self, instance: ModelInstance, call: InferenceCall, job: Job) -> Inferred:
+        names = [output.name for output in call.outputs]
+        job = job.with_priority(call.priority)
+        return await self._inference.infer(instance, job, names, stacked=True)
 
 
 class _Call:

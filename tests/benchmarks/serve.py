@@ -97,10 +97,11 @@ class Server:
 
 
 @contextmanager
-def service(case: Case) -> Iterator[Server]:
-    """The service on a repository of this one entry."""
+def service(case: Case, *others: Case) -> Iterator[Server]:
+    """The service on a repository of these entries only, in the first one's precision."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / case.folder.name).symlink_to(case.folder.resolve())
+        for each in (case, *others):
+            (Path(folder) / each.folder.name).symlink_to(each.folder.resolve())
         port = _free_port()
         command = [sys.executable, "-m", "service", "--port", str(port)]
         command += ["--model-repository", folder]

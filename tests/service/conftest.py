@@ -1,6 +1,8 @@
 import asyncio
+import gc
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -179,3 +181,30 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in [name for name in os.environ if name.startswith("VT_")]:
         monkeypatch.delenv(name)
+
+
+TURN_SECONDS = 0.05
+
+
+class Turns:
+    """How much of the processor's time the longest turn of the event loop took, in its thread."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turns]:
+    """Measure; what other tests left in memory is no business of this loop's garbage collector."""
+    measuring, run = Turns(), asyncio.Handle._run
+
+    def measured(handle: asyncio.Handle) -> None:
+        before = time.thread_time()
+        run(handle)
+        measuring.longest = max(measuring.longest, time.thread_time() - before)
+
+    gc.collect()
+    gc.freeze()
+    monkeypatch.setattr(asyncio.Handle, "_run", measured)
+    yield measuring
+    gc.unfreeze()

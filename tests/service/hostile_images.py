@@ -129,6 +129,8 @@ def _bombs() -> Iterator[tuple[str, bytes]]:
     yield "JPEG of 200,000 comments", flooded("JPEG", 2, b"\xff\xfe\0\2")
     yield "PNG of 200,000 chunks", flooded("PNG", 33, png_chunk(b"abCd", b""))
     yield "GIF of 200,000 comments", flooded("GIF", 13, b"\x21\xfe\x01a\0")
+    for name in ("JPEG", "PNG", "WEBP", "TIFF"):
+        yield f"{name} of 200,000 numbers", with_exif(name, directory(200_000))
 
 
 def _inflating() -> Iterator[tuple[str, bytes]]:
@@ -180,6 +182,34 @@ def flooded(name: str, at: int, part: bytes) -> bytes:
     if name == "GIF":
         at += 3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0
     return data[:at] + part * 200_000 + data[at:]
+
+
+def directory(count: int, order: str = "<", kind: int = 3, size: int | None = None) -> bytes:
+    """What a TIFF file and EXIF begin with: one entry, the orientation, of so many numbers."""
+    mark = {"<": b"II", ">": b"MM"}[order]
+    head = struct.pack(order + "2sHIH", mark, 42, 8, 1)
+    entry = struct.pack(order + "HHIII", 0x0112, kind, count, 26, 0)
+    return head + entry + bytes(2 * count if size is None else size)
+
+
+def with_exif(name: str, exif: bytes) -> bytes:
+    """A whole file of a format with this EXIF, in as many pieces as the format needs."""
+    data = encode(solid(), name)
+    match name:
+        case "JPEG":
+            pieces = (exif[at : at + 60_000] for at in range(0, len(exif), 60_000))
+            segments = (
+                b"\xff\xe1" + struct.pack(">H", len(each) + 8) + b"Exif\0\0" + each
+                for each in pieces
+            )
+            return data[:2] + b"".join(segments) + data[2:]
+        case "PNG":
+            return data[:33] + png_chunk(b"eXIf", exif) + data[33:]
+        case "WEBP":
+            body = data + b"EXIF" + struct.pack("<I", len(exif)) + exif
+            return body[:4] + struct.pack("<I", len(body) - 8) + body[8:]
+        case _:
+            return exif
 
 
 def top_down_bmp() -> bytes:

@@ -4,6 +4,7 @@ import json
 import httpx
 import pytest
 
+from service.base64_image import decode_base64
 from service.errors import InvalidRequest, PayloadTooLarge
 from service.routes.images_in_body import images_in_body, is_raw
 
@@ -107,6 +108,16 @@ def test_broken_json_is_the_clients_error(body: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
         images_in_body("application/json", body, 3)
     assert len(str(caught.value)) < 300
+
+
+def test_base64_is_decoded_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.base64_image.PIECE_CHARACTERS", 8)
+    for length in range(20):
+        data = bytes(range(length))
+        assert decode_base64(0, " \n".join(encoded(data))) == data
+    for text in ("AAAAAA==AAAA", "AAAAAAAAA", "AAAAAAAAAA=", "AAAA AAAé"):
+        with pytest.raises(InvalidRequest, match="Image 7 is not base64"):
+            decode_base64(7, text)
 
 
 def test_the_index_of_what_is_not_base64_is_told() -> None:

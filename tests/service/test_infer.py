@@ -10,9 +10,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from service.inference_request import MAX_JSON_BYTES
-from tests.service.conftest import Running, Start, until
+from service.inference_json import MAX_JSON_BYTES
+from service.protocol import InferenceRequest
+from tests.service.conftest import TURN_SECONDS, Running, Start, Turns, until
 from tests.service.images import BLUE, GREEN, RED, encode, quarters, solid
 from tests.service.test_app import error_of
 
@@ -75,6 +77,15 @@ async def test_json_is_answered_with_json(service: Running) -> None:
         "model_name": "colour",
         "model_version": "1",
     }
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs"])
+def test_of_many_mistakes_only_the_firsts_are_described(name: str) -> None:
+    with pytest.raises(ValidationError) as one:
+        InferenceRequest.model_validate({"inputs": [], name: [{}]})
+    with pytest.raises(ValidationError) as many:
+        InferenceRequest.model_validate({"inputs": [], name: [{}] * 100})
+    assert many.value.error_count() == one.value.error_count()
 
 
 async def test_flat_data_are_as_good_as_nested(service: Running) -> None:
@@ -202,8 +213,8 @@ def request(**changes: Any) -> dict:
 
 
 MISTAKES: dict[str, tuple[dict, str]] = {
-    "no json": ({"content": b"{"}, "inference request is not valid"),
-    "nested too deeply": ({"content": b'{"inputs":' * 100_000}, "not valid"),
+    "no json": ({"content": b"{"}, "inference request is not JSON"),
+    "nested too deeply": ({"content": b'{"inputs":' * 1000}, "not JSON: recursion limit exceeded"),
     "a list": ({"content": b"[]"}, "not valid"),
     "no inputs": ({"json": {}}, "inputs: Field required"),
     "an empty list of inputs": (request(inputs=[]), "has none"),
@@ -212,8 +223,10 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     "an unknown datatype": (request(inputs=[tensor(datatype="TEXT")]), "datatype"),
     "another datatype": (request(inputs=[tensor(datatype="FP32")]), "not FP32"),
     "a negative side": (request(inputs=[tensor(shape=[-1, 8, 8, 3])]), "shape"),
-    "no shape": (request(inputs=[tensor(shape=[])]), "holds no image"),
-    "no image": (request(inputs=[tensor(shape=[0, 8, 8, 3], data=[])]), "holds no image"),
+    "no shape": (request(inputs=[tensor(shape=[])]), "is not the model's"),
+    "no shape of files": (request(inputs=[files(JPEG) | {"shape": []}]), "the shape [batch]"),
+    "no batch": (request(inputs=[tensor(shape=[224, 224, 3])]), "[batch, height, width, 3]"),
+    "no image, and data": (request(inputs=[tensor(shape=[0, 8, 8, 3])]), "must be flat or have"),
     "another size": (request(inputs=[tensor(shape=[1, 8, 9, 3])]), "one of 8x8"),
     "two dimensions": (request(inputs=[tensor(shape=[1, 192])]), "is not the model's"),
     "too few numbers": (request(inputs=[tensor(data=[1, 2])]), "must be flat or have"),
@@ -221,7 +234,24 @@ MISTAKES: dict[str, tuple[dict, str]] = {
         request(inputs=[tensor(data=np.zeros((1, 3, 8, 8), int).tolist())]),
         "must be flat or have",
     ),
-    "nested unevenly": (request(inputs=[tensor(data=[[1], [2, 3]])]), "nested unevenly"),
+    "nested unevenly": (
+        request(inputs=[tensor(data=[[[[1, 2, 3]] * 8] * 7 + [[[1, 2]] * 8]])]),
+        "must be flat or have",
+    ),
+    "nested in part": (
+        request(inputs=[tensor(data=[[[[1, 2, 3]] * 8] * 7 + [1]])]),
+        "must be flat",
+    ),
+    "lists among numbers": (request(inputs=[tensor(data=[1, [1]] * 96)]), "from 0 to 255"),
+    "a long text among short ones": (
+        request(inputs=[tensor(data=["x" * 1_000_000, *[""] * 191])]),
+        "from 0 to 255",
+    ),
+    "a text where a list should be": (
+        request(inputs=[tensor(data=["x" * 1_000_000])]),
+        "must be flat or have",
+    ),
+    "more inputs than any model has": (request(inputs=[tensor()] * 65), "at most 64"),
     "numbers too large": (request(inputs=[tensor(data=[256] * 192)]), "from 0 to 255"),
     "huge numbers": (request(inputs=[tensor(data=[1 << 80] * 192)]), "from 0 to 255"),
     "negative numbers": (request(inputs=[tensor(data=[-1] * 192)]), "from 0 to 255"),
@@ -238,18 +268,21 @@ MISTAKES: dict[str, tuple[dict, str]] = {
         request(inputs=[tensor(parameters={"shared_memory_region": "x"})]),
         "Shared memory is not supported",
     ),
-    "too small a size": (binary({"inputs": [following(100)]}, bytes(192)), "followed by 192 bytes"),
-    "too large a size": (binary({"inputs": [following(193)]}, bytes(192)), "followed by 192 bytes"),
+    "too small a size": (binary({"inputs": [following(100)]}, bytes(192)), "JSON have 192 bytes"),
+    "too large a size": (binary({"inputs": [following(193)]}, bytes(192)), "JSON have 192 bytes"),
     "a size that is no number": (
         binary({"inputs": [following("192")]}, bytes(192)),
-        "followed by 192 bytes",
+        "binary_data_size must be a whole number",
     ),
-    "a size that is a truth": (binary({"inputs": [following(True)]}, b"x"), "followed by 1 bytes"),
+    "a size that is a truth": (
+        binary({"inputs": [following(True)]}, b"x"),
+        "binary_data_size must be a whole number",
+    ),
     "a size that is not the shape's": (
         binary({"inputs": [following(191)]}, bytes(191)),
         "[1, 8, 8, 3] has 192 bytes, not 191",
     ),
-    "data that nobody claims": (binary({"inputs": [tensor()]}, bytes(5)), "followed by 5 bytes"),
+    "data that nobody claims": (binary({"inputs": [tensor()]}, bytes(5)), "JSON have 5 bytes"),
     "elements that are cut short": (
         binary(
             {"inputs": [following(9, datatype="BYTES", shape=[1])]},
@@ -275,7 +308,8 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     ),
     "files in a grid": (request(inputs=[files(JPEG) | {"shape": [1, 2]}]), "the shape [batch]"),
     "no base64": (request(inputs=[files() | {"shape": [1], "data": ["?"]}]), "not base64"),
-    "no texts": (request(inputs=[files() | {"shape": [1], "data": [1]}]), "must be 1 texts"),
+    "no texts": (request(inputs=[files() | {"shape": [1], "data": [1]}]), "a text for each image"),
+    "too few texts": (request(inputs=[files(JPEG) | {"shape": [2]}]), "how many: 2"),
     "a damaged file": (request(inputs=[files(JPEG[:99])]), "Image 0 is refused: it cannot be"),
     "an unknown output": (request(outputs=[{"name": "scores"}]), "it has logits, tokens"),
     "an output twice": (request(outputs=[{"name": "logits"}] * 2), "asked for twice"),
@@ -302,10 +336,19 @@ MISTAKES: dict[str, tuple[dict, str]] = {
         {"content": gzip.compress(b"{}" * 99)[:-9], "headers": {"Content-Encoding": "gzip"}},
         "one whole gzip",
     ),
-    "two gzips": (
-        {"content": gzip.compress(b"{}") * 2, "headers": {"Content-Encoding": "gzip"}},
-        "one whole gzip",
+    "very many gzips": (
+        {"content": gzip.compress(b"") * 1025, "headers": {"Content-Encoding": "gzip"}},
+        "at most 1024 members",
     ),
+    "two deflates": (
+        {"content": zlib.compress(b"{}") * 2, "headers": {"Content-Encoding": "deflate"}},
+        "one whole deflate",
+    ),
+    "binary data without the header": (
+        {"content": binary({"inputs": [following(192)]}, bytes(192))["content"]},
+        "trailing characters at line 1 column 118. Without Inference-Header-Content-Length",
+    ),
+    "a photo without the header": ({"content": JPEG}, "or 0 where the body is one photo"),
 }
 
 
@@ -329,6 +372,8 @@ async def test_what_is_too_large_is_a_413(start: Start) -> None:
         await refused("more than the 2 images", json={"inputs": [files(JPEG, JPEG, JPEG)]})
         header = {"inputs": [following(0, shape=[10**12, 8, 8, 3])]}
         await refused("more than the 2 images", **binary(header, b""))
+        header = {"inputs": [following(0, shape=[3], datatype="BYTES")]}
+        await refused("more than the 2 images", **binary(header, b""))
         long = b" " * MAX_JSON_BYTES + json.dumps({"inputs": [tensor()]}).encode()
         await refused("send tensors as binary data", content=long)
         bomb = gzip.compress(bytes(64 * 1024 * 1024))
@@ -343,25 +388,89 @@ async def test_what_is_encoded_otherwise_is_a_415(service: Running) -> None:
     assert response.status_code == 415
     assert "gzip and deflate are" in error_of(response)
     raw = {JSON_BYTES: "0"}
-    response = await service.http.post(URL, content=b"what is this", headers=raw)
-    assert response.status_code == 415
+    for url, sentence in (
+        (URL, "Inference-Header-Content-Length is 0. It has 12 bytes and is not a JPEG, PNG, WebP"),
+        (URL, "a tensor of this model has the shape [1, 8, 8, 3], 192 bytes."),
+        ("/v2/models/pixels/infer", "tensors of several sizes, so their shape must be stated"),
+    ):
+        response = await service.http.post(url, content=b"what is this", headers=raw)
+        assert response.status_code == 415
+        assert sentence in error_of(response)
 
 
-async def test_photos_of_different_shapes_have_no_common_tensor(service: Running) -> None:
+@pytest.mark.parametrize("max_batch_size", [1, 4])
+async def test_photos_of_different_shapes_are_refused_before_any_is_queued(
+    start: Start, max_batch_size: int
+) -> None:
     wide, square = encode(quarters(128, 64)), encode(quarters(64, 64))
-    body = {"inputs": [files(wide, square)]}
-    response = await service.http.post("/v2/models/pixels/infer", json=body)
-    assert response.status_code == 400
-    assert "labels have different shapes" in error_of(response)
+    async with start(max_batch_size=max_batch_size) as service:
+        gate = service.gate("pixels")
+        gate.open()
+        url = "/v2/models/pixels/infer"
+        response = await service.http.post(url, json={"inputs": [files(wide, wide, square)]})
+        assert response.status_code == 400
+        assert "image 0 as 64x128 and image 2 as 64x64" in error_of(response)
+        assert gate.batches == []
+        response = await service.http.post(url, json={"inputs": [files(wide, wide)]})
+        assert response.json()["outputs"][0]["shape"] == [2, 64, 128]
+
+
+async def test_no_images_are_answered_with_outputs_of_none(service: Running) -> None:
+    header = {
+        "inputs": [following(0, shape=[0, 8, 8, 3])],
+        "outputs": [
+            {"name": "token_attention"},
+            {"name": "logits", "parameters": {"classification": 2, "binary_data": False}},
+        ],
+        "parameters": {"binary_data_output": True},
+    }
+    answer, data = split(await service.http.post(URL, **binary(header, b"")))
+    attention, classes = answer["outputs"]
+    assert (attention["shape"], attention["datatype"], data) == ([0, 1, 1, 1, 3], "FP32", b"")
+    assert attention["parameters"] == {"binary_data_size": 0}
+    assert (classes["shape"], classes["datatype"], classes["data"]) == ([0, 2], "BYTES", [])
+    for tensor_ in (tensor(shape=[0, 8, 8, 3], data=[]), files(), files() | {"shape": [0, 1]}):
+        response = await service.http.post(URL, json={"inputs": [tensor_]})
+        (logits,) = response.json()["outputs"]
+        assert (logits["shape"], logits["data"]) == ([0, 3], [])
+    response = await service.http.post("/v2/models/pixels/infer", json={"inputs": [files()]})
+    assert response.json()["outputs"][0]["shape"] == [0, 0, 0]
+
+
+async def test_null_is_absent(service: Running) -> None:
+    nothing = {"binary_data_size": None, "binary_data_output": None, "priority": None}
+    body = {"inputs": [tensor(parameters=nothing)], "outputs": None, "parameters": nothing}
+    response = await service.http.post(URL, json=body)
+    assert response.status_code == 200, response.text
+    body = {"inputs": [tensor(parameters=None)], "outputs": None, "parameters": None}
+    assert (await service.http.post(URL, json=body)).json() == response.json()
+
+
+async def test_a_large_tensor_in_json_is_answered_and_the_loop_stays_free(
+    start: Start, turns: Turns
+) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (64, 8, 8, 3), np.uint8)
+    async with start() as service:
+        for data in (pixels.tolist(), pixels.ravel().tolist()):
+            body = json.dumps({"inputs": [tensor(shape=pixels.shape, data=data)]})
+            await asyncio.sleep(0)  # making the request was a turn of its own
+            turns.longest = 0.0
+            response = await service.http.post(URL, content=body)
+            assert turns.longest < TURN_SECONDS
+            logits = np.reshape(response.json()["outputs"][0]["data"], (64, 3))
+            np.testing.assert_allclose(logits, pixels.mean((1, 2)) * 0.05, rtol=1e-5)
 
 
 async def test_a_request_may_ask_for_a_nearer_deadline(service: Running) -> None:
     gate = service.gate("colour")
     body = {"inputs": [tensor()], "parameters": {"timeout": 20_000}}
     response = await service.http.post(URL, json=body)
-    gate.open()
     assert response.status_code == 504
     assert "within 0.02 s" in error_of(response)
+    response = await service.http.post(URL, json={**body, "parameters": {"timeout": 1}})
+    gate.open()
+    assert response.status_code == 504
+    assert "within 0.000001 s." in error_of(response)
 
 
 async def test_the_highest_priority_goes_first(start: Start) -> None:

@@ -126,6 +126,17 @@ async def test_a_model_that_is_not_there_is_not_found(repository: Path) -> None:
         models.find(CLASSIFICATION, "other", None)
 
 
+async def test_where_the_last_model_went_there_is_none_at_all(tmp_path: Path) -> None:
+    folder = write_classifier(tmp_path)
+    repository = await loaded(tmp_path)
+    (folder / "config.json").unlink()
+    await repository.unload("colour")
+    with pytest.raises(ModelNotFound, match="no model colour; there is none at all"):
+        repository.get("colour")
+    with pytest.raises(ModelNotFound, match="no classification model; there is none at all"):
+        repository.find(CLASSIFICATION, None, None)
+
+
 async def test_a_model_of_another_task_is_the_clients_error(repository: Path) -> None:
     models = await loaded(repository)
     with pytest.raises(InvalidRequest, match="colour does classification, not segmentation"):

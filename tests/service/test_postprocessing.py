@@ -17,7 +17,7 @@ from service.postprocessing import (
     scale_labels,
     top_classes,
 )
-from tests.service.images import solid
+from tests.service.images import noise, solid
 
 NAMES = ["sky", "road", "tree", "car"]
 PALETTE = [(128, 128, 128), (128, 64, 128), (128, 128, 0), (64, 0, 128)]
@@ -85,6 +85,20 @@ def test_the_overlay_blends_the_colours_into_the_photo() -> None:
     image = Image.open(io.BytesIO(data))
     assert image.mode == "RGB"
     assert [image.getpixel((x, 0)) for x in (0, 1)] == [(64, 64, 64), (64, 32, 64)]
+
+
+def test_the_overlay_is_blended_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo, labels = noise(30, 50), np.arange(1500, dtype=np.uint8).reshape(50, 30) % 4
+    whole, blend, sizes = overlay_png(photo, labels, PALETTE), Image.blend, []
+
+    def recorded(one: Image.Image, other: Image.Image, alpha: float) -> Image.Image:
+        sizes.append(one.size)
+        return blend(one, other, alpha)
+
+    monkeypatch.setattr(Image, "blend", recorded)
+    monkeypatch.setattr("service.postprocessing.BLEND_PIXELS", 215)
+    assert overlay_png(photo, labels, PALETTE) == whole
+    assert sizes == [(30, 7)] * 7 + [(30, 1)]
 
 
 @given(label_maps)

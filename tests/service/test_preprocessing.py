@@ -296,3 +296,14 @@ def test_mutated_files_raise_nothing_but_refusals(name: str) -> None:
         data[at] = random.integers(0, 256, at.size, np.uint8)
         with suppress(InvalidRequest, PayloadTooLarge, UnsupportedMediaType):
             decoded(data.tobytes())
+
+
+def test_a_webp_of_more_pixels_than_pillow_copies_quickly_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.preprocessing.MAX_WEBP_PIXELS", 1200)
+    for name in ("WEBP", "PNG"):
+        assert decoded(encode(solid(size=(40, 30)), name)).shape == (30, 40, 3)
+    assert decoded(encode(solid(size=(41, 30)))).shape == (30, 41, 3)
+    with pytest.raises(PayloadTooLarge, match="41 x 30 pixels; 1,200 are allowed"):
+        decoded(encode(solid(size=(41, 30)), "WEBP"))

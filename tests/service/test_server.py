@@ -1,5 +1,6 @@
 """The real process, on a free port of the loopback."""
 
+import gc
 import http.client
 import json
 import os
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 
 from service.__main__ import main
 from tests.service.images import GREEN, encode, noise, quarters, solid
@@ -260,6 +262,29 @@ def test_what_cannot_start_says_so_in_one_line_and_exits_2(
     assert main(arguments) == 2
     message = capsys.readouterr().err
     assert re.fullmatch(rf"vt-serve: .*{re.escape(sentence)}.*\n", message)
+
+
+@pytest.mark.usefixtures("restored_log")
+def test_what_stays_for_ever_is_kept_from_the_collector_before_a_model_is_loaded(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = []
+
+    class Recording:
+        def __init__(self, app: FastAPI, *_: object) -> None:
+            self.app = app
+
+        def run(self, **_: object) -> None:
+            frozen.append(gc.get_freeze_count())
+            assert not any(each is self.app for each in gc.get_objects())
+
+    monkeypatch.setattr("service.__main__.Server", Recording)
+    try:
+        assert main(["--port", "0", "--model-repository", str(repository)]) == 0
+    finally:
+        gc.unfreeze()
+    assert len(frozen) == 1
+    assert frozen[0] > 0
 
 
 @pytest.mark.usefixtures("restored_log")

@@ -128,6 +128,12 @@ def test_requests_at_once_get_each_its_own_answer(client: triton.InferenceServer
         assert result.as_numpy("logits").argmax() == index % 3
 
 
+def test_no_images_are_answered_with_outputs_of_none(client: triton.InferenceServerClient) -> None:
+    for data in (PIXELS[:0], FILES[:0]):
+        result = client.infer("colour", images(data, binary=True))
+        assert result.as_numpy("logits").shape == (0, 3)
+
+
 def test_priority_timeout_and_parameters_are_taken(client: triton.InferenceServerClient) -> None:
     result = client.infer(
         "colour", images(PIXELS), priority=1, timeout=10_000_000, parameters={"customer": "me"}

@@ -1,0 +1,334 @@
+"""How late does the event loop answer, and how much memory is used, while images are hostile?
+
+    python -m tests.benchmarks.hostile
+
+The service on the shipped weights, under what `tests/service/hostile_images.py` makes, broken
+copies of the example photos, and pictures as large as the bounds allow. Meanwhile a process of
+its own asks `/v2/health/live` every 5 ms: what it waits is how late the loop is, plus what the
+machine's scheduler takes. The same is asked of an idle server and under ordinary photos, in turns,
+so that what the machine does can be told from what the images do; so can the quietest round.
+
+Then, without a server, each file is worked on in one thread while another wants to run every half
+millisecond: how long it cannot is how long the file keeps the interpreter, and so the loop. The
+least of several rounds counts, because what the machine adds differs from round to round.
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import multiprocessing
+import random
+import struct
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvloop
+from PIL import Image
+
+from service.contract import Contract, read_contract
+from service.errors import ServiceError
+from service.postprocessing import mask_png, overlay_png, run_lengths, scale_labels
+from service.preprocessing import decode, resize
+from service.settings import Settings
+from tests.benchmarks.load import connect, post
+from tests.benchmarks.serve import (
+    CLASSIFIER,
+    LIMITS,
+    SEGMENTER,
+    Case,
+    Server,
+    named_case,
+    service,
+)
+from tests.service.hostile_images import corpus
+
+EXPECTED = {200, 400, 413, 415}
+ROUTES = ("/v1/classify", "/v1/segment", "/v1/segment?mask=rle", "/v1/segment?overlay=true")
+LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PROBE_SECONDS = 0.005
+LATE_MILLISECONDS = 50
+MUTATED = 300
+LARGE_SIZES = ((4000, 3000), (8000, 6000))
+TURNED = struct.pack("<IHHHIII", 8, 1, 0x0112, 3, 1, 6, 0)
+LARGE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "JPEG": ("RGB", {}),
+    "progressive JPEG": ("RGB", {"progressive": True}),
+    "JPEG turned": ("RGB", {"exif": b"Exif\0\0II*\0" + TURNED}),
+    "PNG": ("RGB", {"compress_level": 1}),
+    "PNG with alpha": ("RGBA", {"compress_level": 1}),
+    "PNG palette": ("P", {"compress_level": 1}),
+    "GIF": ("P", {}),
+    "WebP": ("RGB", {"quality": 50, "method": 0}),
+    "TIFF": ("CMYK", {"compression": "tiff_lzw"}),
+}
+WATCH_SECONDS = 0.0005
+SHOWN = 8
+
+Named = tuple[str, bytes]
+Bodies = Sequence[Named]
+
+
+def hostile_files(photos: Sequence[bytes]) -> Bodies:
+    """Every odd file and broken photos, in an order that is always the same."""
+    chance = random.Random(0)  # noqa: S311
+    bodies = [(name, file.data) for name, file in corpus().items()]
+    bodies += [(f"mutation {n}", mutated(chance.choice(photos), chance)) for n in range(MUTATED)]
+    chance.shuffle(bodies)
+    return bodies
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """Set, cut, drop, double or insert bytes, one to six times."""
+    for _ in range(chance.randint(1, 6)):
+        at, piece = chance.randrange(len(data)), chance.randbytes(chance.randint(1, 8))
+        match chance.choice(("set", "cut", "drop", "double", "insert")):
+            case "set":
+                data = data[:at] + piece + data[at + len(piece) :]
+            case "cut":
+                data = data[: max(at, 16)]
+            case "drop":
+                data = data[: max(at, 16)] + data[at + 50 * len(piece) :]
+            case "double":
+                data = data[:at] + data[at : at + 500] * 2 + data[at + 500 :]
+            case "insert":
+                data = data[:at] + piece + data[at:]
+    return data
+
+
+def large_files(photo: bytes) -> Bodies:
+    """A photo of 12 and 48 megapixels in every format that a body has room for."""
+    bodies, largest = [], Settings.model_fields["max_body_bytes"].default
+    for size in LARGE_SIZES:
+        picture = Image.open(io.BytesIO(photo)).convert("RGB").resize(size)
+        for name, (mode, options) in LARGE_FORMATS.items():
+            file = io.BytesIO()
+            picture.convert(mode).save(file, _format(name), **options)
+            if len(file.getvalue()) <= largest:
+                megapixels = size[0] * size[1] // 1_000_000
+                bodies.append((f"{name}, {megapixels} megapixels", file.getvalue()))
+    return bodies
+
+
+def _format(name: str) -> str:
+    return next(each for each in ("JPEG", "PNG", "GIF", "WebP", "TIFF") if each in name)
+
+
+@dataclass
+class Load:
+    """What one kind of load did; the probe's waits in milliseconds, round by round."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    unexpected: set[str] = field(default_factory=set)
+    rounds: list[list[float]] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        """All waits and those of the quietest round, and the requests by status."""
+        waits = np.concatenate(self.rounds)
+        quietest = np.asarray(min(self.rounds, key=max))
+        return {
+            "median": _rounded(np.median(waits)),
+            "p99": _rounded(np.percentile(waits, 99)),
+            "max": _rounded(waits.max()),
+            "late": _rounded(100 * np.mean(waits > LATE_MILLISECONDS)),
+            "quiet p99": _rounded(np.percentile(quietest, 99)),
+            "quiet max": _rounded(quietest.max()),
+            "statuses": {str(each): answers for each, answers in sorted(self.statuses.items())},
+            "unexpected": sorted(self.unexpected),
+        }
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 1)
+
+
+def probe(port: int, seconds: float) -> list[float]:
+    """Ask every 5 ms from this process; return how many milliseconds each answer took to come.
+
+    Counted from when the question was due, so that one long silence is not counted as one only.
+    """
+    return uvloop.run(_probe(port, seconds))
+
+
+async def _probe(port: int, seconds: float) -> list[float]:
+    connection, waits = await connect(port), []
+    started = due = time.perf_counter()
+    while due < started + seconds:
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        if await connection.ask(LIVE) != 200:
+            raise SystemExit("the server is not live")
+        waits.append((time.perf_counter() - due) * 1000)
+        due += PROBE_SECONDS
+    await connection.close()
+    return waits
+
+
+async def send(
+    port: int, requests: Iterator[Named], connections: int, seconds: float, load: Load
+) -> None:
+    """Post what comes next, on so many connections."""
+    ends = time.perf_counter() + seconds
+
+    async def user() -> None:
+        connection = await connect(port)
+        while time.perf_counter() < ends:
+            name, request = next(requests)
+            status = await connection.ask(request)
+            load.statuses[status] += 1
+            if status not in EXPECTED:
+                load.unexpected.add(f"{status} {name}")
+            if not connection.usable:
+                await connection.close()
+                connection = await connect(port)
+        await connection.close()
+
+    await asyncio.gather(*(user() for _ in range(connections)))
+
+
+def _requests(bodies: Bodies) -> Iterator[Named]:
+    """Yield the bodies again and again, each to one route after the other."""
+    for turn in count():
+        for index, (name, body) in enumerate(bodies):
+            route = ROUTES[(index + turn) % len(ROUTES)]
+            yield f"{route} {name}", post(route, body)
+
+
+def measure(
+    server: Server, loads: dict[str, Bodies], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Each load in turns, probed from another process."""
+    done = {name: Load() for name in loads}
+    requests = {name: _requests(bodies) for name, bodies in loads.items()}
+    part = options.seconds / options.rounds
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as prober:
+        prober.submit(probe, server.port, 0.1).result()
+        memory = {"start": server.memory()}
+        for _ in range(options.rounds):
+            for name, bodies in loads.items():
+                waits = prober.submit(probe, server.port, part)
+                if bodies:
+                    connections = options.connections
+                    uvloop.run(send(server.port, requests[name], connections, part, done[name]))
+                done[name].rounds.append(waits.result())
+        memory |= {"peak": server.memory("VmHWM"), "end": server.memory()}
+    rows = {name: load.row() for name, load in done.items()}
+    lags = [server.metric(f"vt_event_loop_lag_seconds_{each}") for each in ("sum", "count")]
+    return {"loads": rows, "memory_mb": memory, "own_mean_lag_ms": 1000 * lags[0] / lags[1]}
+
+
+def hold(call: Callable[[], object], rounds: int) -> float:
+    """How many milliseconds a call keeps other threads from running; the least of the rounds."""
+    return min(_hold(call) for _ in range(rounds))
+
+
+def _hold(call: Callable[[], object]) -> float:
+    longest, ended, watching = 0.0, threading.Event(), threading.Event()
+
+    def watch() -> None:
+        nonlocal longest
+        last = time.perf_counter()
+        while not ended.is_set():
+            time.sleep(WATCH_SECONDS)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+            watching.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    watching.wait()
+    with suppress(ServiceError):
+        call()
+    ended.set()
+    watcher.join()
+    return longest * 1000
+
+
+def holds(case: Case, bodies: Bodies, rounds: int) -> list[tuple[float, str]]:
+    """The files that keep the interpreter longest, decoded and segmented; the longest first."""
+    work = partial(_segmented, read_contract(case.folder))
+    once = ((hold(partial(work, data), 1), name, data) for name, data in bodies)
+    first = sorted(once, reverse=True)[: 2 * SHOWN]
+    again = [(min(least, hold(partial(work, data), rounds)), name) for least, name, data in first]
+    return sorted(again, reverse=True)[:SHOWN]
+
+
+def _segmented(contract: Contract, data: bytes) -> None:
+    """Do all that the service does with a file but run the model."""
+    photo = decode(data, contract.preprocessing, LIMITS)
+    pixels = np.asarray(resize(photo, contract.preprocessing))
+    output = pixels[:, :, 0] // 32
+    labels = scale_labels(output, photo.width, photo.height)
+    mask_png(labels, contract.colors)
+    run_lengths(labels, contract.labels)
+    overlay_png(photo, labels, contract.colors)
+
+
+def main() -> None:
+    """Print the tables; end with 1 where an answer was not what an image may get."""
+    options = _options()
+    with tempfile.TemporaryDirectory() as folder:
+        cases = [
+            named_case(options.weights_dir, Path(folder), name, options.precision)
+            for name in (CLASSIFIER, SEGMENTER)
+        ]
+    paths = sorted(options.weights_dir.glob("*/examples/*"))
+    photos = [path.read_bytes() for path in paths]
+    loads: dict[str, Bodies] = {
+        "idle": [],
+        "photos": [(path.name, data) for path, data in zip(paths, photos, strict=True)],
+        "hostile": hostile_files(photos),
+        "large": large_files(photos[0]),
+    }
+    with service(*cases) as server:
+        result = measure(server, loads, options)
+    bodies = [body for each in loads.values() for body in each]
+    longest = holds(cases[1], bodies, options.hold_rounds)
+    result["longest_holds_ms"] = {name: round(each, 1) for each, name in longest}
+    _print(result)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    unexpected = [name for row in result["loads"].values() for name in row["unexpected"]]
+    if unexpected:
+        raise SystemExit("\n".join(["unexpected answers:", *unexpected]))
+
+
+def _print(result: dict[str, Any]) -> None:
+    print("how long /v2/health/live took, in ms; late: % over 50 ms; quiet: the quietest round")
+    columns = ("median", "p99", "max", "late", "quiet p99", "quiet max")
+    print(f"  {'':10}" + "".join(f"{column:>11}" for column in columns) + "  answers by status")
+    for name, row in result["loads"].items():
+        numbers = "".join(f"{row[column]:11}" for column in columns)
+        print(f"  {name:10}{numbers}  {row['statuses'] or ''}")
+    print(f"mean lag by the server's own metric: {result['own_mean_lag_ms']:.1f} ms")
+    print("memory in MB: " + ", ".join(f"{k} {v:.0f}" for k, v in result["memory_mb"].items()))
+    print("files that keep the interpreter longest, in ms")
+    for name, milliseconds in result["longest_holds_ms"].items():
+        print(f"  {milliseconds:6.1f}  {name}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--weights-dir", type=Path, default=Path("weights"))
+    parser.add_argument("--precision", default="int8")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each load")
+    parser.add_argument("--rounds", type=int, default=3, help="in which the loads take turns")
+    parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--hold-rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
