@@ -61,6 +61,7 @@ _log = structlog.get_logger()
 class Parts:
     """What lives as long as the application does."""
 
+    devices: Devices
     repository: ModelRepository
     watch: RepositoryWatch | None
     keys: ApiKeys | None
@@ -141,7 +142,8 @@ def _metrics_app(router: APIRouter) -> FastAPI:
 def _create_parts(settings: Settings) -> Parts:
     cores = usable_cores()
     metrics = PrometheusMetrics()
-    repository = _create_repository(settings, cores, metrics)
+    devices = Devices(cores, len(settings.gpu_devices))
+    repository = _create_repository(settings, devices, metrics)
     poll_seconds = settings.repository_poll_seconds
     pool = WorkerPool(settings.image_threads or cores)
     admission = Admission(
@@ -158,6 +160,7 @@ def _create_parts(settings: Settings) -> Parts:
     if settings.metrics_triton_names:
         add_triton_names(metrics.registry, repository.instances, metrics.unavailable)
     return Parts(
+        devices=devices,
         repository=repository,
         watch=RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
         keys=ApiKeys(settings.api_keys_file, metrics) if settings.api_keys_file else None,
@@ -199,12 +202,12 @@ def _create_tracing(settings: Settings) -> "Tracing | None":
 
 
 def _create_repository(
-    settings: Settings, cores: int, metrics: PrometheusMetrics
+    settings: Settings, devices: Devices, metrics: PrometheusMetrics
 ) -> ModelRepository:
     load_version = partial(
         load_instance,
         options=_load_options(settings),
-        devices=Devices(cores, len(settings.gpu_devices)),
+        devices=devices,
         calibrations=CalibrationCache(settings.calibration_folder),
         events=metrics,
     )

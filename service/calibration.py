@@ -14,7 +14,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from service.device import Device
-from service.graph_sessions import GraphSessions
+from service.graph_sessions import GraphSessions, Runnable
 from service.preprocessing import ImageArray
 from service.protocol import Measurement
 
@@ -104,10 +104,13 @@ class Bench:
         return await self._run(threads, batch_size, max(1, self._device.slots // threads))
 
     async def _warm_up(self, threads: int, batch_size: int) -> None:
-        """The first run of a shape allocates and, on a GPU, chooses algorithms."""
-        if (threads, batch_size) not in self._warm:
-            await self._run(threads, batch_size, 1)
-            self._warm.add((threads, batch_size))
+        """The first run of a shape allocates and, on a GPU, chooses algorithms: on each GPU."""
+        if (threads, batch_size) in self._warm:
+            return
+        batch = [self._image] * batch_size
+        sessions = [session for count, session in self._sessions.each() if count == threads]
+        await run_on_each(self._device, sessions, batch, self._outputs)
+        self._warm.add((threads, batch_size))
 
     async def _run(self, threads: int, batch_size: int, at_once: int) -> float:
         timed = partial(self._timed, threads, batch_size)
@@ -119,6 +122,18 @@ class Bench:
         started = time.perf_counter()
         self._sessions.run([self._image] * batch_size, self._outputs, threads)
         return time.perf_counter() - started
+
+
+async def run_on_each(
+    device: Device,
+    sessions: Sequence[Runnable],
+    images: Sequence[ImageArray],
+    outputs: Sequence[str],
+) -> None:
+    """Run a batch once on every session, all at once, while nothing else runs on the device."""
+    async with device.turn(device.slots):
+        runs = [partial(session.run, images, outputs) for session in sessions]
+        await asyncio.gather(*(device.workers.run(run) for run in runs))
 
 
 class CalibrationCache:

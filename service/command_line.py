@@ -2,11 +2,12 @@
 
 import argparse
 import gc
+import os
 import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
@@ -17,6 +18,9 @@ from service.errors import InvalidConfiguration
 from service.log import configure_log
 from service.server import Server, bind
 from service.settings import Settings, read_settings, unknown_variables
+
+EXIT_SECONDS = 2.0
+"""How long to wait for threads that still open or run a model when everything else has ended."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -61,8 +65,20 @@ def _serve(settings: Settings) -> int:
         parts = app.state.parts
         _spare_the_collector()
         Server(app, parts.admission, parts.metrics, settings).run(sockets=listeners)
+        ended = parts.devices.close(EXIT_SECONDS)
+    if not ended:
+        log.warning("threads_left", seconds=EXIT_SECONDS)
     log.info("stopped")
+    if not ended:
+        _leave(0)
     return 0
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process here and now: a thread in ONNX Runtime would abort the interpreter's end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _spare_the_collector() -> None:

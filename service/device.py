@@ -1,6 +1,7 @@
 """The devices that executions of all models share: a CPU's cores, or the GPUs."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -103,15 +104,23 @@ class Device:
 
 
 class Devices:
-    """The device of each execution provider."""
+    """The device of each execution provider, and the thread in which sessions are opened."""
 
     def __init__(self, cores: int, gpus: int = 1) -> None:
         self._cpu = Device(cores, "cpu", SPARE_WORKERS)
         self._gpu = Device(gpus, "gpu", gpus * (WORKERS_OF_A_GPU - 1))
+        self.opener = WorkerThreads(1, "open")
 
     def of(self, execution_provider: str) -> Device:
         """Return the cores, or the GPUs."""
         return self._cpu if execution_provider == CPU else self._gpu
+
+    def close(self, seconds: float) -> bool:
+        """Begin nothing more, and wait for what runs; return whether all of it ended in time."""
+        ends = time.monotonic() + seconds
+        threads = (self.opener, self._cpu.workers, self._gpu.workers)
+        ended = [each.close(max(0.0, ends - time.monotonic())) for each in threads]
+        return all(ended)
 
 
 def describe_device(execution_provider: str, root: Path = Path("/proc")) -> str:

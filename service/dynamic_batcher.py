@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from service.session import Outputs
 HANG_SECONDS = 30.0
 HANG_FACTOR = 50
 """An execution hangs after this many times its calibrated duration, `HANG_SECONDS` at least."""
+REOPEN_SECONDS = 10.0
+"""How long after a session could not be opened anew it is tried again."""
 REMEMBERED_DISPATCHES = 8
 
 
@@ -41,8 +44,11 @@ class BatchRunner(Protocol):
         that, nothing is run: raises `asyncio.CancelledError`.
         """
 
-    def rebuild(self, threads: int) -> Awaitable[None]:
-        """Make anew what a failed allocation may have left unusable."""
+    def rebuild(self, threads: int) -> Awaitable[bool]:
+        """Make anew what a failed allocation may have left unusable; return whether it is there.
+
+        It begins before any batch that is executed later.
+        """
 
 
 @dataclass(eq=False)
@@ -62,7 +68,8 @@ class DynamicBatcher:
     only where its caller is still there; each batch ends in exactly one result or exception per
     member. `in_flight` counts the images that are admitted and not answered, those that are
     still being decoded included: with the mean of it the widths follow the load. `executed` is
-    told the size of each batch that ended well, and the seconds that it ran.
+    told the size of each batch that ended well, and the seconds that it ran; `rebuilt` is called
+    where the runner made something anew.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class DynamicBatcher:
         events: Events,
         in_flight: Callable[[], int] = lambda: 0,
         executed: Callable[[int, float], None] = lambda *_: None,
+        rebuilt: Callable[[], None] = lambda: None,
     ) -> None:
         self.queue = RequestQueue()
         self.plan = plan
@@ -85,9 +93,11 @@ class DynamicBatcher:
         self._events = events
         self._in_flight = in_flight
         self._executed = executed
+        self._rebuilt = rebuilt
         self._recently_in_flight: deque[int] = deque([1], maxlen=REMEMBERED_DISPATCHES)
         self._executions: set[Execution] = set()
-        self._rebuilding: set[asyncio.Future[None]] = set()
+        self._rebuilding: dict[int, asyncio.Future[bool]] = {}
+        self._lost: set[int] = set()
         self._retries: deque[Execution] = deque()
         self._largest_batch = max(width.max_batch_size for width in plan.widths)
         self._wake_up: asyncio.TimerHandle | None = None
@@ -109,12 +119,19 @@ class DynamicBatcher:
         """Whether an execution does not end."""
         return any(each.is_hung for each in self._executions)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether a session could not be made anew, so far."""
+        return bool(self._lost)
+
     def submit(self, inferences: Sequence[PendingInference]) -> None:
         """Queue inferences; their futures will be set. Never waits."""
         if self._closing:
             raise ServerStopping("The model is being unloaded.")
         if self.is_hung:
             raise ModelNotReady("The model does not answer.")
+        if self.is_lost:
+            raise ModelNotReady("The model's session could not be opened anew; try again later.")
         self._device.subscribe(self._dispatch)
         self.queue.put(inferences)
         for inference in inferences:
@@ -130,10 +147,14 @@ class DynamicBatcher:
     def abort(self) -> None:
         """Take nothing more and fail whatever waits; what runs goes on."""
         self._closing = True
+        error = ServerStopping("The model was unloaded before this image's turn.")
+        _fail(self._take_waiting(), error)
+        self._note_end()
+
+    def _take_waiting(self) -> list[PendingInference]:
         waiting = [*self.queue.take_all(), *_members(self._retries)]
         self._retries.clear()
-        _fail(waiting, ServerStopping("The model was unloaded before this image's turn."))
-        self._note_end()
+        return waiting
 
     def _left(self, inference: PendingInference, future: "asyncio.Future[Outputs]") -> None:
         if future.cancelled() and inference.started_at is None:
@@ -257,16 +278,44 @@ class DynamicBatcher:
         return True
 
     def _rebuild(self, execution: Execution, error: OutOfMemory) -> None:
-        """Fail the members, and make anew what may be unusable before anything else runs."""
+        """Fail the members, and make anew what may be unusable before what comes later runs."""
         _fail(execution.members, error)
-        task = asyncio.ensure_future(self._runner.rebuild(execution.width.threads))
-        self._rebuilding.add(task)  # the loop itself holds tasks weakly
+        _clear_frames(error)
+        task = self._make_anew(execution.width.threads)
+        task.add_done_callback(lambda _: self._end(execution))
 
-        def ended(task: "asyncio.Future[None]") -> None:
-            self._rebuilding.discard(task)
-            self._end(execution)
+    def _make_anew(self, threads: int) -> "asyncio.Future[bool]":
+        """Make a session anew, once for all batches that find it without memory."""
+        task = self._rebuilding.get(threads)
+        if task is None:
+            task = asyncio.ensure_future(self._runner.rebuild(threads))
+            self._rebuilding[threads] = task
+            task.add_done_callback(partial(self._made_anew, threads))
+        return task
 
-        task.add_done_callback(ended)
+    def _made_anew(self, threads: int, task: "asyncio.Future[bool]") -> None:
+        """Serve on with a session made anew; without one refuse everybody, and try again."""
+        del self._rebuilding[threads]
+        if self._closing:
+            return
+        was_lost = self.is_lost
+        is_there = not task.cancelled() and task.exception() is None and task.result()
+        if is_there:
+            self._lost.discard(threads)
+            self._rebuilt()
+        else:
+            self._lost.add(threads)
+            error = ModelNotReady("The model's session could not be opened anew; try again later.")
+            _fail(self._take_waiting(), error)
+            asyncio.get_running_loop().call_later(REOPEN_SECONDS, self._try_again, threads)
+        if self.is_lost and not was_lost:
+            self._events.session_lost(self._identity)
+        if was_lost and not self.is_lost and not self.is_hung:
+            self._events.session_recovered(self._identity)
+
+    def _try_again(self, threads: int) -> None:
+        if not self._closing:
+            self._make_anew(threads)
 
     def _watch(self, execution: Execution) -> asyncio.TimerHandle:
         expected = self._expected_seconds(execution.members, execution.width)
@@ -276,8 +325,7 @@ class DynamicBatcher:
     def _hang(self, execution: Execution, seconds: float) -> None:
         """Answer whoever waits for the model, and leave the device to the others."""
         execution.is_hung = True
-        waiting = [*execution.members, *self.queue.take_all(), *_members(self._retries)]
-        self._retries.clear()
+        waiting = [*execution.members, *self._take_waiting()]
         _fail(waiting, InferenceFailed("The model does not answer."))
         self._device.workers.add()
         self._device.give_back(execution.width.threads, by=self._dispatch)
@@ -295,6 +343,8 @@ class DynamicBatcher:
         self._device.workers.remove()
         if not (self.is_hung or self._closing):
             self._events.execution_recovered(self._identity)
+            if self.is_lost:
+                self._events.session_lost(self._identity)
         self._dispatch()
 
     def _note_end(self) -> None:
@@ -310,6 +360,13 @@ class DynamicBatcher:
 
 def _members(executions: Iterable[Execution]) -> list[PendingInference]:
     return [member for execution in executions for member in execution.members]
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Let go of what the frames of a failure hold: the session whose memory is needed now."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__
 
 
 def _fail(members: Iterable[PendingInference], error: BaseException) -> None:

@@ -37,7 +37,7 @@ class ModelBuild:
     graph_sha256: str
     accuracy: Accuracy | None = None
     nodes_on_cpu: int = 0
-    """Nodes that the active provider does not run, where it is not the CPU's."""
+    """Nodes that the active provider should run and does not, where it is not the CPU's."""
 
 
 class Prediction(NamedTuple):
@@ -124,8 +124,14 @@ class Events(Protocol):
     def ran_out_of_memory(self, model: ModelIdentity, max_batch_size: int) -> None:
         """Report that an execution found no memory; batches are smaller from now on."""
 
-    def session_rebuilt(self, model: ModelIdentity) -> None:
-        """Report that a session was made anew."""
+    def session_rebuilt(self, model: ModelIdentity, build: ModelBuild) -> None:
+        """Report that a session was made anew, and where it runs now."""
+
+    def session_lost(self, model: ModelIdentity) -> None:
+        """Report that a session could not be made anew; the model is not ready."""
+
+    def session_recovered(self, model: ModelIdentity) -> None:
+        """Report that every session that was lost is there again; the model is ready."""
 
     def execution_hung(self, model: ModelIdentity, seconds: float) -> None:
         """Report that an execution has not ended after so long; the model is not ready."""

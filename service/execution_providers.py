@@ -1,6 +1,6 @@
-"""ONNX Runtime's execution providers: which one is asked for, and with which options."""
+"""ONNX Runtime's execution providers: which is asked for, with which options, and which it is."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,9 +13,33 @@ ProviderName = Literal["cpu", "cuda", "tensorrt"]
 PROVIDERS: dict[ProviderName, str] = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 
 _IN_ORDER = {"cpu": [CPU], "cuda": [CUDA, CPU], "tensorrt": [TENSORRT, CUDA, CPU]}
-
+_FASTEST_FIRST = (TENSORRT, CUDA)
 
 Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a graph runs.
+
+    `nodes_on_cpu` counts those that `active` should run and does not, where it is not the CPU's.
+    """
+
+    requested: str
+    active: str
+    nodes_on_cpu: int = 0
+
+
+def worst(placements: Sequence[Placement]) -> Placement:
+    """Tell several sessions of one graph by the slowest provider and the most nodes on the CPU."""
+    slowest = max(placements, key=lambda each: _rank(each.active))
+    return Placement(
+        slowest.requested, slowest.active, max(each.nodes_on_cpu for each in placements)
+    )
+
+
+def _rank(provider: str) -> int:
+    return _FASTEST_FIRST.index(provider) if provider in _FASTEST_FIRST else len(_FASTEST_FIRST)
 
 
 @dataclass(frozen=True)
@@ -33,10 +57,12 @@ class GpuOptions:
     """How a GPU is used; `memory_limit_bytes` bounds ONNX Runtime's arena.
 
     `tensorrt_cache` is the folder for engines and timings, which take minutes to make; `profile`
-    tells TensorRT for which shapes.
+    tells TensorRT for which shapes, and `precision` in which arithmetic: it does not tell by the
+    graph.
     """
 
     device_id: int = 0
+    precision: str = "fp32"
     memory_limit_bytes: int | None = None
     tensorrt_cache: Path | None = None
     profile: ShapeProfile | None = None
@@ -74,7 +100,11 @@ def _cuda(gpu: GpuOptions) -> dict[str, str]:
 
 
 def _tensorrt(gpu: GpuOptions) -> dict[str, str]:
-    options = {"device_id": str(gpu.device_id), "trt_fp16_enable": "1"}
+    options = {
+        "device_id": str(gpu.device_id),
+        "trt_fp16_enable": str(int(gpu.precision == "fp16")),
+        "trt_int8_enable": str(int(gpu.precision == "int8")),  # needed where a graph is quantized
+    }
     if gpu.tensorrt_cache is not None:
         folder = str(gpu.tensorrt_cache)
         options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}

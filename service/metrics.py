@@ -264,7 +264,7 @@ class PrometheusMetrics:
         )
         self._nodes_on_cpu = self._gauge(
             "vt_nodes_on_cpu",
-            "Nodes that the active execution provider does not run, where it is not the CPU's.",
+            "Nodes on the CPU of a graph on another execution provider, but for shape arithmetic.",
             VERSION,
         )
         self._self_test_error = self._gauge(
@@ -385,9 +385,19 @@ class PrometheusMetrics:
             "out_of_memory", model=model.name, version=model.version, max_batch_size=max_batch_size
         )
 
-    def session_rebuilt(self, model: ModelIdentity) -> None:
-        """Count a session made anew."""
+    def session_rebuilt(self, model: ModelIdentity, build: ModelBuild) -> None:
+        """Count a session made anew, which may run elsewhere than the one before."""
         self._session_rebuilds.labels(model.name, model.version).inc()
+        self._describe(model, build)
+
+    def session_lost(self, model: ModelIdentity) -> None:
+        """Tell that the model does not serve."""
+        self.model_state_changed(model.name, model.version, ModelState.UNAVAILABLE)
+
+    def session_recovered(self, model: ModelIdentity) -> None:
+        """Tell that it does again."""
+        self.model_state_changed(model.name, model.version, ModelState.READY)
+        _log.warning("session_recovered", model=model.name, version=model.version)
 
     def execution_hung(self, model: ModelIdentity, seconds: float) -> None:
         """Tell that a batch does not end."""

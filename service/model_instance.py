@@ -2,9 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+
+import structlog
 
 from service.contract import Certificate, Contract
 from service.device import Device
@@ -21,10 +24,14 @@ from service.session import Outputs
 from service.statistics import Statistics
 from service.worker_threads import WorkerThreads
 
+_log = structlog.get_logger()
+
 WAIT_MARGIN = 1.15
 """A prediction may be off by this much; who is let in should be answered in time."""
 CLOSE_SECONDS = 5.0
 """What still runs after this is left to its thread, which ends with the process."""
+HUNG = "a batch has been running for far too long"
+NO_SESSION = "its session could not be opened anew after it ran out of memory"
 
 
 @dataclass(frozen=True)
@@ -66,12 +73,13 @@ class ModelInstance:
         """How many images a batch may have; how many it has is the plan's to say."""
         self.statistics = Statistics()
         self._sessions = sessions
+        self._events = events
         self._max_queue_size = max_queue_size
         self._pending = 0
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
-        self._runner = _InThreads(identity, sessions, device.workers, events)
+        self._runner = _InThreads(identity, sessions, device.workers)
         self._batcher = DynamicBatcher(
             identity=identity,
             runner=self._runner,
@@ -80,6 +88,7 @@ class ModelInstance:
             events=events,
             in_flight=lambda: self._pending,
             executed=self.statistics.executed,
+            rebuilt=self._tell_rebuilt,
         )
 
     @property
@@ -93,9 +102,11 @@ class ModelInstance:
         return self._batcher.executing
 
     @property
-    def is_hung(self) -> bool:
-        """Whether a batch does not end."""
-        return self._batcher.is_hung
+    def outage(self) -> str | None:
+        """Why it does not answer at present, in a few words; None where it does."""
+        if self._batcher.is_hung:
+            return HUNG
+        return NO_SESSION if self._batcher.is_lost else None
 
     @property
     def oldest_wait_seconds(self) -> float:
@@ -216,9 +227,20 @@ class ModelInstance:
         """Fail what waits, wait for the batches that run, unless they seem to hang; free all."""
         self._batcher.abort()
         with suppress(TimeoutError):
-            async with asyncio.timeout(0 if self.is_hung else CLOSE_SECONDS):
+            async with asyncio.timeout(0 if self._batcher.is_hung else CLOSE_SECONDS):
                 await self._batcher.drain()
         self._sessions.close()
+
+    def _tell_rebuilt(self) -> None:
+        """A session made anew may run elsewhere than the one before."""
+        placement = self._sessions.placement
+        self.build = replace(
+            self.build,
+            requested_provider=placement.requested,
+            active_provider=placement.active,
+            nodes_on_cpu=placement.nodes_on_cpu,
+        )
+        self._events.session_rebuilt(self.identity, self.build)
 
 
 def _inference(
@@ -242,12 +264,10 @@ class _InThreads:
         identity: ModelIdentity,
         sessions: GraphSessions,
         workers: WorkerThreads,
-        events: Events,
     ) -> None:
         self._identity = identity
         self._sessions = sessions
         self._workers = workers
-        self._events = events
 
     def execute(
         self, members: Sequence[PendingInference], threads: int
@@ -266,6 +286,16 @@ class _InThreads:
 
         return self._workers.run(run)
 
-    async def rebuild(self, threads: int) -> None:
-        if await self._workers.run(lambda: self._sessions.rebuild(threads)):
-            self._events.session_rebuilt(self._identity)
+    def rebuild(self, threads: int) -> Awaitable[bool]:
+        return self._rebuilt(self._workers.run(partial(self._sessions.rebuild, threads)))
+
+    async def _rebuilt(self, rebuilding: Awaitable[None]) -> bool:
+        try:
+            await rebuilding
+        except Exception as error:
+            identity = self._identity
+            _log.error(
+                "session_not_rebuilt", model=identity.name, version=identity.version, exc_info=error
+            )
+            return False
+        return True

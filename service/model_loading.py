@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import structlog
 
-from service.calibration import Bench, CalibrationCache, calibrate, thread_counts
+from service.calibration import Bench, CalibrationCache, calibrate, run_on_each, thread_counts
 from service.contract import (
     Certificate,
     Contract,
@@ -29,7 +29,7 @@ from service.execution_plan import (
     choose_widths,
 )
 from service.execution_providers import CPU, PROVIDERS, GpuOptions, ProviderName, ShapeProfile
-from service.graph_sessions import GraphSessions, Runnable, SessionGroup
+from service.graph_sessions import GraphSessions, Runnable, SessionGroup, run_batch
 from service.model_instance import ModelInstance
 from service.precision import AUTO, FP32, PrecisionChoice, choose_precision
 from service.protocol import Accuracy, Measurement, MetadataTensor
@@ -95,7 +95,8 @@ async def load_instance(
 
     Whatever is run takes turns on the device with the models that serve.
     """
-    candidate = await asyncio.to_thread(_open, folder, contract, version, options, devices)
+    opening = partial(_open, folder, contract, version, options, devices)
+    candidate = await devices.opener.run(opening)
     choice = candidate.choice
     try:
         await _self_test(candidate, events)
@@ -111,7 +112,7 @@ async def load_instance(
         identity=candidate.identity,
         contract=contract,
         certificate=candidate.certificate,
-        build=_build(candidate.certificate, choice.precision, candidate.graph.session),
+        build=_build(candidate),
         sessions=candidate.graph.sessions,
         plan=plan,
         device=candidate.graph.device,
@@ -131,7 +132,6 @@ def _open(
         partial(_Graph, folder, certificate, _with_profile(options, contract), devices),
     )
     _log_choice(contract.name, options.precision, choice)
-    check_provider(graph.session, options.require_provider)
     check_signature(contract, graph.session)
     golden = read_golden(folder, contract, certificate, choice.precision)
     return _Candidate(contract, certificate, choice, graph, golden)
@@ -172,6 +172,7 @@ class _SessionFactory:
     certificate: Certificate
     precision: PrecisionRecord
     execution_providers: str
+    require_provider: ProviderName | None
     gpus: Sequence[GpuOptions]
 
     def read(self) -> _Files:
@@ -181,8 +182,10 @@ class _SessionFactory:
         return _Files(read(self.precision.file), external_data)
 
     def open(self, files: _Files, threads: int, gpu: GpuOptions) -> Session:
-        """Open a session; it does not need the bytes any more."""
-        return Session(files.graph, self.execution_providers, threads, files.external_data, gpu)
+        """Open a session where it must be; it does not need the bytes any more."""
+        session = Session(files.graph, self.execution_providers, threads, files.external_data, gpu)
+        check_provider(session, self.require_provider)
+        return session
 
     def open_on_all(self, files: _Files, threads: int, first: Session) -> Runnable:
         """Join a session on the first GPU with one on each other; on a CPU it stays alone."""
@@ -209,8 +212,14 @@ class _Graph:
         precision: str,
     ) -> None:
         record, own = certificate.precision(precision), options.intra_op_num_threads
-        gpus = [replace(options.gpu, device_id=device) for device in options.gpu_devices]
-        factory = _SessionFactory(folder, certificate, record, options.execution_providers, gpus)
+        gpus = [
+            replace(options.gpu, device_id=device, precision=precision)
+            for device in options.gpu_devices
+        ]
+        factory = _SessionFactory(
+            *(folder, certificate, record, options.execution_providers, options.require_provider),
+            gpus=gpus,
+        )
         files = factory.read()
         self.session = factory.open(files, own or 1, gpus[0])
         self.active_provider = self.session.active_provider
@@ -252,16 +261,17 @@ def _log_choice(model: str, setting: str, choice: PrecisionChoice) -> None:
         log("precision_chosen", model=model, precision=choice.precision, reason=choice.objection)
 
 
-def _build(certificate: Certificate, precision: str, session: Session) -> ModelBuild:
-    record = certificate.precision(precision)
-    measured = record.accuracies(session.active_provider)
+def _build(candidate: _Candidate) -> ModelBuild:
+    """Describe what was loaded; of the sessions on several GPUs the worst counts."""
+    precision, placement = candidate.choice.precision, candidate.graph.sessions.placement
+    measured = candidate.certificate.precision(precision).accuracies(placement.active)
     return ModelBuild(
         precision,
-        session.requested_provider,
-        session.active_provider,
-        certificate.sha256(record.file),
+        placement.requested,
+        placement.active,
+        candidate.graph.sha256,
         Accuracy.model_validate(measured[0], from_attributes=True) if measured else None,
-        len(session.nodes_on_cpu),
+        placement.nodes_on_cpu,
     )
 
 
@@ -305,8 +315,11 @@ def _agree(stated: MetadataTensor, found: MetadataTensor) -> bool:
 
 async def _self_test(candidate: _Candidate, events: Events) -> None:
     """Run the golden inputs and report how they came out; a graph that is off is not served."""
+    name, version = candidate.identity.name, candidate.identity.version
+    _log.debug("self_test", model=name, version=version)
     precision = candidate.certificate.precision(candidate.choice.precision)
-    result = compare(candidate.contract.task, candidate.golden, await _run_golden(candidate))
+    golden, outputs = await _run_golden(candidate)
+    result = compare(candidate.contract.task, golden, outputs)
     failure = result.failure(precision.self_test)
     events.self_tested(
         candidate.identity, result.max_absolute_error, result.agreement, ok=failure is None
@@ -315,22 +328,28 @@ async def _self_test(candidate: _Candidate, events: Events) -> None:
         raise InvalidEntry(failure)
 
 
-async def _run_golden(candidate: _Candidate) -> list[Array]:
-    """Run the golden inputs, by all sessions in turns, and each session once at least."""
-    golden, sessions = candidate.golden, candidate.graph.sessions.threads
-    rounds = max(len(golden), len(sessions))
-    pairs = itertools.islice(zip(itertools.cycle(golden), itertools.cycle(sessions)), rounds)
+async def _run_golden(candidate: _Candidate) -> tuple[list[GoldenInput], list[Array]]:
+    """Run the golden inputs: one on each further session or GPU, the others on the first.
+
+    Returns what was run, some of it more than once where the sessions are many, and the outputs.
+    Those that serve meanwhile wait least for an execution on one core.
+    """
+    first, *others = [session for _, session in candidate.graph.sessions.each()]
+    rounds = max(len(candidate.golden), 1 + len(others))
+    sessions = [*others, *[first] * (rounds - len(others))]
+    golden = list(itertools.islice(itertools.cycle(candidate.golden), rounds))
+    pairs = zip(golden, sessions, strict=True)
     try:
-        outputs = [await _run(candidate, each, threads) for each, threads in pairs]
+        return golden, [await _run(candidate, each, session) for each, session in pairs]
     except InferenceFailed as error:
         raise InvalidEntry("the self-test failed: the graph does not run") from error
-    return outputs[: len(golden)]
 
 
-async def _run(candidate: _Candidate, golden: GoldenInput, threads: int) -> Array:
+async def _run(candidate: _Candidate, golden: GoldenInput, session: Runnable) -> Array:
+    """Run a golden input in the place of one execution, on however many threads it is."""
     prediction, device = candidate.contract.prediction, candidate.graph.device
-    run = partial(candidate.graph.sessions.run, [golden.image], [prediction], threads)
-    async with device.turn(threads):
+    run = partial(run_batch, session, [golden.image], [prediction])
+    async with device.turn(1):
         outputs = await device.workers.run(run)
     return outputs[0][prediction]
 
@@ -362,9 +381,11 @@ async def _measurements(
 ) -> list[Measurement]:
     width, height = candidate.contract.preprocessing.common_size
     graph, device = candidate.graph, candidate.graph.device
-    threads = graph.sessions.threads
+    threads, sessions = graph.sessions.threads, [session for _, session in graph.sessions.each()]
     key = {"graph": graph.sha256, "size": [height, width], "max_batch_size": limit}
     key |= {
+        "precision": candidate.choice.precision,
+        "execution_providers": [session.placement.active for session in sessions],
         "threads": threads,
         "slots": device.slots,
         "device": describe_device(graph.active_provider),
@@ -372,6 +393,8 @@ async def _measurements(
     measurements = await asyncio.to_thread(calibrations.read, key)
     if measurements is None:
         image = np.zeros((height, width, 3), np.uint8)
+        if graph.active_provider != CPU:  # the golden inputs may be of another size
+            await run_on_each(device, sessions, [image], [candidate.contract.prediction])
         bench = Bench(graph.sessions, image, [candidate.contract.prediction], device)
         measurements = await calibrate(bench.seconds, threads, limit)
         await asyncio.to_thread(calibrations.write, key, measurements)
@@ -379,15 +402,13 @@ async def _measurements(
 
 
 async def _warm_up(candidate: _Candidate, plan: ExecutionPlan) -> None:
-    """On a GPU run every shape that will be served: each one's first run takes long."""
+    """Run every shape that will be served on each GPU: its first run takes long."""
     graph, prediction = candidate.graph, candidate.contract.prediction
     if graph.active_provider == CPU:
         return
     sizes = candidate.contract.preprocessing.input_sizes
     batches = {1, plan.widths[0].max_batch_size}
+    sessions = [session for _, session in graph.sessions.each()]
     for (width, height), batch_size in itertools.product(sizes, sorted(batches)):
         batch = [np.zeros((height, width, 3), np.uint8)] * batch_size
-        run = partial(graph.sessions.run, batch, [prediction], 1)
-        async with graph.device.turn(graph.device.slots):
-            runs = [graph.device.workers.run(run) for _ in range(graph.device.slots)]
-            await asyncio.gather(*runs)
+        await run_on_each(graph.device, sessions, batch, [prediction])

@@ -10,7 +10,6 @@ from service.protocol import ExecutionProvider, ModelDetail, ModelState, ModelSt
 
 UNLOADED = "unloaded"
 """The reason of a version that is on the disk and not asked for, in Triton's word."""
-HUNG = "a batch has been running for far too long"
 
 
 @dataclass(eq=False)
@@ -32,12 +31,12 @@ class ModelVersion:
     @property
     def state(self) -> ModelState:
         """Where the version is in its life; one that does not answer is unavailable."""
-        return ModelState.UNAVAILABLE if self._is_hung else self.phase
+        return ModelState.UNAVAILABLE if self._outage else self.phase
 
     @property
     def reason(self) -> str | None:
         """Why the version does not serve, or could not be replaced."""
-        return HUNG if self._is_hung else self.failure
+        return self._outage or self.failure
 
     @property
     def is_ready(self) -> bool:
@@ -55,8 +54,8 @@ class ModelVersion:
         return self.contract.task if self.contract else None
 
     @property
-    def _is_hung(self) -> bool:
-        return self.instance is not None and self.instance.is_hung
+    def _outage(self) -> str | None:
+        return None if self.instance is None else self.instance.outage
 
     def serves_by(self, contract: Contract) -> bool:
         """Whether the version serves just as this contract says."""

@@ -8,8 +8,9 @@ from service.protocol import Task
 
 AUTO = "auto"
 FP32 = "fp32"
+INT8 = "int8"
 
-PREFERRED = {CPU: "int8", CUDA: "fp16", TENSORRT: "fp16"}
+PREFERRED = {CPU: INT8, CUDA: "fp16", TENSORRT: "fp16"}
 
 _METRICS = {Task.CLASSIFICATION: "top1", Task.SEGMENTATION: "miou"}
 _ROUNDING = 1e-9  # a loss of exactly the limit is allowed
@@ -47,6 +48,8 @@ def objection(certificate: Certificate, task: Task, precision: str, provider: st
     own = next(iter(record.accuracies(provider)), None)
     if own is None:
         return _not_measured(precision)
+    if precision == INT8 and provider != CPU and not _is_measured_on(provider, record):
+        return f"the int8 graph is made for CPUs and was not measured on {provider}"
     if record.limits == Limits():
         return f"no limits are stated for {precision}"
     fp32 = _on_the_same_data(own, certificate.precisions.get(FP32), provider)
@@ -95,6 +98,11 @@ def _on_the_same_data(
 ) -> AccuracyRecord | None:
     accuracies = record.accuracies(provider) if record and own.sha256 else []
     return next((each for each in accuracies if each.sha256 == own.sha256), None)
+
+
+def _is_measured_on(provider: str, record: PrecisionRecord) -> bool:
+    on_provider = record.execution_providers.get(provider)
+    return on_provider is not None and on_provider.accuracy is not None
 
 
 def _not_measured(precision: str) -> str:

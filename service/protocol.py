@@ -235,7 +235,9 @@ class ExecutionProvider(Wire):
 
     requested: str
     active: str
-    nodes_on_cpu: int = Field(0, description="of a graph on another provider; each costs copies")
+    nodes_on_cpu: int = Field(
+        0, description="of a graph on another provider, but for shape arithmetic"
+    )
 
 
 class Accuracy(Wire):

@@ -11,7 +11,14 @@ import structlog
 
 from service.device_binding import DeviceBinding
 from service.errors import InferenceFailed, InvalidEntry, OutOfMemory
-from service.execution_providers import CPU, GpuOptions, provider_options, wanted_providers
+from service.execution_providers import (
+    CPU,
+    GpuOptions,
+    Placement,
+    provider_options,
+    wanted_providers,
+)
+from service.node_placement import NodesOnCpu, sort_nodes
 from service.pinned_memory import pinned
 from service.protocol import Datatype, MetadataTensor
 
@@ -77,10 +84,12 @@ class Session:
         self._input = self._only_input()
         self.requested_provider = wanted[0]
         self.active_provider: str = self._session.get_providers()[0]
-        self.nodes_on_cpu = _nodes_on_cpu(self._session) if self.active_provider != CPU else []
-        """Names of the nodes that the active provider does not run, where it is not the CPU's."""
-        self._on_device = None if self.active_provider == CPU else _on_device(self._session, gpu)
-        self._report()
+        on_cpu = self.active_provider == CPU
+        nodes = NodesOnCpu([], []) if on_cpu else _nodes_on_cpu(self._session)
+        self.nodes_on_cpu = nodes.misplaced
+        """Nodes that the active provider should run and does not, where it is not the CPU's."""
+        self._on_device = None if on_cpu else _on_device(self._session, gpu)
+        self._report(nodes)
 
     def _only_input(self) -> str:
         names: list[str] = [node.name for node in self._session.get_inputs()]
@@ -88,20 +97,27 @@ class Session:
             raise InvalidEntry(f"the graph has {len(names)} inputs, and one is served: the images")
         return names[0]
 
-    def _report(self) -> None:
+    def _report(self, nodes: NodesOnCpu) -> None:
         if self.active_provider != self.requested_provider:
             _log.warning(
                 "execution_provider_unavailable",
                 requested=self.requested_provider,
                 active=self.active_provider,
             )
-        if self.nodes_on_cpu:
+        if nodes.misplaced:
             _log.warning(
                 "nodes_on_cpu",
                 active=self.active_provider,
-                nodes=len(self.nodes_on_cpu),
-                names=self.nodes_on_cpu[:MAX_NAMES],
+                nodes=len(nodes.misplaced),
+                names=nodes.misplaced[:MAX_NAMES],
             )
+        if nodes.shapes:
+            _log.debug("shape_nodes_on_cpu", nodes=len(nodes.shapes), names=nodes.shapes)
+
+    @property
+    def placement(self) -> Placement:
+        """Where the graph runs."""
+        return Placement(self.requested_provider, self.active_provider, len(self.nodes_on_cpu))
 
     @property
     def inputs(self) -> list[MetadataTensor]:
@@ -144,14 +160,14 @@ def expected_provider(execution_providers: str) -> str:
     return _available(wanted_providers(execution_providers, ort.get_available_providers()))[0]
 
 
-def _nodes_on_cpu(session: ort.InferenceSession) -> list[str]:
-    """Name the nodes that ONNX Runtime assigned to the CPU, with their operators."""
-    return [
-        f"{node.op_type} {node.name}"
+def _nodes_on_cpu(session: ort.InferenceSession) -> NodesOnCpu:
+    """Sort the nodes that ONNX Runtime assigned to the CPU."""
+    return sort_nodes(
+        node
         for subgraph in session.get_provider_graph_assignment_info()
         if subgraph.ep_name == CPU
         for node in subgraph.get_nodes()
-    ]
+    )
 
 
 def _options(intra_op_num_threads: int) -> ort.SessionOptions:

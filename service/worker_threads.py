@@ -1,4 +1,4 @@
-"""The threads in which executions run: one for every slot of a device."""
+"""The threads in which executions run, one for every slot of a device, and models are opened."""
 
 import asyncio
 import threading
@@ -13,13 +13,16 @@ T = TypeVar("T")
 class WorkerThreads:
     """Calls what is submitted, in order; a call must not raise.
 
-    Unlike an executor's, these threads may be replaced when one hangs, and none is waited for
-    when the process ends.
+    Unlike an executor's, these threads may be replaced when one hangs, and at the process's end
+    they are waited for no longer than one likes.
     """
 
     def __init__(self, count: int, name: str) -> None:
         self._name = name
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._ended = threading.Condition()
+        self._running = 0
+        self._closing = False
         for _ in range(count):
             self.add()
 
@@ -55,10 +58,26 @@ class WorkerThreads:
         self.submit(call)
         return future
 
+    def close(self, seconds: float) -> bool:
+        """Begin no more calls, and wait for those that run; return whether all ended in time.
+
+        A thread that is in ONNX Runtime when the interpreter ends aborts the process.
+        """
+        with self._ended:
+            self._closing = True
+            return self._ended.wait_for(lambda: self._running == 0, seconds)
+
     def _work(self) -> None:
         for call in iter(self._calls.get, None):
+            with self._ended:
+                if self._closing:
+                    continue
+                self._running += 1
             call()
             del call  # what it holds need not live until the next one comes
+            with self._ended:
+                self._running -= 1
+                self._ended.notify_all()
 
 
 def _succeed(future: "asyncio.Future[T]", result: T) -> None:

@@ -40,10 +40,12 @@ ROOMS: dict[str, set[str]] = {
     "tracing": {"__init__", "stage_timer", "trace_context"},
     "prediction_summary": {"contract", "events", "preprocessing", "protocol", "session"},
     "precision": {"contract", "execution_providers", "protocol"},
+    "node_placement": set(),
     "session": {
         "device_binding",
         "errors",
         "execution_providers",
+        "node_placement",
         "pinned_memory",
         "protocol",
     },
@@ -53,7 +55,7 @@ ROOMS: dict[str, set[str]] = {
     "preprocessing": {"contract", "errors", "image_structure"},
     "postprocessing": {"errors", "protocol"},
     "admission": {"errors", "moving_average"},
-    "graph_sessions": {"errors", "preprocessing", "session"},
+    "graph_sessions": {"errors", "execution_providers", "preprocessing", "session"},
     "calibration": {"device", "graph_sessions", "preprocessing", "protocol"},
     "request_queue": {"preprocessing", "session"},
     "dynamic_batcher": {

@@ -48,6 +48,32 @@ def classification_graph(scale: float = 0.05) -> bytes:
     return serialize(nodes, constants, ["batch", SIDE, SIDE, 3], infos)
 
 
+def looping_graph(times: int) -> bytes:
+    """A classifier whose logits come after so many turns of a loop, a million a second."""
+    info, tensor = helper.make_tensor_value_info, TensorProto
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["still_go_on"]),
+            helper.make_node("Relu", ["before"], ["after"]),
+        ],
+        "body",
+        [
+            info("turn", tensor.INT64, []),
+            info("go_on", tensor.BOOL, []),
+            info("before", tensor.FLOAT, None),
+        ],
+        [info("still_go_on", tensor.BOOL, []), info("after", tensor.FLOAT, None)],
+    )
+    model = onnx.load_from_string(classification_graph())
+    means = next(each for each in model.graph.node if each.op_type == "ReduceMean")
+    means.output[0] = "first"
+    loop = helper.make_node("Loop", ["times", "", "first"], ["means"], body=body)
+    model.graph.node.insert(2, loop)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(times, np.int64), "times"))
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
 def segmentation_graph(channels: int = 3) -> bytes:
     """A pixel's class is its strongest channel."""
     nodes = [

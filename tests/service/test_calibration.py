@@ -12,7 +12,7 @@ from service.calibration import (
     thread_counts,
 )
 from service.device import Device
-from service.graph_sessions import GraphSessions
+from service.graph_sessions import GraphSessions, SessionGroup
 from service.protocol import Measurement
 
 
@@ -83,6 +83,16 @@ async def test_the_bench_keeps_every_core_busy_and_does_not_time_the_first_run()
     assert narrow.batches == [1] * 4
     assert await bench.seconds(4, 2) > 0
     assert wide.batches == [2, 2]
+
+
+async def test_the_bench_times_no_gpu_before_each_has_run_the_shape():
+    gpus = [CountingSession(), CountingSession()]
+    sessions = GraphSessions({1: SessionGroup(gpus)}, lambda _: None)
+    bench = Bench(sessions, np.zeros((2, 2, 3), np.uint8), ["labels"], Device(2))
+    await bench._warm_up(1, 4)
+    assert [gpu.batches for gpu in gpus] == [[4], [4]]
+    await bench._warm_up(1, 4)
+    assert [gpu.batches for gpu in gpus] == [[4], [4]]
 
 
 ROWS = [Measurement(threads=1, batch_size=1, seconds=0.5)]

@@ -1,4 +1,6 @@
 import asyncio
+import threading
+from operator import attrgetter
 
 import pytest
 
@@ -67,6 +69,16 @@ def test_the_cpu_has_a_slot_a_core_and_the_gpu_one():
     assert devices.of("CPUExecutionProvider").slots == 6
     assert devices.of("CUDAExecutionProvider").slots == 1
     assert devices.of("CPUExecutionProvider") is devices.of("CPUExecutionProvider")
+
+
+@pytest.mark.parametrize("which", ["opener", "_cpu.workers", "_gpu.workers"])
+def test_devices_are_closed_once_nothing_runs_or_is_opened(which):
+    devices, begun, go_on = Devices(1), threading.Event(), threading.Event()
+    attrgetter(which)(devices).submit(lambda: (begun.set(), go_on.wait(20)))
+    assert begun.wait(20)
+    assert not devices.close(0)
+    go_on.set()
+    assert devices.close(20)
 
 
 def test_devices_are_described_as_linux_does(tmp_path):

@@ -10,7 +10,13 @@ import pytest
 from service import dynamic_batcher
 from service.device import Device
 from service.dynamic_batcher import DynamicBatcher
-from service.errors import DeadlineExceeded, InferenceFailed, OutOfMemory, ServerStopping
+from service.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    ModelNotReady,
+    OutOfMemory,
+    ServerStopping,
+)
 from service.events import ModelIdentity
 from service.execution_plan import ExecutionPlan
 from service.preprocessing import Photo, PreparedImage
@@ -37,11 +43,13 @@ class GatedRunner:
         self.errors: list[Exception | None] = []
         self.wrong_count = False
         self.rebuilt: list[int] = []
+        self.rebuilds = True
         self.held = asyncio.Event()
         self.held.set()
 
-    async def rebuild(self, threads: int) -> None:
+    async def rebuild(self, threads: int) -> bool:
         self.rebuilt.append(threads)
+        return self.rebuilds
 
     async def execute(self, members: Sequence[PendingInference], threads: int) -> list[dict]:
         await self.held.wait()
@@ -382,6 +390,88 @@ async def test_out_of_memory_twice_fails_the_images(batcher, execute):
     execute.open()
     assert sorted(map(str, await answers(pending))) == sorted(map(str, [OutOfMemory, 2]))
     assert execute.rebuilt == [1]
+
+
+async def lose_session(each, execute):
+    """Let the only batch run out of memory, and its session not be made anew."""
+    execute.errors, execute.rebuilds = [OutOfMemory("no memory")], False
+    pending = images(1)
+    each.submit(pending)
+    await execute.begun.acquire()
+    return pending
+
+
+async def test_without_a_session_everybody_is_refused_until_one_is_there_again(
+    batcher, execute, events, monkeypatch
+):
+    monkeypatch.setattr(dynamic_batcher, "REOPEN_SECONDS", 0)
+    each = batcher()
+    pending = [*await lose_session(each, execute), *images(2, 3, 4, 5, 6)]
+    each.submit(pending[1:])
+    execute.permits.release()
+    await until(lambda: each.is_lost)
+    assert await answers(pending[:1]) == [OutOfMemory]
+    with pytest.raises(ModelNotReady, match="could not be opened anew"):
+        each.submit(images(7))
+    assert events.of("session_lost") == [()]
+    execute.open()
+    assert await answers(pending[1:]) == [2, 3, 4, 5, ModelNotReady]
+    await until(lambda: len(execute.rebuilt) >= 3)
+    assert each.is_lost
+    assert events.of("session_lost") == [()]
+    execute.rebuilds = True
+    await until(lambda: not each.is_lost)
+    assert events.of("session_recovered") == [()]
+    again = images(8)
+    each.submit(again)
+    assert await answers(again) == [8]
+    assert each._device.free == each._device.slots
+
+
+async def test_batches_that_find_no_memory_together_have_their_session_made_anew_once(
+    batcher, execute
+):
+    each = batcher(slots=2)
+    pending = [*images(1), *images(2)]
+    execute.errors = [OutOfMemory("no memory")] * 2
+    for one in pending:
+        each.submit([one])
+        await execute.begun.acquire()
+    execute.open()
+    assert await answers(pending) == [OutOfMemory] * 2
+    await until(lambda: not each.executing)
+    assert execute.rebuilt == [1]
+
+
+async def test_nobody_tries_to_make_a_session_anew_of_what_is_unloaded(
+    batcher, execute, events, monkeypatch
+):
+    monkeypatch.setattr(dynamic_batcher, "REOPEN_SECONDS", 0)
+    each = batcher()
+    pending = await lose_session(each, execute)
+    each.abort()
+    execute.open()
+    assert await answers(pending) == [OutOfMemory]
+    await asyncio.wait_for(each.drain(), 20)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert execute.rebuilt == [1]
+    assert events.of("session_lost") == []
+
+
+async def test_a_hang_that_ends_does_not_hide_a_lost_session(batcher, execute, events):
+    each, hanging = batcher(slots=2), images(9)
+    for pending in (images(8), hanging):
+        each.submit(pending)
+        await execute.begun.acquire()
+    each._hang(next(run for run in each._executions if run.members == hanging), 1.0)
+    execute.errors, execute.rebuilds = [OutOfMemory("no memory")], False
+    execute.permits.release()
+    await until(lambda: each.is_lost)
+    execute.permits.release()
+    await until(lambda: not each.is_hung)
+    told = [call[0] for call in events.calls]
+    assert told[-3:] == ["session_lost", "execution_recovered", "session_lost"]
 
 
 async def test_a_hang_is_reported_and_answered_and_its_end_too(

@@ -7,9 +7,11 @@ from service.execution_providers import (
     CUDA,
     TENSORRT,
     GpuOptions,
+    Placement,
     ShapeProfile,
     provider_options,
     wanted_providers,
+    worst,
 )
 
 ALL = [TENSORRT, CUDA, CPU]
@@ -47,6 +49,28 @@ def test_tensorrt_is_told_where_its_engines_are_and_for_which_shapes() -> None:
     assert options["trt_profile_min_shapes"] == "images:1x64x96x3"
     assert options["trt_profile_opt_shapes"] == "images:8x64x96x3"
     assert options["trt_profile_max_shapes"] == "images:8x128x128x3"
+
+
+@pytest.mark.parametrize(
+    ("precision", "fp16", "int8"), [("fp32", "0", "0"), ("fp16", "1", "0"), ("int8", "0", "1")]
+)
+def test_tensorrt_computes_in_the_precision_that_serves(
+    precision: str, fp16: str, int8: str
+) -> None:
+    options = provider_options(TENSORRT, GpuOptions(precision=precision))
+    assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == (fp16, int8)
+
+
+@pytest.mark.parametrize(
+    ("others", "active"), [([], CUDA), ([CUDA], CUDA), ([CPU], CPU), ([TENSORRT, CPU], CPU)]
+)
+def test_several_sessions_are_told_by_the_slowest_and_by_the_most_nodes(
+    others: list[str], active: str
+) -> None:
+    first = Placement(CUDA, CUDA, nodes_on_cpu=2)
+    for order in (1, -1):
+        all_of_them = [first, *(Placement(CUDA, other) for other in others)][::order]
+        assert worst(all_of_them) == Placement(CUDA, active, nodes_on_cpu=2)
 
 
 def test_a_cpu_needs_no_options() -> None:

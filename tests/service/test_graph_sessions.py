@@ -1,20 +1,24 @@
 """A batch through one of several sessions."""
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
-import structlog
 
-from service.errors import InferenceFailed, InvalidEntry
+from service.errors import InferenceFailed, InvalidEntry, ModelNotReady
+from service.execution_providers import CPU, CUDA, Placement
 from service.graph_sessions import GraphSessions, SessionGroup
+
+ON_CPU, ON_CUDA = Placement(CUDA, CPU), Placement(CUDA, CUDA)
 
 
 class FakeSession:
     """Answers each image with its first value, and a second output with its double."""
 
-    def __init__(self, lost: int = 0) -> None:
+    def __init__(self, lost: int = 0, on: Placement = ON_CPU) -> None:
         self.lost = lost
+        self.placement = on
         self.batches: list[np.ndarray] = []
 
     def run(self, images: list, outputs: list) -> list:
@@ -48,21 +52,80 @@ def test_sessions_that_are_of_no_use_are_closed():
     assert sessions.threads == [1, 4]
 
 
-def test_a_session_is_opened_anew_and_where_that_fails_the_old_one_stays():
+def test_the_old_session_is_gone_before_a_new_one_is_opened():
     old, new = FakeSession(), FakeSession()
-    sessions = GraphSessions({1: old}, lambda threads: new)
-    assert sessions.rebuild(1)
+    gone = weakref.ref(old)
+
+    def open_session(threads: int) -> FakeSession:
+        assert gone() is None
+        return new
+
+    sessions = GraphSessions({1: old}, open_session)
+    del old
+    sessions.rebuild(1)
     sessions.run([image(1)], ["a"], 1)
-    assert (len(old.batches), len(new.batches)) == (0, 1)
+    assert len(new.batches) == 1
 
-    def fail(threads: int) -> None:
-        raise InvalidEntry("the file is gone")
 
-    broken = GraphSessions({1: old}, fail)
-    with structlog.testing.capture_logs() as lines:
-        assert not broken.rebuild(1)
-    assert [line["event"] for line in lines] == ["session_not_rebuilt"]
-    assert broken.run([image(1)], ["a"], 1) == [{"a": 1}]
+def test_without_a_session_a_batch_is_refused_until_one_can_be_opened():
+    new, errors = FakeSession(), [InvalidEntry("the file is gone")]
+
+    def open_session(threads: int) -> FakeSession:
+        if errors:
+            raise errors.pop()
+        return new
+
+    sessions = GraphSessions({1: FakeSession(), 2: FakeSession()}, open_session)
+    with pytest.raises(InvalidEntry):
+        sessions.rebuild(1)
+    with pytest.raises(ModelNotReady, match="could not be opened anew"):
+        sessions.run([image(1)], ["a"], 1)
+    assert sessions.run([image(1)], ["a"], 2) == [{"a": 1}]
+    assert (sessions.threads, len(sessions.each())) == ([1, 2], 1)
+    sessions.rebuild(1)
+    assert sessions.run([image(1)], ["a"], 1) == [{"a": 1}]
+
+
+def test_a_batch_that_comes_while_a_session_is_opened_anew_runs_on_the_new_one():
+    new, begun, go_on = FakeSession(), threading.Event(), threading.Event()
+
+    def open_session(threads: int) -> FakeSession:
+        begun.set()
+        assert go_on.wait(20)
+        return new
+
+    sessions, answers = GraphSessions({1: FakeSession()}, open_session), []
+    opening = threading.Thread(target=sessions.rebuild, args=(1,))
+    batch = threading.Thread(
+        target=lambda: answers.extend(sessions.run([image(7)], ["a"], 1)),
+    )
+    opening.start()
+    assert begun.wait(20)
+    batch.start()
+    go_on.set()
+    for thread in (opening, batch):
+        thread.join(20)
+    assert answers == [{"a": 7}]
+    assert len(new.batches) == 1
+
+
+def test_what_is_opened_anew_after_the_end_is_not_kept():
+    sessions = GraphSessions({1: FakeSession()}, lambda _: (sessions.close(), FakeSession())[1])
+    sessions.rebuild(1)
+    assert sessions.threads == []
+
+
+def test_a_graph_on_several_devices_is_told_by_the_worst():
+    group = SessionGroup([FakeSession(on=on) for on in (ON_CUDA, ON_CPU, ON_CUDA)])
+    assert group.placement == ON_CPU
+    assert GraphSessions({1: FakeSession(on=ON_CUDA), 2: group}, id).placement == ON_CPU
+
+
+def test_every_session_of_a_group_is_listed():
+    sessions = [FakeSession() for _ in range(3)]
+    group = SessionGroup(sessions[1:])
+    listed = GraphSessions({2: group, 1: sessions[0]}, lambda _: None).each()
+    assert listed == [(1, sessions[0]), (2, sessions[1]), (2, sessions[2])]
 
 
 class HeldSession(FakeSession):

@@ -310,7 +310,7 @@ async def test_a_model_that_hangs_is_not_ready_and_the_other_serves_on_its_core(
         )
         gate.open()
         instance = service.parts.repository.get("colour").instance
-        await until(lambda: not instance.is_hung)
+        await until(lambda: instance.outage is None)
         assert (await classify(service)).status_code == 200
         assert (await service.http.get("/v2/health/ready")).status_code == 200
 

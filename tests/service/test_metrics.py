@@ -26,7 +26,7 @@ def test_events_become_numbers() -> None:
     metrics.batch_dispatched(MODEL, 7, "full", 8)
     metrics.images_dropped(MODEL, 2, "cancelled")
     metrics.ran_out_of_memory(MODEL, 4)
-    metrics.session_rebuilt(MODEL)
+    metrics.session_rebuilt(MODEL, ModelBuild("fp32", "cpu", "cpu", "ab"))
     metrics.http_finished("POST", "/v1/classify", 200, 0.0005)
     labels = {"model": "colour", "version": "1", "task": "classification"}
     requests = "vt_inference_requests_total"
@@ -91,6 +91,24 @@ def test_a_model_that_hangs_is_unavailable_until_it_recovers() -> None:
     metrics.execution_recovered(MODEL)
     assert value(metrics, "vt_hung", **VERSION) == 0
     assert value(metrics, "vt_model_state", **state) == 1
+
+
+def test_a_session_made_anew_elsewhere_shows() -> None:
+    metrics, build = PrometheusMetrics(), ModelBuild("fp32", "cuda", "cuda", "ab")
+    metrics.model_loaded(MODEL, build, 0.2, Load())
+    metrics.session_rebuilt(MODEL, replace(build, active_provider="cpu", nodes_on_cpu=3))
+    providers = {"requested": "cuda", "active": "cpu"}
+    assert value(metrics, "vt_provider_requested_active", **VERSION, **providers) == 0
+    assert value(metrics, "vt_nodes_on_cpu", **VERSION) == 3
+    assert b'active="cuda"' not in metrics.render("")[0]
+
+
+def test_a_lost_session_is_a_state_until_it_is_there_again() -> None:
+    metrics = PrometheusMetrics()
+    metrics.session_lost(MODEL)
+    assert value(metrics, "vt_model_state", **VERSION, state="UNAVAILABLE") == 1
+    metrics.session_recovered(MODEL)
+    assert value(metrics, "vt_model_state", **VERSION, state="READY") == 1
 
 
 def test_loads_are_counted_by_their_result() -> None:

@@ -552,7 +552,8 @@ async def test_each_load_and_release_is_one_line_of_the_log(models: Models) -> N
     with structlog.testing.capture_logs() as lines:
         await models.load()
         await models.repository.unload("colour")
-    told = [(line["event"], line["version"]) for line in lines if "version" in line]
+    usual = [line for line in lines if line["log_level"] != "debug"]
+    told = [(line["event"], line["version"]) for line in usual if "version" in line]
     assert told == [("model_ready", "2"), ("model_unloaded", "1"), ("model_unloaded", "2")]
 
 

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from service.errors import (
 )
 from service.events import ModelBuild, ModelIdentity
 from service.execution_plan import ExecutionPlan
+from service.execution_providers import Placement
 from service.graph_sessions import GraphSessions
 from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
@@ -31,6 +33,8 @@ FOREVER = 1e12
 
 class FakeSession:
     """Answers each image with its first value; remembers batches; can be held."""
+
+    placement = Placement("cpu", "cpu")
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, ...]] = []
@@ -201,6 +205,36 @@ async def test_a_session_without_memory_is_opened_anew(
         await infer(instance, [image(1)])
     session.error = None
     assert await infer(instance, [image(2)]) == [2]
+
+
+class FullSession:
+    """Has no memory for anything."""
+
+    placement = Placement("cuda", "cuda")
+
+    def run(self, images: list, outputs: list) -> list:
+        raise OutOfMemory("no")
+
+
+async def test_a_session_without_memory_is_gone_before_a_new_one_is_opened(
+    instance: ModelInstance,
+) -> None:
+    """Although whoever asked still has the error, whose traceback leads to the session."""
+    sessions, full = sessions_of(instance), FullSession()
+    gone, opened = weakref.ref(full), []
+
+    def open_session(threads: int) -> FakeSession:
+        opened.append(gone())
+        return FakeSession()
+
+    sessions[1] = full
+    del full
+    instance._sessions._open_session = open_session
+    with pytest.raises(OutOfMemory) as caught:
+        await infer(instance, [image(1)])
+    assert await infer(instance, [image(2)]) == [2]
+    assert opened == [None]
+    assert caught.value.__traceback__ is not None
 
 
 async def test_an_instance_is_drained_once_nobody_holds_it(instance: ModelInstance) -> None:

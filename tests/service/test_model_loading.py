@@ -1,16 +1,18 @@
 """Which graph of an entry is opened, and what keeps it from serving."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 import structlog
 
-from service.contract import read_contract
+from service.contract import Certificate, read_certificate, read_contract
+from service.device import Devices
 from service.errors import InvalidEntry
-from service.graph_sessions import GraphSessions
 from service.metrics import PrometheusMetrics
 from service.model_instance import ModelInstance
 from service.model_loading import open_chosen
@@ -25,6 +27,7 @@ from tests.service.repository_fixture import (
     classification_graph,
     externalize,
     golden_arrays,
+    write_classifier,
     write_entry,
     write_quantized_classifier,
 )
@@ -45,6 +48,11 @@ def refusal(folder: Path, precision: str = "auto") -> str:
     with pytest.raises(InvalidEntry) as caught:
         load(folder, precision)
     return str(caught.value)
+
+
+def told(lines: list[dict]) -> list[dict]:
+    """What is logged at the usual level."""
+    return [line for line in lines if line["log_level"] != "debug"]
 
 
 def flip(path: Path) -> None:
@@ -101,7 +109,7 @@ def test_auto_falls_back_to_fp32_and_one_line_says_why(tmp_path: Path) -> None:
     folder = write_quantized_classifier(tmp_path, accuracy=BEYOND)
     with structlog.testing.capture_logs() as lines:
         assert load(folder).build.precision == "fp32"
-    assert lines == [
+    assert told(lines) == [
         {
             "event": "precision_chosen",
             "log_level": "info",
@@ -118,7 +126,7 @@ def test_a_precision_that_was_asked_for_serves_beyond_its_limits_with_a_warning(
     folder = write_quantized_classifier(tmp_path, accuracy=BEYOND)
     with structlog.testing.capture_logs() as lines:
         assert load(folder, "int8").build.precision == "int8"
-    (line,) = lines
+    (line,) = told(lines)
     assert (line["log_level"], line["precision"], line["reason"]) == ("warning", "int8", LOSES)
 
 
@@ -127,7 +135,7 @@ def test_nothing_is_logged_of_a_choice_within_its_limits(tmp_path: Path, precisi
     folder = write_quantized_classifier(tmp_path)
     with structlog.testing.capture_logs() as lines:
         load(folder, precision)
-    assert lines == []
+    assert told(lines) == []
 
 
 async def test_a_model_without_the_precision_asked_for_is_kept_out_and_the_others_serve(
@@ -289,14 +297,14 @@ async def test_a_model_that_would_run_elsewhere_than_required_is_not_served(star
 async def test_the_self_test_runs_every_golden_input_and_every_session(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads, images, run = [], [], GraphSessions.run
+    threads, images, run = [], [], Session.run
 
-    def recorded(self: GraphSessions, photos: list, outputs: list, count: int) -> list:
-        threads.append(count)
+    def recorded(self: Session, photos: list, outputs: list) -> list:
+        threads.append(self._session.get_session_options().intra_op_num_threads)
         images.append(photos[0].tobytes())
-        return run(self, photos, outputs, count)
+        return run(self, photos, outputs)
 
-    monkeypatch.setattr(GraphSessions, "run", recorded)
+    monkeypatch.setattr(Session, "run", recorded)
     async with start(cores=4) as service:
         models = len((await service.http.get("/v1/models")).json()["models"])
     assert threads == [2, 4, 1] * models
@@ -304,6 +312,29 @@ async def test_the_self_test_runs_every_golden_input_and_every_session(
     threads.clear()
     async with start(cores=1):
         assert threads == [1, 1] * models
+
+
+async def test_a_model_is_opened_in_a_thread_that_is_waited_for_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(*arguments: object) -> Certificate:
+        begun.set()
+        assert go_on.wait(20)
+        return read_certificate(*arguments)
+
+    monkeypatch.setattr("service.model_loading.read_certificate", held)
+    folder, devices = write_classifier(tmp_path), Devices(1)
+    loader = partial(version_loader(PrometheusMetrics()), devices=devices)
+    loading = asyncio.create_task(loader(folder, read_contract(folder), "1"))
+    assert await asyncio.to_thread(begun.wait, 20)
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    assert not devices.close(0)
+    go_on.set()
+    assert devices.close(20)
 
 
 async def test_on_a_gpu_every_shape_runs_before_the_model_is_ready(

@@ -10,6 +10,7 @@ from service.protocol import Task
 from tests.service.repository_fixture import SELF_TEST, Json, accuracy
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 CLASSIFICATION, SEGMENTATION = Task.CLASSIFICATION, Task.SEGMENTATION
 NAN = float("nan")
 
@@ -49,6 +50,7 @@ GOOD = certificate(fp32=FP32, int8=GOOD_INT8, fp16=GOOD_FP16)
 BAD = certificate(fp32=FP32, int8=BAD_INT8, fp16=BAD_FP16)
 ONLY_FP32 = certificate(fp32=FP32)
 
+FOR_CPUS = "the int8 graph is made for CPUs and was not measured on"
 INT8_LOSES = "int8 loses 0.9 points of top1, 0.5 are allowed"
 FP16_DISAGREES = "fp16 agrees with fp32 on 98.90 % of the answers, 99.50 % are needed"
 
@@ -58,6 +60,8 @@ FP16_DISAGREES = "fp16 agrees with fp32 on 98.90 % of the answers, 99.50 % are n
     [
         ("auto", CPU, GOOD, "int8", None),
         ("auto", CUDA, GOOD, "fp16", None),
+        ("auto", TENSORRT, GOOD, "fp16", None),
+        ("auto", TENSORRT, ONLY_FP32, "fp32", "there is no fp16 graph"),
         ("auto", "OtherExecutionProvider", GOOD, "fp32", None),
         ("auto", CPU, BAD, "fp32", INT8_LOSES),
         ("auto", CUDA, BAD, "fp32", FP16_DISAGREES),
@@ -66,7 +70,8 @@ FP16_DISAGREES = "fp16 agrees with fp32 on 98.90 % of the answers, 99.50 % are n
         ("fp32", CPU, GOOD, "fp32", None),
         ("fp32", CUDA, GOOD, "fp32", None),
         ("fp16", CPU, GOOD, "fp16", None),
-        ("int8", CUDA, GOOD, "int8", None),
+        ("int8", CUDA, GOOD, "int8", f"{FOR_CPUS} {CUDA}"),
+        ("int8", TENSORRT, GOOD, "int8", f"{FOR_CPUS} {TENSORRT}"),
         ("int8", CPU, BAD, "int8", INT8_LOSES),
         ("fp16", CUDA, BAD, "fp16", FP16_DISAGREES),
         ("int8", CPU, ONLY_FP32, "int8", "there is no int8 graph"),

@@ -21,9 +21,11 @@ from fastapi import FastAPI
 
 from service.__main__ import main
 from tests.service.images import GREEN, encode, noise, quarters, solid
+from tests.service.repository_fixture import classification_config, looping_graph, write_entry
 
 ROOT = Path(__file__).parents[2]
 PHOTO = encode(solid(GREEN), "JPEG")
+NEVER_ENDS = 1 << 62
 
 
 class Process:
@@ -251,6 +253,23 @@ def test_what_all_bodies_take_together_is_bounded(repository: Path) -> None:
         assert server.ask("POST", "/v1/classify", PHOTO)[0] == 200
         for sock, _ in slow[2:]:
             sock.close()
+
+
+@pytest.mark.parametrize("times", [1_500_000, NEVER_ENDS], ids=["soon", "never"])
+def test_a_signal_while_a_model_is_tested_ends_the_process_in_order(
+    tmp_path: Path, times: int
+) -> None:
+    write_entry(tmp_path, classification_config("slow"), looping_graph(times))
+    server = Process("--model-repository", str(tmp_path), VT_LOG_LEVEL="debug")
+    try:
+        server.wait_for("self_test")
+        server.signal()
+        assert server.end() == 0
+    finally:
+        server.kill()
+    events = [line["event"] for line in server.lines]
+    assert events[-1] == "stopped"
+    assert times < NEVER_ENDS or "threads_left" in events
 
 
 def test_a_client_that_sends_too_much_sees_its_413(repository: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from service.errors import InferenceFailed, InvalidEntry, OutOfMemory
-from service.execution_providers import GpuOptions
+from service.execution_providers import CUDA, GpuOptions, Placement
 from service.protocol import Datatype
 from service.session import Session, _nodes_on_cpu, expected_provider
 from tests.service.repository_fixture import (
@@ -150,7 +150,7 @@ def test_external_data_that_is_too_short_is_refused() -> None:
 
 
 class FakeOrtSession:
-    """A graph on CUDA of which one node fell to the CPU, by ONNX Runtime's names."""
+    """A graph on CUDA of which three nodes are on the CPU, by ONNX Runtime's names."""
 
     def __init__(self, *_: object, **__: object) -> None:
         self.calls: list[tuple[object, ...]] = []
@@ -172,13 +172,16 @@ class FakeOrtSession:
         self.calls.append(("run",))
 
     def get_provider_graph_assignment_info(self) -> list[SimpleNamespace]:
-        def subgraph(ep_name: str, *nodes: str) -> SimpleNamespace:
-            rows = [SimpleNamespace(op_type="Conv", name=name) for name in nodes]
+        def subgraph(ep_name: str, **nodes: str) -> SimpleNamespace:
+            rows = [
+                SimpleNamespace(domain="", op_type=operator, name=name)
+                for name, operator in nodes.items()
+            ]
             return SimpleNamespace(ep_name=ep_name, get_nodes=lambda: rows)
 
         return [
-            subgraph("CUDAExecutionProvider", "a", "b"),
-            subgraph("CPUExecutionProvider", "c"),
+            subgraph("CUDAExecutionProvider", a="Conv", b="Shape"),
+            subgraph("CPUExecutionProvider", c="Conv", d="Squeeze", e="Concat"),
         ]
 
 
@@ -205,8 +208,11 @@ def test_nodes_that_fall_to_the_cpu_are_named() -> None:
     with structlog.testing.capture_logs() as lines:
         session = Session(segmentation_graph(), "cuda", 1)
     assert session.nodes_on_cpu == ["Conv c"]
-    (line,) = lines
+    assert session.placement == Placement(CUDA, CUDA, nodes_on_cpu=1)
+    line, details = lines
     assert (line["event"], line["nodes"], line["names"]) == ("nodes_on_cpu", 1, ["Conv c"])
+    assert (details["event"], details["log_level"]) == ("shape_nodes_on_cpu", "debug")
+    assert details["names"] == ["Squeeze d", "Concat e"]
 
 
 def test_onnx_runtime_tells_which_provider_runs_a_node() -> None:
@@ -215,4 +221,6 @@ def test_onnx_runtime_tells_which_provider_runs_a_node() -> None:
     session = onnxruntime.InferenceSession(
         segmentation_graph(), options, providers=["CPUExecutionProvider"]
     )
-    assert any(name.startswith("ArgMax") for name in _nodes_on_cpu(session))
+    nodes = _nodes_on_cpu(session)
+    assert any(name.startswith("ArgMax") for name in nodes.misplaced)
+    assert any(name.startswith("Cast") for name in nodes.shapes)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 
 import pytest
 
@@ -41,6 +42,37 @@ def test_no_thread_keeps_the_process():
     workers.submit(lambda: (daemons.append(threading.current_thread().daemon), seen.set()))
     assert seen.wait(PATIENCE)
     assert daemons == [True]
+    workers.remove()
+
+
+def test_at_the_end_what_runs_is_waited_for_and_what_waits_is_never_begun():
+    workers, begun, go_on = WorkerThreads(1, "test"), threading.Event(), threading.Event()
+    made = []
+    workers.submit(lambda: (begun.set(), go_on.wait(PATIENCE), made.append("first")))
+    workers.submit(lambda: made.append("second"))
+    assert begun.wait(PATIENCE)
+    assert not workers.close(0)
+    go_on.set()
+    assert workers.close(PATIENCE)
+    assert made == ["first"]
+    workers.submit(lambda: made.append("third"))
+    assert workers.close(PATIENCE)
+    assert made == ["first"]
+    workers.remove()
+
+
+def test_what_a_call_held_is_free_once_it_is_said_to_have_ended():
+    class Held:
+        def __call__(self) -> None:
+            begun.set()
+
+    workers, begun, held = WorkerThreads(1, "test"), threading.Event(), Held()
+    gone = weakref.ref(held)
+    workers.submit(held)
+    del held
+    assert begun.wait(PATIENCE)
+    assert workers.close(PATIENCE)
+    assert gone() is None
     workers.remove()
 
 
