@@ -147,6 +147,8 @@ async def open_loop(
     asking: set[asyncio.Task[None]] = set()
 
     async def arrive(due: float) -> None:
+        while idle and not idle[-1].usable:  # the server ended it meanwhile
+            await idle.pop().close()
         connection = idle.pop() if idle else await connect(port)
         status = await connection.ask(request)
         results.add(status, time.perf_counter() - due)
