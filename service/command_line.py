@@ -16,6 +16,7 @@ from service.api_keys import SCOPES, Scope, new_key
 from service.app import create_app
 from service.errors import InvalidConfiguration
 from service.log import configure_log
+from service.memory import return_large_blocks
 from service.server import Server, bind
 from service.settings import Settings, read_settings, unknown_variables
 
@@ -50,6 +51,7 @@ def _make_key(name: str, scopes: Sequence[Scope]) -> int:
 
 
 def _serve(settings: Settings) -> int:
+    return_large_blocks()
     configure_log(settings.log_format, settings.log_level)
     log = structlog.get_logger()
     with ExitStack() as sockets:

@@ -193,7 +193,16 @@ ROOMS: dict[str, set[str]] = {
         "tls",
     },
     "__main__": {"command_line"},
-    "command_line": {"__init__", "api_keys", "app", "errors", "log", "server", "settings"},
+    "command_line": {
+        "__init__",
+        "api_keys",
+        "app",
+        "errors",
+        "log",
+        "memory",
+        "server",
+        "settings",
+    },
 }
 # Rooms that join others: `app` may import all; `routes/` what speaks no HTTP.
 ROUTES_NEVER = {
