@@ -12,6 +12,15 @@ Array = npt.NDArray[np.generic]
 Bytes = npt.NDArray[np.uint8]
 
 
+def padded(count: int) -> int:
+    """Return how many images a batch of so many is run as: the next power of two.
+
+    The first run of a shape takes long (cuDNN plans each convolution anew, TensorRT builds an
+    engine): of few batch sizes each can run before the model is ready.
+    """
+    return 1 << (count - 1).bit_length()
+
+
 class DeviceBinding:
     """Runs a session of one input by ONNX Runtime's IO binding; by several threads at once.
 
@@ -28,15 +37,17 @@ class DeviceBinding:
         self._staging = Staging(allocate)
 
     def run(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
-        """Return the outputs that are named, of all images; these are of one shape and type."""
+        """Return the outputs that are named, of all images; these are of one shape and type.
+
+        The batch is filled up with blank images, whose outputs are left out.
+        """
         binding = self._session.io_binding()
         with self._staging.stack(images) as batch:
             binding.bind_cpu_input(self._input, batch)  # copied here, not by the run
             for name in outputs:
                 binding.bind_output(name, *self._device)
             self._session.run_with_iobinding(binding)
-        results: list[Array] = binding.copy_outputs_to_cpu()
-        return results
+        return [result[: len(images)] for result in binding.copy_outputs_to_cpu()]
 
 
 class Staging:
@@ -49,11 +60,13 @@ class Staging:
 
     @contextmanager
     def stack(self, images: Sequence[Array]) -> Iterator[Array]:
-        """Lend a buffer with the images in it, as one array; it must not be kept."""
-        first, size = images[0], len(images) * images[0].nbytes
+        """Lend a buffer with the images in it, as one array, padded; it must not be kept."""
+        first, count = images[0], padded(len(images))
+        size = count * first.nbytes
         buffer = self._take(size)
-        batch = buffer[:size].view(first.dtype).reshape(len(images), *first.shape)
-        np.stack(images, out=batch)
+        batch = buffer[:size].view(first.dtype).reshape(count, *first.shape)
+        np.stack(images, out=batch[: len(images)])
+        batch[len(images) :] = 0
         try:
             yield batch
         finally:

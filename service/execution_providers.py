@@ -89,7 +89,8 @@ def provider_options(provider: str, gpu: GpuOptions) -> dict[str, str]:
 def _cuda(gpu: GpuOptions) -> dict[str, str]:
     options = {
         "device_id": str(gpu.device_id),
-        "cudnn_conv_algo_search": "EXHAUSTIVE",  # once a shape, at warm-up: there are few shapes
+        # A trial of every algorithm takes seconds a shape; there are up to a hundred shapes.
+        "cudnn_conv_algo_search": "HEURISTIC",
         "cudnn_conv_use_max_workspace": "1",
         "arena_extend_strategy": "kSameAsRequested",  # doubling wastes memory on few, known shapes
         "use_tf32": "0",  # fp32 is chosen for its accuracy; fp16 is what is fast

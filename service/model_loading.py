@@ -20,6 +20,7 @@ from service.contract import (
     read_certified,
 )
 from service.device import Devices, describe_device
+from service.device_binding import padded
 from service.errors import InferenceFailed, InvalidEntry
 from service.events import Events, ModelBuild, ModelIdentity
 from service.execution_plan import (
@@ -407,8 +408,8 @@ async def _warm_up(candidate: _Candidate, plan: ExecutionPlan) -> None:
     if graph.active_provider == CPU:
         return
     sizes = candidate.contract.preprocessing.input_sizes
-    batches = {1, plan.widths[0].max_batch_size}
+    batches = sorted({padded(count + 1) for count in range(plan.widths[0].max_batch_size)})
     sessions = [session for _, session in graph.sessions.each()]
-    for (width, height), batch_size in itertools.product(sizes, sorted(batches)):
+    for (width, height), batch_size in itertools.product(sizes, batches):
         batch = [np.zeros((height, width, 3), np.uint8)] * batch_size
         await run_on_each(graph.device, sessions, batch, [prediction])

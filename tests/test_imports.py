@@ -89,6 +89,7 @@ ROOMS: dict[str, set[str]] = {
         "calibration",
         "contract",
         "device",
+        "device_binding",
         "errors",
         "events",
         "execution_plan",

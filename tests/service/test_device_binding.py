@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from service.device_binding import DeviceBinding, Staging
+from service.device_binding import DeviceBinding, Staging, padded
 from service.session import Session
 from tests.service.repository_fixture import SIDE, classification_graph, segmentation_graph
 
@@ -65,6 +65,22 @@ def test_an_answer_is_not_changed_by_the_next_batch(memory: Memory) -> None:
     kept = first.copy()
     binding.run([255 - image for image in photos(1)], ["labels"])
     np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize(
+    ("count", "size"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (31, 32), (32, 32), (33, 64)]
+)
+def test_a_batch_is_filled_up_to_a_power_of_two_with_blank_images(
+    memory: Memory, count: int, size: int
+) -> None:
+    images = photos(count, side=2)
+    staging = Staging(memory.allocate)
+    with staging.stack([255 - image for image in photos(64, side=2)]):
+        pass  # what was in the buffer must not be in a batch
+    with staging.stack(images) as batch:
+        assert len(batch) == padded(count) == size
+        np.testing.assert_array_equal(batch[:count], images)
+        assert not batch[count:].any()
 
 
 def test_a_buffer_is_used_again_and_gives_way_to_a_larger_one(memory: Memory) -> None:
