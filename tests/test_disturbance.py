@@ -29,10 +29,10 @@ ORDERLY = {200, 400, 429, 503, 504}
 
 @dataclass
 class Outcome:
-    """What became of every request, by when it was sent."""
+    """What became of every request; of newcomers, whose connections the drain found closed."""
 
     statuses: Counter[int] = field(default_factory=Counter)
-    after_sigterm: Counter[int] = field(default_factory=Counter)
+    of_newcomers: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -67,7 +67,14 @@ async def disturb(process: Process, photos: list[tuple[bytes, np.ndarray]], rate
     """Open loop; a tenth leaves midway, a tenth is broken, and the server is told to stop."""
     chance, outcome = random.Random(0), Outcome()  # noqa: S311
     idle: list[Connection] = []
-    stopping = asyncio.Event()
+    stopping, draining = asyncio.Event(), asyncio.Event()
+    newcomers: set[Connection] = set()
+
+    async def stop() -> None:
+        stopping.set()
+        process.signal(signal.SIGTERM)
+        await asyncio.to_thread(process.wait_for, "draining")
+        draining.set()
 
     async def connected() -> Connection | None:
         while idle:
@@ -75,10 +82,14 @@ async def disturb(process: Process, photos: list[tuple[bytes, np.ndarray]], rate
             if connection.usable:
                 return connection
             await connection.close()
+        is_newcomer = draining.is_set()
         try:
-            return await connect(process.port)
+            connection = await connect(process.port)
         except OSError:
             return None
+        if is_newcomer:
+            newcomers.add(connection)
+        return connection
 
     async def leave() -> None:
         connection = await connected()
@@ -91,12 +102,15 @@ async def disturb(process: Process, photos: list[tuple[bytes, np.ndarray]], rate
     async def ask(request: bytes, expected: np.ndarray | None) -> None:
         connection = await connected()
         if connection is None:
-            outcome.after_sigterm[LEFT] += 1
+            outcome.of_newcomers[LEFT] += 1
             assert stopping.is_set()
             return
-        counts = outcome.after_sigterm if stopping.is_set() else outcome.statuses
+        was_stopping = stopping.is_set()
         status = await connection.ask(request)
-        counts[status] += 1
+        if connection in newcomers:
+            outcome.of_newcomers[status] += 1
+        elif status != LEFT or not was_stopping:  # the server may be gone by then
+            outcome.statuses[status] += 1
         if status == 200 and (expected is None or not is_right(connection.body, expected)):
             outcome.wrong.append(connection.body.decode())
         if connection.usable:
@@ -112,13 +126,13 @@ async def disturb(process: Process, photos: list[tuple[bytes, np.ndarray]], rate
             return asyncio.create_task(ask(post("/v1/classify", BROKEN), None))
         return asyncio.create_task(ask(*chance.choice(photos)))
 
-    tasks = []
+    tasks: list[asyncio.Task[None]] = []
     started = due = time.perf_counter()
     while (due := due + chance.expovariate(rate)) < started + SECONDS:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         if due > started + SIGTERM_AT and not stopping.is_set():
-            stopping.set()
-            process.signal(signal.SIGTERM)
+            tasks.append(asyncio.create_task(stop()))
+            await asyncio.sleep(0)
         tasks.append(arrive())
     await asyncio.gather(*tasks)
     for connection in idle:
@@ -135,4 +149,4 @@ def test_everybody_who_stays_is_answered_right_or_refused_in_order(server: Proce
     assert set(outcome.statuses) <= ORDERLY, outcome
     assert outcome.statuses[200] > 0
     assert outcome.statuses[400] > 0
-    assert set(outcome.after_sigterm) <= {503, LEFT}, outcome
+    assert set(outcome.of_newcomers) <= {503, LEFT}, outcome
