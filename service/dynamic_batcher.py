@@ -131,7 +131,7 @@ class DynamicBatcher:
         if self.is_hung:
             raise ModelNotReady("The model does not answer.")
         if self.is_lost:
-            raise ModelNotReady("The model's session could not be opened anew; try again later.")
+            raise ModelNotReady.without_session()
         self._device.subscribe(self._dispatch)
         self.queue.put(inferences)
         for inference in inferences:
@@ -305,8 +305,7 @@ class DynamicBatcher:
             self._rebuilt()
         else:
             self._lost.add(threads)
-            error = ModelNotReady("The model's session could not be opened anew; try again later.")
-            _fail(self._take_waiting(), error)
+            _fail(self._take_waiting(), ModelNotReady.without_session())
             asyncio.get_running_loop().call_later(REOPEN_SECONDS, self._try_again, threads)
         if self.is_lost and not was_lost:
             self._events.session_lost(self._identity)

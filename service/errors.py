@@ -163,6 +163,11 @@ class ModelNotReady(ServiceError):
     status = 503
     outcome = "unavailable"
 
+    @classmethod
+    def without_session(cls) -> Self:
+        """Refuse what a model would run on a session that is lost."""
+        return cls("The model's session could not be opened anew; try again later.")
+
 
 class ServerStopping(ServiceError):
     """The server takes no more requests; another one, or its successor, soon does."""

@@ -98,7 +98,7 @@ class GraphSessions:
         with self._reopening:  # who comes while a session is opened anew gets the new one
             session = self._sessions.get(threads)
         if session is None:
-            raise ModelNotReady("The model's session could not be opened anew; try again later.")
+            raise ModelNotReady.without_session()
         return run_batch(session, images, outputs)
 
     def rebuild(self, threads: int) -> None:

@@ -81,6 +81,11 @@ class _Candidate:
     def identity(self) -> ModelIdentity:
         return ModelIdentity(self.contract.name, self.certificate.version, self.contract.task)
 
+    @property
+    def sessions(self) -> list[Runnable]:
+        """Every session, those on several GPUs one by one; the narrowest comes first."""
+        return [session for _, session in self.graph.sessions.each()]
+
 
 async def load_instance(
     folder: Path,
@@ -172,8 +177,7 @@ class _SessionFactory:
     folder: Path
     certificate: Certificate
     precision: PrecisionRecord
-    execution_providers: str
-    require_provider: ProviderName | None
+    options: LoadOptions
     gpus: Sequence[GpuOptions]
 
     def read(self) -> _Files:
@@ -184,8 +188,9 @@ class _SessionFactory:
 
     def open(self, files: _Files, threads: int, gpu: GpuOptions) -> Session:
         """Open a session where it must be; it does not need the bytes any more."""
-        session = Session(files.graph, self.execution_providers, threads, files.external_data, gpu)
-        check_provider(session, self.require_provider)
+        providers = self.options.execution_providers
+        session = Session(files.graph, providers, threads, files.external_data, gpu)
+        check_provider(session, self.options.require_provider)
         return session
 
     def open_on_all(self, files: _Files, threads: int, first: Session) -> Runnable:
@@ -217,10 +222,7 @@ class _Graph:
             replace(options.gpu, device_id=device, precision=precision)
             for device in options.gpu_devices
         ]
-        factory = _SessionFactory(
-            *(folder, certificate, record, options.execution_providers, options.require_provider),
-            gpus=gpus,
-        )
+        factory = _SessionFactory(folder, certificate, record, options, gpus)
         files = factory.read()
         self.session = factory.open(files, own or 1, gpus[0])
         self.active_provider = self.session.active_provider
@@ -335,7 +337,7 @@ async def _run_golden(candidate: _Candidate) -> tuple[list[GoldenInput], list[Ar
     Returns what was run, some of it more than once where the sessions are many, and the outputs.
     Those that serve meanwhile wait least for an execution on one core.
     """
-    first, *others = [session for _, session in candidate.graph.sessions.each()]
+    first, *others = candidate.sessions
     rounds = max(len(candidate.golden), 1 + len(others))
     sessions = [*others, *[first] * (rounds - len(others))]
     golden = list(itertools.islice(itertools.cycle(candidate.golden), rounds))
@@ -382,7 +384,7 @@ async def _measurements(
 ) -> list[Measurement]:
     width, height = candidate.contract.preprocessing.common_size
     graph, device = candidate.graph, candidate.graph.device
-    threads, sessions = graph.sessions.threads, [session for _, session in graph.sessions.each()]
+    threads, sessions = graph.sessions.threads, candidate.sessions
     key = {"graph": graph.sha256, "size": [height, width], "max_batch_size": limit}
     key |= {
         "precision": candidate.choice.precision,
@@ -409,7 +411,6 @@ async def _warm_up(candidate: _Candidate, plan: ExecutionPlan) -> None:
         return
     sizes = candidate.contract.preprocessing.input_sizes
     batches = sorted({padded(count + 1) for count in range(plan.widths[0].max_batch_size)})
-    sessions = [session for _, session in graph.sessions.each()]
     for (width, height), batch_size in itertools.product(sizes, batches):
         batch = [np.zeros((height, width, 3), np.uint8)] * batch_size
-        await run_on_each(graph.device, sessions, batch, [prediction])
+        await run_on_each(graph.device, candidate.sessions, batch, [prediction])

@@ -8,19 +8,20 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
+from service.inference_json import JSON_BYTES_HEADER
 from service.routes.request_body import TIMEOUT_HEADER
 
 ASKED = (
     "Authorization",
     "Content-Encoding",
     "Content-Type",
-    "Inference-Header-Content-Length",
+    JSON_BYTES_HEADER,
     "X-API-Key",
     "X-Request-Id",
     TIMEOUT_HEADER,
 )
 ANSWERED = (
-    "Inference-Header-Content-Length",
+    JSON_BYTES_HEADER,
     "Retry-After",
     "Server-Timing",
     "WWW-Authenticate",
