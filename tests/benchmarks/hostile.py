@@ -52,7 +52,7 @@ from tests.benchmarks.serve import (
     named_case,
     service,
 )
-from tests.service.hostile_images import corpus
+from tests.service.hostile_images import MUTATIONS_OF_BYTES, corpus, mutated
 
 EXPECTED = {200, 400, 413, 415}
 ROUTES = ("/v1/classify", "/v1/segment", "/v1/segment?mask=rle", "/v1/segment?overlay=true")
@@ -84,27 +84,20 @@ def hostile_files(photos: Sequence[bytes]) -> Bodies:
     """Every odd file and broken photos, in an order that is always the same."""
     chance = random.Random(0)  # noqa: S311
     bodies = [(name, file.data) for name, file in corpus().items()]
-    bodies += [(f"mutation {n}", mutated(chance.choice(photos), chance)) for n in range(MUTATED)]
+    bodies += [
+        (f"mutation {n}", mutated(chance.choice(photos), random_mutations(chance)))
+        for n in range(MUTATED)
+    ]
     chance.shuffle(bodies)
     return bodies
 
 
-def mutated(data: bytes, chance: random.Random) -> bytes:
-    """Set, cut, drop, double or insert bytes, one to six times."""
-    for _ in range(chance.randint(1, 6)):
-        at, piece = chance.randrange(len(data)), chance.randbytes(chance.randint(1, 8))
-        match chance.choice(("set", "cut", "drop", "double", "insert")):
-            case "set":
-                data = data[:at] + piece + data[at + len(piece) :]
-            case "cut":
-                data = data[: max(at, 16)]
-            case "drop":
-                data = data[: max(at, 16)] + data[at + 50 * len(piece) :]
-            case "double":
-                data = data[:at] + data[at : at + 500] * 2 + data[at + 500 :]
-            case "insert":
-                data = data[:at] + piece + data[at:]
-    return data
+def random_mutations(chance: random.Random) -> list[tuple[str, float, bytes]]:
+    """One to six changes of a file, for `mutated`."""
+    return [
+        (chance.choice(MUTATIONS_OF_BYTES), chance.random(), chance.randbytes(chance.randint(1, 8)))
+        for _ in range(chance.randint(1, 6))
+    ]
 
 
 def large_files(photo: bytes) -> Bodies:

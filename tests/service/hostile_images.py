@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -247,3 +247,24 @@ def jpeg_header(width: int, height: int) -> bytes:
     data = encode(noise(8, 8), "JPEG")
     at = data.index(b"\xff\xc0") + 5
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
+
+
+MUTATIONS_OF_BYTES = ("set", "cut", "drop", "double", "insert")
+
+
+def mutated(data: bytes, mutations: Sequence[tuple[str, float, bytes]]) -> bytes:
+    """Change bytes: how, at which part of them, and with what."""
+    for kind, where, piece in mutations:
+        at = int(where * len(data))
+        match kind:
+            case "set":
+                data = data[:at] + piece + data[at + len(piece) :]
+            case "cut":
+                data = data[: max(at, 16)]
+            case "drop":
+                data = data[:at] + data[at + 50 * len(piece) :]
+            case "double":
+                data = data[:at] + data[at : at + 500] * 2 + data[at + 500 :]
+            case "insert":
+                data = data[:at] + piece + data[at:]
+    return data

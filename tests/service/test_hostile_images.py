@@ -24,10 +24,12 @@ from service.image_structure import (
 from tests.service.conftest import TURN_SECONDS, Start, Turns
 from tests.service.hostile_images import (
     MAX_PIXELS,
+    MUTATIONS_OF_BYTES,
     corpus,
     directory,
     flooded,
     interlaced_png,
+    mutated,
     with_exif,
     with_scans,
     with_text,
@@ -82,30 +84,13 @@ async def test_a_turn_that_is_too_long_would_be_noticed(turns: Turns) -> None:
 
 MUTATIONS = st.lists(
     st.tuples(
-        st.sampled_from(("set", "cut", "drop", "double", "insert")),
+        st.sampled_from(MUTATIONS_OF_BYTES),
         st.floats(0, 1, exclude_max=True),
         st.binary(min_size=1, max_size=8),
     ),
     min_size=1,
     max_size=6,
 )
-
-
-def mutated(data: bytes, mutations: list[tuple[str, float, bytes]]) -> bytes:
-    for kind, where, piece in mutations:
-        at = int(where * len(data))
-        match kind:
-            case "set":
-                data = data[:at] + piece + data[at + len(piece) :]
-            case "cut":
-                data = data[: max(at, 16)]
-            case "drop":
-                data = data[:at] + data[at + 50 * len(piece) :]
-            case "double":
-                data = data[:at] + data[at : at + 500] * 2 + data[at + 500 :]
-            case "insert":
-                data = data[:at] + piece + data[at:]
-    return data
 
 
 async def test_mutations_of_real_photos_are_answered_and_the_loop_stays_free(
