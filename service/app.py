@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from service.file_watch import FileWatch
 from service.gpu import find_gpus
 from service.gpu_metrics import add_gpu_metrics
 from service.inference import Classifier, PhotoInference, Segmenter
+from service.local_key import LocalKey
 from service.loop_lag import watch_loop_lag
 from service.memory_limit import memory_limit_bytes
 from service.metrics import PrometheusMetrics
@@ -65,6 +66,7 @@ class Parts:
     repository: ModelRepository
     watch: RepositoryWatch | None
     keys: ApiKeys | None
+    local_key: LocalKey | None
     pool: WorkerPool
     admission: Admission
     inference: PhotoInference
@@ -78,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     parts = _create_parts(settings)
     rules = AccessRules(
         keys=parts.keys,
-        listens_on_loopback=is_loopback(settings.host),
+        local_key=parts.local_key,
         metadata_needs_key=settings.require_key_for_metadata,
     )
     app = DescribedApp(
@@ -164,6 +166,7 @@ def _create_parts(settings: Settings) -> Parts:
         repository=repository,
         watch=RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
         keys=ApiKeys(settings.api_keys_file, metrics) if settings.api_keys_file else None,
+        local_key=_create_local_key(settings),
         pool=pool,
         admission=admission,
         inference=inference,
@@ -171,6 +174,13 @@ def _create_parts(settings: Settings) -> Parts:
         metrics=metrics,
         tracing=_create_tracing(settings),
     )
+
+
+def _create_local_key(settings: Settings) -> LocalKey | None:
+    """Without API keys, the user who runs the server may change models, unless others reach it."""
+    if settings.api_keys_file is not None or not is_loopback(settings.host):
+        return None
+    return LocalKey(settings.local_key_file, settings.port)
 
 
 def _create_shadow(
@@ -264,6 +274,13 @@ def _prediction_routes(parts: Parts, settings: Settings) -> tuple[PredictRoutes,
 @asynccontextmanager
 async def _lifespan(parts: Parts, _app: FastAPI) -> AsyncIterator[None]:
     """Load the models while the server listens; close everything when it stops."""
+    with parts.local_key.written() if parts.local_key else nullcontext():
+        async with _serving(parts):
+            yield
+
+
+@asynccontextmanager
+async def _serving(parts: Parts) -> AsyncIterator[None]:
     tasks = [
         asyncio.create_task(_load_and_watch(parts)),
         asyncio.create_task(watch_loop_lag(parts.metrics.loop_lagged)),

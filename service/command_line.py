@@ -56,6 +56,7 @@ def _serve(settings: Settings) -> int:
     log = structlog.get_logger()
     with ExitStack() as sockets:
         listeners = [sockets.enter_context(bind(settings.host, settings.port))]
+        settings = settings.model_copy(update={"port": listeners[0].getsockname()[1]})
         if settings.metrics_port is not None:
             listeners.append(sockets.enter_context(bind(settings.host, settings.metrics_port)))
             metrics_port = listeners[-1].getsockname()[1]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.connections import Connections
@@ -24,8 +25,28 @@ class ConnectionLimits:
     send_timeout_seconds: float
 
 
-class HeadersTooLarge(Exception):
-    """Stops the parser."""
+@dataclass(frozen=True)
+class Refusal:
+    """An answer to a request that is not passed on; the connection ends with it."""
+
+    status: int
+    sentence: str
+    reason: ConnectionDropReason
+
+
+NOT_HTTP = Refusal(400, "The request is not valid HTTP.", "not_http")
+TOO_MANY = Refusal(503, "The server has too many connections; try again later.", "too_many")
+NO_HOST = Refusal(400, "An HTTP/1.1 request needs exactly one Host header.", "not_http")
+CONNECT = Refusal(501, "The method CONNECT is not supported.", "not_http")
+TRANSFER_ENCODING = Refusal(
+    501, "The only Transfer-Encoding that is supported is chunked.", "not_http"
+)
+INVALID_ENCODING = ("Invalid `Transfer-Encoding`", "Empty Transfer-Encoding")
+"""How the parser's own words begin where it refuses an encoding before the head is complete."""
+
+
+class Refused(Exception):
+    """Stops the parser at the head of a request that is refused."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -54,7 +75,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread_timer: asyncio.TimerHandle | None = None
         self._fruitless_bytes = 0
         self._got_on = False
-        self._headers_are_too_large = False
+        self._refusal = NOT_HTTP
+        self._must_read_head_again = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection if there is room, through a transport that gathers."""
@@ -64,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._port.admit(self):
             self._expect_headers()
         else:
-            self._refuse(503, "The server has too many connections; try again later.", "too_many")
+            self._refuse(TOO_MANY)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go."""
@@ -76,27 +98,82 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse; bound what neither completes the headers nor is part of a body."""
         self._got_on = False
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self.transport.is_closing():
             return
         self._fruitless_bytes = 0 if self._got_on else self._fruitless_bytes + len(data)
         if self._fruitless_bytes > self._limits.max_header_bytes:
-            self._refuse_headers()
+            self._refuse(self._headers_too_large())
         elif self._header_timer is None and self._is_idle():
             self._expect_headers()
 
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; it stops after the head of a request that asks for another protocol.
+
+        None is supported, so that such a request means what it would mean without `Upgrade`
+        (RFC 9110, 7.8). The parser takes what follows the head for the other protocol, and
+        forgets that there is a body: a new parser reads the head without `Upgrade`, and goes on.
+        """
+        rest = memoryview(data)
+        try:
+            while rest:
+                try:
+                    self.parser.feed_data(rest)
+                    return
+                except httptools.HttpParserUpgrade as stopped:
+                    rest = rest[stopped.args[0] :]
+                    self._read_head_again()
+        except httptools.HttpParserError as error:
+            is_encoding = str(error).startswith(INVALID_ENCODING)
+            self._refuse(TRANSFER_ENCODING if is_encoding else self._refusal)
+
+    def _read_head_again(self) -> None:
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/"]
+        head += [self.parser.get_http_version().encode(), b"\r\n"]
+        for name, value in self.headers:
+            if name != b"upgrade":
+                head += [name, b": ", value, b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._must_read_head_again = False
+        self.parser.feed_data(b"".join([*head, b"\r\n"]))
+
     def on_headers_complete(self) -> None:
-        """Begin the request, unless its headers are too large."""
+        """Begin the request, unless its head is refused, or has to be read without `Upgrade`."""
         self._got_on = True
         self._stop_header_timer()
-        if self._header_bytes() > self._limits.max_header_bytes:
-            self._headers_are_too_large = True
-            raise HeadersTooLarge
+        refusal = self._refusal_of_head()
+        if refusal is not None:
+            self._refusal = refusal
+            raise Refused
+        if self.parser.should_upgrade():
+            self._must_read_head_again = True
+            return
         super().on_headers_complete()
         self._port.set_busy(self)
         self.scope["state"]["came_before_drain"] = self._came_before_drain
         if self._is_draining():
             self.cycle.keep_alive = False
+
+    def _refusal_of_head(self) -> Refusal | None:
+        """Why the request cannot be passed on, if it cannot, from its head alone (RFC 9112)."""
+        if self._header_bytes() > self._limits.max_header_bytes:
+            return self._headers_too_large()
+        if self.parser.get_method() == b"CONNECT":
+            return CONNECT
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            return NO_HOST
+        encodings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if encodings and [each.lower() for each in encodings] != [b"chunked"]:
+            return TRANSFER_ENCODING
+        return None
+
+    def on_message_complete(self) -> None:
+        """End the request's body, unless only its head was read and will be read again."""
+        if not self._must_read_head_again:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -121,13 +198,6 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a part of the body."""
         self._got_on = True
         super().on_body(body)
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # Uvicorn's is no JSON
-        """Refuse what the parser could not or should not read to its end."""
-        if self._headers_are_too_large:
-            self._refuse_headers()
-        else:
-            self._refuse(400, "The request is not valid HTTP.", "not_http")
 
     def pause_writing(self) -> None:
         """Wait for the client to read, but not for ever."""
@@ -159,26 +229,26 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _headers_are_late(self) -> None:
         """End the connection; a client that has sent nothing at all expects no answer."""
-        seconds = self._limits.header_timeout_seconds
         if self._fruitless_bytes:
+            seconds = self._limits.header_timeout_seconds
             sentence = f"The headers did not arrive within {seconds:g} s."
-            self._refuse(408, sentence, "header_timeout")
+            self._refuse(Refusal(408, sentence, "header_timeout"))
         else:
             self._drop("header_timeout")
 
-    def _refuse_headers(self) -> None:
+    def _headers_too_large(self) -> Refusal:
         allowed = self._limits.max_header_bytes
         sentence = f"The headers have more than the {allowed:,} bytes allowed."
-        self._refuse(431, sentence, "headers_too_large")
+        return Refusal(431, sentence, "headers_too_large")
 
-    def _refuse(self, status: int, sentence: str, reason: ConnectionDropReason) -> None:
-        """End the connection; tell why, unless an answer to something else is due."""
+    def _refuse(self, refusal: Refusal) -> None:
+        """End the connection; say why, unless the answer to an earlier request is due."""
         if self._is_idle():
-            self.transport.write(_refusal(status, sentence))
+            self.transport.write(_answer(refusal))
         elif self._awaits_body():
-            self.transport.write(_refusal(status, sentence))
+            self.transport.write(_answer(refusal))
             self._end_request()
-        self._drop(reason)
+        self._drop(refusal.reason)
 
     def _end_request(self) -> None:
         """Tell the application that its client is gone; what it still says is not sent."""
@@ -216,10 +286,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unread_timer = None
 
 
-def _refusal(status: int, sentence: str) -> bytes:
-    body = json.dumps({"error": sentence})
+def _answer(refusal: Refusal) -> bytes:
+    body = json.dumps({"error": refusal.sentence})
     lines = [
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}",
         "content-type: application/json",
         f"content-length: {len(body)}",
         "connection: close",

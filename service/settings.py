@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     shadow: Rule | None = None
 
     api_keys_file: Path | None = None
+    local_key_file: Path | None = None
     require_key_for_metadata: bool = False
     cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] | None = None
     tls_certificate: Path | None = None

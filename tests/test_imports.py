@@ -178,6 +178,7 @@ ROOMS: dict[str, set[str]] = {
     "file_watch": set(),
     "api_keys": {"errors", "events", "token_bucket", "validation"},
     "certificate_expiry": set(),
+    "local_key": set(),
     "tls": {"certificate_expiry", "errors", "events"},
     "connections": set(),
     "open_files": set(),

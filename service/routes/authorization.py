@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Match
 from service.api_keys import ApiKey, ApiKeys
 from service.errors import Forbidden, RateLimited, ServiceError, Unauthorized
 from service.events import Events
+from service.local_key import LocalKey
 from service.moving_average import whole_seconds
 from service.routes.errors import answer_error
 
@@ -21,19 +22,20 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})
 FOREIGN = frozenset(
     {b"origin", b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"}
 )
-"""What a web page's or a proxy's request carries: it was not made on this machine by its user."""
+"""Headers of proxies and web pages. Their absence proves nothing; hence the local key."""
 
 
 @dataclass(frozen=True)
 class AccessRules:
     """What the settings ask of a request.
 
-    With a file of keys, a request needs a key with the scope of what it asks for. Without one
-    everybody may predict, and only this machine change models, if the server listens to no other.
+    With a file of keys, a request needs a key with the scope of what it asks for. Without one,
+    anyone may predict, and models are changed with the local key only. There is none if the server
+    listens to other machines.
     """
 
     keys: ApiKeys | None
-    listens_on_loopback: bool
+    local_key: LocalKey | None
     metadata_needs_key: bool
 
     def needed(self, method: str, path: str) -> Need:
@@ -42,6 +44,12 @@ class AccessRules:
         if self.keys is None:
             return "admin" if need == "admin" else "nothing"
         return "nothing" if need == "metadata" and not self.metadata_needs_key else need
+
+    def takes_key(self, need: Need) -> bool:
+        """Return whether a request that needs this may, or must, bring a key."""
+        if self.keys is None:
+            return need == "admin" and self.local_key is not None
+        return need != "nothing"
 
     def refusals(self, need: Need) -> tuple[type[ServiceError], ...]:
         """Return what may become of a request that needs this."""
@@ -106,7 +114,7 @@ class Authorization:
     def _check_scope(self, key: ApiKey, need: Need) -> None:
         if need not in key.scopes:
             self._events.api_key_used(key.name, "forbidden")
-            raise Forbidden(f"The API key {key.name} has not the scope {need}.")
+            raise Forbidden(f"API key {key.name} lacks the scope {need}.")
         seconds = key.take()
         if seconds:
             self._events.api_key_used(key.name, "rate_limited")
@@ -115,11 +123,20 @@ class Authorization:
             )
 
     def _check_place(self, scope: Scope) -> None:
-        client = scope.get("client")
-        if not (self._rules.listens_on_loopback and client and is_loopback(client[0])):
-            raise Forbidden("Without API keys, models are changed from the server's machine only.")
+        client, local_key = scope.get("client"), self._rules.local_key
+        if local_key is None or client is None or not is_loopback(client[0]):
+            raise Forbidden(
+                "Without API keys, models can be changed from the server's own machine only."
+            )
         if any(name in FOREIGN for name, _ in scope["headers"]):
-            raise Forbidden("Without API keys, no web page and no proxy may change models.")
+            raise Forbidden(
+                "Without API keys, models cannot be changed by a web page or through a proxy."
+            )
+        if not local_key.matches(presented_token(scope["headers"])):
+            raise Forbidden(
+                "Without API keys, models are changed with the local key, as X-API-Key: "
+                "the server's log says which file holds it."
+            )
 
 
 def needed(method: str, path: str) -> Need:

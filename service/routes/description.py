@@ -10,12 +10,12 @@ from service.routes.errors import phrase
 Json = dict[str, Any]
 
 SECURITY_SCHEMES: Json = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or the local key."},
     "api_key": {
         "type": "apiKey",
         "in": "header",
         "name": "X-API-Key",
-        "description": "An API key, where the header Authorization is not free.",
+        "description": "The same, where the header Authorization is not free.",
     },
 }
 
@@ -42,7 +42,7 @@ def describe_access(schema: Json, rules: AccessRules) -> Json:
         for path, operations in schema["paths"].items()
     }
     components = schema["components"]
-    if rules.keys is not None:
+    if rules.takes_key("admin"):
         components = components | {"securitySchemes": SECURITY_SCHEMES}
     return schema | {"paths": paths, "components": components}
 
@@ -54,7 +54,7 @@ def _describe_operation(operation: Json, rules: AccessRules, need: Need) -> Json
         described = responses["default"] | {"description": phrase(refusal.status)}
         responses = {str(refusal.status): described} | responses
     described = operation | {"responses": dict(sorted(responses.items()))}
-    if rules.keys is not None and need != "nothing":
+    if rules.takes_key(need):
         scopes = [] if need == "metadata" else [need]
         described["security"] = [{scheme: scopes} for scheme in SECURITY_SCHEMES]
     return described

@@ -56,8 +56,12 @@ class Running:
     def __init__(self, app: FastAPI) -> None:
         self.app = app
         self.parts: Parts = app.state.parts
+        local_key = self.parts.local_key
         self.http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://test", timeout=20
+            transport=httpx.ASGITransport(app),
+            base_url="http://test",
+            timeout=20,
+            headers={"X-API-Key": local_key.token} if local_key else None,
         )
 
         self.gates: list[Gate] = []

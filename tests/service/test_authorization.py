@@ -79,7 +79,7 @@ async def test_a_scope_allows_its_own_and_nothing_else(start: Start, keys_file: 
             content = b"" if path == LOAD else PHOTO
             response = await service.http.post(path, content=content, headers=bearer(token))
             assert response.status_code == status
-        assert "The API key ops has not the scope predict" in error_of(response)
+        assert "API key ops lacks the scope predict" in error_of(response)
         assert (await service.http.post(LOAD)).status_code == 401
         assert used(service, "shop", "forbidden") == used(service, "ops", "forbidden") == 1
 
@@ -117,11 +117,19 @@ async def test_health_never_needs_a_key(start: Start, keys_file: Path) -> None:
             assert (await service.http.get(f"/v2/health/{path}")).status_code == 200
 
 
-async def test_without_keys_everybody_predicts_and_this_machine_changes_models(
+async def test_without_keys_anyone_predicts_and_the_local_key_changes_models(
     service: Running,
 ) -> None:
+    token = service.parts.local_key.token
+    for headers in ({"X-API-Key": token}, bearer(token)):
+        assert (await service.http.post(LOAD, headers=headers)).status_code == 200
+    del service.http.headers["X-API-Key"]
     assert (await service.http.post("/v1/classify", content=PHOTO)).status_code == 200
-    assert (await service.http.post(LOAD)).status_code == 200
+    for headers in ({}, {"X-API-Key": ""}, {"X-API-Key": token[:-1]}, bearer("e")):
+        response = await service.http.post(LOAD, headers=headers)
+        assert response.status_code == 403
+        assert "with the local key" in error_of(response)
+        assert token not in response.text
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "example.org"])  # noqa: S104
@@ -131,13 +139,30 @@ async def test_without_keys_a_server_that_others_reach_changes_no_models(
     async with start(host=host) as service:
         response = await service.http.post(LOAD)
         assert response.status_code == 403
-        assert "from the server's machine only" in error_of(response)
+        assert "from the server's own machine only" in error_of(response)
         assert (await service.http.post("/v2/repository/index")).status_code == 200
 
 
 async def test_without_keys_a_peer_that_is_elsewhere_changes_no_models(service: Running) -> None:
     async with asked_from(service, "192.0.2.7") as elsewhere:
-        assert (await elsewhere.post(LOAD)).status_code == 403
+        response = await elsewhere.post(LOAD, headers=bearer(service.parts.local_key.token))
+        assert response.status_code == 403
+
+
+async def test_a_file_of_keys_leaves_no_local_key(start: Start, keys_file: Path) -> None:
+    async with start(api_keys_file=keys_file) as service:
+        assert service.parts.local_key is None
+
+
+async def test_the_description_says_that_the_local_key_changes_models(start: Start) -> None:
+    async with start() as service:
+        described = (await service.http.get("/openapi.json")).json()
+        load = described["paths"]["/v2/repository/models/{model}/load"]["post"]
+        assert load["security"] == [{"bearer": ["admin"]}, {"api_key": ["admin"]}]
+        assert "security" not in described["paths"]["/v1/classify"]["post"]
+    async with start(host="192.0.2.7") as service:
+        described = (await service.http.get("/openapi.json")).json()
+        assert "securitySchemes" not in described["components"]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +173,7 @@ async def test_without_keys_no_proxy_and_no_web_page_changes_models(
 ) -> None:
     response = await service.http.post(LOAD, headers={header: "127.0.0.1"})
     assert response.status_code == 403
-    assert "no web page and no proxy" in error_of(response)
+    assert "by a web page or through a proxy" in error_of(response)
 
 
 async def test_a_proxys_word_makes_nobody_local(start: Start) -> None:

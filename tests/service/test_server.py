@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,9 @@ class Process:
 
     def __init__(self, *arguments: str, before: Sequence[str] = (), **environment: str) -> None:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("VT_")}
+        self._folder = tempfile.TemporaryDirectory()
+        self.local_key_file = Path(self._folder.name) / "local.key"
+        clean["VT_LOCAL_KEY_FILE"] = str(self.local_key_file)
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             [*before, sys.executable, "-W", "error", "-m", "service", "--port", "0", *arguments],
@@ -90,6 +94,7 @@ class Process:
         self.process.wait()
         self._reader.join(20)
         self.process.stderr.close()
+        self._folder.cleanup()
 
 
 @contextmanager
