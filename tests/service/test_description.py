@@ -104,7 +104,7 @@ async def test_without_keys_nothing_states_one_and_changes_may_be_forbidden(star
         assert await answering(service, elsewhere, 401) == stating(service, 401) == set()
         assert await answering(service, elsewhere, 403) == stating(service, 403) == CHANGES
         assert stating(service, 429) == PREDICTIONS  # the queue's
-        assert scopes(service) == dict.fromkeys(CHANGES, ["admin"])
+        assert scopes(service) == {key: ["admin"] for key in CHANGES}
 
 
 async def test_the_schemes_are_the_two_headers_that_bring_a_key(
