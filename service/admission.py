@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from service.errors import DeadlineExceeded, QueueFull, ServerStopping
-from service.moving_average import MovingAverage, whole_seconds
+from service.moving_average import MovingAverage
 
 
 class Deadline:
@@ -113,7 +113,7 @@ class Admission:
         if self._bytes + size > self._max_bytes:
             raise QueueFull(
                 f"The server holds {self._bytes:,} bytes of bodies; try again later.",
-                whole_seconds(self._seconds.seconds),
+                self._seconds.seconds,
             )
         self._bytes += size
 
@@ -137,7 +137,7 @@ class Admission:
         if self._in_flight >= self._max_concurrent_requests:
             raise QueueFull(
                 f"The server has {self._in_flight} requests in flight; try again later.",
-                whole_seconds(self._seconds.seconds),
+                self._seconds.seconds,
             )
 
     def _late(self, allowed: float) -> DeadlineExceeded | ServerStopping:

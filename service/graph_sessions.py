@@ -6,7 +6,6 @@ from typing import Protocol
 
 from service.errors import InferenceFailed, ModelNotReady
 from service.execution_providers import Placement, worst
-from service.preprocessing import ImageArray
 from service.session import Array, Outputs
 
 
@@ -85,9 +84,7 @@ class GraphSessions:
         self._closed = True
         self._sessions.clear()
 
-    def run(
-        self, images: Sequence[ImageArray], outputs: Sequence[str], threads: int
-    ) -> list[Outputs]:
+    def run(self, images: Sequence[Array], outputs: Sequence[str], threads: int) -> list[Outputs]:
         """Return each image's outputs; the images are of one shape.
 
         Raises:
@@ -114,9 +111,7 @@ class GraphSessions:
             self._sessions.clear()
 
 
-def run_batch(
-    session: Runnable, images: Sequence[ImageArray], outputs: Sequence[str]
-) -> list[Outputs]:
+def run_batch(session: Runnable, images: Sequence[Array], outputs: Sequence[str]) -> list[Outputs]:
     """Return each image's outputs, as `GraphSessions.run` does."""
     results = session.run(images, outputs)
     if [len(result) for result in results] != [len(images)] * len(outputs):

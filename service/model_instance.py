@@ -16,7 +16,6 @@ from service.errors import DeadlineUnreachable, Outcome, PayloadTooLarge, QueueF
 from service.events import Events, ModelBuild, ModelIdentity
 from service.execution_plan import ExecutionPlan
 from service.graph_sessions import GraphSessions
-from service.moving_average import whole_seconds
 from service.preprocessing import Photo
 from service.protocol import Batching, ModelStatistics
 from service.request_queue import PendingInference, Urgency
@@ -159,7 +158,7 @@ class ModelInstance:
         if self._pending + images > limit:
             raise QueueFull(
                 f"The model {name} has {self._pending} images waiting; try again later.",
-                whole_seconds(self.predicted_wait_seconds),
+                self.predicted_wait_seconds,
             )
         needed = WAIT_MARGIN * self.predicted_wait_seconds + self._batcher.single_seconds
         late = needed - (deadline - asyncio.get_running_loop().time())
@@ -167,7 +166,7 @@ class ModelInstance:
             raise DeadlineUnreachable(
                 f"The wait for the model {name} is {self.predicted_wait_seconds:.1f} s, "
                 "more than this request has; try again later.",
-                whole_seconds(late),
+                late,
             )
 
     @contextmanager

@@ -1,6 +1,4 @@
-"""A mean that forgets, and whole seconds for Retry-After."""
-
-import math
+"""A mean that forgets."""
 
 
 class MovingAverage:
@@ -21,8 +19,3 @@ class MovingAverage:
     def seconds(self) -> float:
         """The mean; 0 before the first measurement."""
         return self._seconds or 0.0
-
-
-def whole_seconds(seconds: float) -> int:
-    """Return the seconds rounded up, one at least: what a Retry-After may say."""
-    return max(1, math.ceil(seconds))

@@ -55,7 +55,7 @@ ROOMS: dict[str, set[str]] = {
     "preprocessing": {"contract", "errors", "image_structure"},
     "postprocessing": {"errors", "protocol"},
     "admission": {"errors", "moving_average"},
-    "graph_sessions": {"errors", "execution_providers", "preprocessing", "session"},
+    "graph_sessions": {"errors", "execution_providers", "session"},
     "calibration": {"device", "graph_sessions", "preprocessing", "protocol"},
     "request_queue": {"preprocessing", "session"},
     "dynamic_batcher": {

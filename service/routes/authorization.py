@@ -12,7 +12,6 @@ from service.api_keys import ApiKey, ApiKeys
 from service.errors import Forbidden, RateLimited, ServiceError, Unauthorized
 from service.events import Events
 from service.local_key import LocalKey
-from service.moving_average import whole_seconds
 from service.routes.errors import answer_error
 
 Scope = MutableMapping[str, Any]
@@ -118,9 +117,7 @@ class Authorization:
         seconds = key.take()
         if seconds:
             self._events.api_key_used(key.name, "rate_limited")
-            raise RateLimited(
-                f"The API key {key.name} is used more often than it may.", whole_seconds(seconds)
-            )
+            raise RateLimited(f"The API key {key.name} is used more often than it may.", seconds)
 
     def _check_place(self, scope: Scope) -> None:
         client, local_key = scope.get("client"), self._rules.local_key
