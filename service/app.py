@@ -12,48 +12,48 @@ from fastapi import APIRouter, FastAPI
 from starlette.routing import BaseRoute
 
 from service import __version__
-from service.admission import Admission
 from service.api_keys import ApiKeys
-from service.calibration import CalibrationCache
-from service.cores import usable_cores
-from service.device import Devices
+from service.batching.instance import ModelInstance
+from service.engine.admission import Admission
+from service.engine.inference import Classifier, PhotoInference, Segmenter
+from service.engine.shadow import Shadow
 from service.errors import InvalidConfiguration
-from service.execution_providers import GpuOptions
 from service.file_watch import FileWatch
-from service.gpu import find_gpus
-from service.gpu_metrics import add_gpu_metrics
-from service.inference import Classifier, PhotoInference, Segmenter
-from service.local_key import LocalKey
-from service.loop_lag import watch_loop_lag
-from service.memory_limit import memory_limit_bytes
-from service.metrics import PrometheusMetrics
-from service.model_instance import ModelInstance
-from service.model_loading import LoadOptions, load_instance
-from service.model_repository import ModelRepository
-from service.preprocessing import ImageLimits
-from service.repository_watch import RepositoryWatch
-from service.routes.authorization import AccessRules, Authorization, is_loopback
-from service.routes.boundary import Boundary
-from service.routes.cors import Cors
-from service.routes.description import DescribedApp
-from service.routes.direct import DirectRoutes
-from service.routes.errors import add_error_handlers
-from service.routes.head import HeadRequests
-from service.routes.infer import InferRoutes
-from service.routes.metrics import MetricsPort, MetricsRoutes
-from service.routes.open_inference import OpenInferenceRoutes
-from service.routes.operations import OperationsRoutes
-from service.routes.predict import PredictRoutes
-from service.routes.repository import RepositoryRoutes
-from service.routes.request_body import BodyLimits
-from service.routes.serving import Serving
+from service.http.middleware.authorization import AccessRules, Authorization, is_loopback
+from service.http.middleware.boundary import Boundary
+from service.http.middleware.cors import Cors
+from service.http.middleware.fast_path import DirectRoutes
+from service.http.middleware.head import HeadRequests
+from service.http.middleware.local_key import LocalKey
+from service.http.routes.description import DescribedApp
+from service.http.routes.errors import add_error_handlers
+from service.http.routes.infer import InferRoutes
+from service.http.routes.metrics import MetricsPort, MetricsRoutes
+from service.http.routes.open_inference import OpenInferenceRoutes
+from service.http.routes.operations import OperationsRoutes
+from service.http.routes.predict import PredictRoutes
+from service.http.routes.repository import RepositoryRoutes
+from service.http.routes.request_body import BodyLimits
+from service.http.routes.serving import Serving
+from service.images.preprocessing import ImageLimits
+from service.repository.calibration import CalibrationCache
+from service.repository.loading import LoadOptions, load_instance
+from service.repository.repository import ModelRepository
+from service.repository.watch import RepositoryWatch
+from service.runtime.cores import usable_cores
+from service.runtime.device import Devices
+from service.runtime.execution_providers import GpuOptions
+from service.runtime.image_threads import WorkerPool
+from service.runtime.memory_limit import memory_limit_bytes
 from service.settings import Settings
-from service.shadow import Shadow
-from service.triton_names import add_triton_names
-from service.worker_pool import WorkerPool
+from service.telemetry.gpu import find_gpus
+from service.telemetry.gpu_metrics import add_gpu_metrics
+from service.telemetry.loop_lag import watch_loop_lag
+from service.telemetry.metrics import PrometheusMetrics
+from service.telemetry.triton_names import add_triton_names
 
 if TYPE_CHECKING:
-    from service.tracing import Tracing
+    from service.telemetry.tracing import Tracing
 
 _log = structlog.get_logger()
 
@@ -203,7 +203,7 @@ def _create_tracing(settings: Settings) -> "Tracing | None":
     if settings.otlp_endpoint is None:
         return None
     try:
-        from service.tracing import Tracing  # noqa: PLC0415
+        from service.telemetry.tracing import Tracing  # noqa: PLC0415
     except ImportError as error:
         raise InvalidConfiguration(
             "VT_OTLP_ENDPOINT needs OpenTelemetry: pip install 'vt-serve[tracing]'."

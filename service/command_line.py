@@ -15,10 +15,10 @@ from service import __version__
 from service.api_keys import SCOPES, Scope, new_key
 from service.app import create_app
 from service.errors import InvalidConfiguration
-from service.log import configure_log
-from service.memory import return_large_blocks
-from service.server import Server, bind
+from service.http.server.server import Server, bind
+from service.runtime.allocator import return_large_blocks
 from service.settings import Settings, read_settings, unknown_variables
+from service.telemetry.log import configure_log
 
 EXIT_SECONDS = 2.0
 """How long to wait for threads that still open or run a model when everything else has ended."""

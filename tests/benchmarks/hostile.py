@@ -37,10 +37,10 @@ import numpy as np
 import uvloop
 from PIL import Image
 
-from service.contract import Contract, read_contract
 from service.errors import ServiceError
-from service.postprocessing import mask_png, overlay_png, run_lengths, scale_labels
-from service.preprocessing import decode, resize
+from service.images.postprocessing import mask_png, overlay_png, run_lengths, scale_labels
+from service.images.preprocessing import decode, resize
+from service.schema.contract import Contract, read_contract
 from service.settings import Settings
 from tests.benchmarks.load import connect, post
 from tests.benchmarks.serve import (

@@ -30,10 +30,10 @@ import numpy as np
 import uvloop
 from PIL import Image
 
-from service.contract import read_contract
-from service.cores import usable_cores
-from service.preprocessing import ImageLimits, prepare
-from service.protocol import Task
+from service.images.preprocessing import ImageLimits, prepare
+from service.runtime.cores import usable_cores
+from service.schema.contract import read_contract
+from service.schema.protocol import Task
 from tests.benchmarks.load import Results, closed_loop, open_loop, post
 from tests.benchmarks.stand_in import write_stand_in
 from tests.benchmarks.yardstick import plain_session

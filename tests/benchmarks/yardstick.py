@@ -15,10 +15,10 @@ import uvicorn
 from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 
-from service.contract import Contract, read_certificate, read_contract
-from service.postprocessing import class_areas, scale_labels, top_classes
-from service.preprocessing import ImageLimits, prepare
-from service.protocol import Task
+from service.images.postprocessing import class_areas, scale_labels, top_classes
+from service.images.preprocessing import ImageLimits, prepare
+from service.schema.contract import Contract, read_certificate, read_contract
+from service.schema.protocol import Task
 
 LIMITS = ImageLimits(50_000_000)
 

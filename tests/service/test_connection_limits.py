@@ -13,9 +13,9 @@ import pytest
 
 from service import check_ready
 from service.api_keys import new_key
-from tests.service.images import GREEN, encode, solid
+from tests.service.http.server.test_server import Process, ask_on, scraped
+from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_classifier
-from tests.service.test_server import Process, ask_on, scraped
 
 PHOTO = encode(solid(GREEN))
 HEADER_BYTES = 8192

@@ -7,9 +7,9 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.service.images import BLUE, GREEN, RED, encode, quarters, solid
+from tests.service.http.server.test_server import Process, running
+from tests.service.photos import BLUE, GREEN, RED, encode, quarters, solid
 from tests.service.repository_fixture import write_both
-from tests.service.test_server import Process, running
 
 COLORS = (RED, GREEN, BLUE)
 FILES = np.array([encode(solid(color), "JPEG") for color in COLORS], dtype=object)

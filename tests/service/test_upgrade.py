@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.images import GREEN, encode, solid
+from tests.service.http.server.test_server import Process
+from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_classifier
-from tests.service.test_server import Process
 from tests.tools import needs
 
 PHOTO = encode(solid(GREEN), "JPEG")
