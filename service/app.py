@@ -35,7 +35,7 @@ from service.http.routes.predict import PredictRoutes
 from service.http.routes.repository import RepositoryRoutes
 from service.http.routes.request_body import BodyLimits
 from service.http.routes.serving import Serving
-from service.images.preprocessing import ImageLimits
+from service.images.decode import ImageLimits
 from service.repository.calibration import CalibrationCache
 from service.repository.loading import LoadOptions, load_instance
 from service.repository.repository import ModelRepository

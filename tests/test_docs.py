@@ -14,7 +14,7 @@ from service import errors
 from service.app import create_app
 from service.command_line import _parser
 from service.http.routes.operations import ENDPOINTS
-from service.schema.contract import PrecisionRecord, ProviderRecord
+from service.schema.certificate import PrecisionRecord, ProviderRecord
 from service.settings import PREFIX, Settings
 from service.telemetry import gpu_metrics
 from service.telemetry.metrics import PrometheusMetrics

@@ -55,6 +55,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "service/telemetry/triton_names.py",
         "service/telemetry/gpu_metrics.py",
     ),
+    "orjson": ("service/schema/json.py",),
     "opentelemetry": ("service/telemetry/tracing.py",),
     "pynvml": ("service/telemetry/gpu.py",),
     "cuda": ("service/runtime/pinned_memory.py",),

@@ -21,7 +21,7 @@ from service.errors import (
 )
 from service.runtime.device import Device
 from service.runtime.session import Outputs
-from service.schema.protocol import Width
+from service.schema.model_status import Width
 from service.telemetry.events import DispatchReason, Events, ModelIdentity
 
 HANG_SECONDS = 30.0

@@ -13,13 +13,15 @@ from service.batching.batcher import DynamicBatcher
 from service.batching.plan import ExecutionPlan
 from service.batching.queue import PendingInference, Urgency
 from service.errors import DeadlineUnreachable, Outcome, PayloadTooLarge, QueueFull
-from service.images.preprocessing import Photo
+from service.images.photo import Photo
 from service.runtime.device import Device
 from service.runtime.graph_sessions import GraphSessions
 from service.runtime.session import Outputs
 from service.runtime.worker_threads import WorkerThreads
-from service.schema.contract import Certificate, Contract
-from service.schema.protocol import Batching, ModelStatistics
+from service.schema.certificate import Certificate
+from service.schema.contract import Contract
+from service.schema.model_status import Batching
+from service.schema.open_inference import ModelStatistics
 from service.telemetry.events import Events, ModelBuild, ModelIdentity
 from service.telemetry.statistics import Statistics
 

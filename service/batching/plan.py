@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.schema.protocol import Measurement, Width
+from service.schema.model_status import Measurement, Width
 
 MIN_SPEED_UP = 1.1
 """A wider execution must shorten one image's latency by this factor to be kept."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from service.images.preprocessing import Photo
+from service.images.photo import Photo
 from service.runtime.session import Outputs
 
 Group = tuple[tuple[int, ...] | None, tuple[str, ...], bool]

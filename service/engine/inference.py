@@ -12,20 +12,15 @@ from service.batching.instance import ModelInstance
 from service.batching.queue import Urgency
 from service.engine.summary import summarize
 from service.errors import InvalidRequest
-from service.images.postprocessing import (
-    Labels,
-    class_areas,
-    mask_png,
-    overlay_png,
-    run_lengths,
-    scale_labels,
-    top_classes,
-)
-from service.images.preprocessing import EncodedOrPrepared, ImageLimits, Photo, PreparedImage
+from service.images.classes import top_classes
+from service.images.decode import ImageLimits
+from service.images.masks import Labels, class_areas, mask_png, overlay_png, scale_labels
+from service.images.photo import EncodedOrPrepared, Photo, PreparedImage
+from service.images.run_lengths import run_lengths
 from service.runtime.image_threads import WorkerPool
 from service.runtime.session import Array, Outputs
 from service.schema.contract import Contract
-from service.schema.protocol import (
+from service.schema.predictions import (
     Classification,
     ClassifyResponse,
     PngMask,

@@ -12,10 +12,10 @@ import structlog
 from service.batching.instance import ModelInstance
 from service.batching.queue import Urgency
 from service.engine.inference import Job, PhotoInference
-from service.images.preprocessing import EncodedOrPrepared
+from service.images.photo import EncodedOrPrepared
 from service.runtime.session import Array
-from service.schema.protocol import Task
 from service.schema.shadow_rule import ShadowRule
+from service.schema.vocabulary import Task
 from service.telemetry.events import Events, ShadowDrop
 from service.telemetry.stage_timer import StageTimer
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from service.images.preprocessing import Photo
+from service.images.photo import Photo
 from service.runtime.session import Array, Outputs
 from service.schema.contract import Contract
-from service.schema.protocol import Task
+from service.schema.vocabulary import Task
 from service.telemetry.events import Prediction
 
 GRID = 8

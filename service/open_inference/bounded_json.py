@@ -4,7 +4,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from service.errors import InvalidRequest, PayloadTooLarge
-from service.schema.protocol import InferenceRequest
+from service.schema.open_inference import InferenceRequest
 from service.schema.validation import first_problem
 
 JSON_BYTES_HEADER = "Inference-Header-Content-Length"

@@ -10,17 +10,13 @@ import numpy.typing as npt
 
 from service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 from service.images.base64 import decode_base64
-from service.images.preprocessing import EncodedOrPrepared, PreparedImage, is_image_file
+from service.images.decode import is_image_file
+from service.images.photo import EncodedOrPrepared, PreparedImage
 from service.open_inference.bounded_json import JSON_BYTES_HEADER, parse_json
 from service.open_inference.tensors import array_from_bytes, array_from_json, split_elements
 from service.schema.contract import Contract
-from service.schema.protocol import (
-    Datatype,
-    InferenceRequest,
-    Parameters,
-    RequestInput,
-    RequestOutput,
-)
+from service.schema.open_inference import InferenceRequest, Parameters, RequestInput, RequestOutput
+from service.schema.vocabulary import Datatype
 
 SHARED_MEMORY = "shared_memory_region"
 

@@ -9,13 +9,8 @@ from service.open_inference.decode import InferenceCall, WantedOutput
 from service.open_inference.tensors import array_to_bytes, array_to_json, join_elements, zeros
 from service.runtime.session import Array, Outputs
 from service.schema.contract import Contract
-from service.schema.protocol import (
-    Datatype,
-    InferenceResponse,
-    MetadataTensor,
-    ResponseOutput,
-    Wire,
-)
+from service.schema.open_inference import InferenceResponse, ResponseOutput
+from service.schema.vocabulary import Datatype, MetadataTensor, Wire
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from service.errors import InvalidRequest
 from service.runtime.session import Array
-from service.schema.protocol import Datatype
+from service.schema.vocabulary import Datatype
 
 _LENGTH = struct.Struct("<I")
 _PIECE_ELEMENTS = 64 * 1024

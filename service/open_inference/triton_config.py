@@ -4,8 +4,8 @@ from typing import Any
 
 from service.batching.instance import ModelInstance
 from service.runtime.execution_providers import CPU
-from service.schema.protocol import MetadataTensor
 from service.schema.version_policy import VersionPolicy
+from service.schema.vocabulary import MetadataTensor
 
 Json = dict[str, Any]
 

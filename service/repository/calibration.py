@@ -13,10 +13,10 @@ from pathlib import Path
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from service.images.preprocessing import ImageArray
+from service.images.photo import ImageArray
 from service.runtime.device import Device
 from service.runtime.graph_sessions import GraphSessions, Runnable
-from service.schema.protocol import Measurement
+from service.schema.model_status import Measurement
 
 MAX_ROUNDS = 5
 BUDGET_SECONDS = 0.15

@@ -13,9 +13,10 @@ from service.batching.instance import ModelInstance
 from service.errors import InvalidEntry, LoadFailed, ModelNotFound
 from service.repository.version import UNLOADED, ModelVersion
 from service.runtime.allocator import trim_memory
-from service.schema.contract import NOT_LISTED, Contract, read_contract
-from service.schema.protocol import ModelState
+from service.schema.contract import Contract
+from service.schema.files import NOT_LISTED, read_contract
 from service.schema.version_policy import LATEST, VersionPolicy
+from service.schema.vocabulary import ModelState
 from service.telemetry.events import Events
 
 UNEXPECTED = "it cannot be loaded; the server's log says why"

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import InvalidEntry
-from service.images.preprocessing import ImageArray
+from service.images.photo import ImageArray
 from service.runtime.session import Array
-from service.schema.contract import Certificate, Contract, SelfTestTolerance, read_certified
-from service.schema.protocol import Task
+from service.schema.certificate import Certificate, SelfTestTolerance
+from service.schema.contract import Contract
+from service.schema.files import read_certified
+from service.schema.vocabulary import Task
 
 
 @dataclass(frozen=True)

@@ -39,14 +39,11 @@ from service.runtime.execution_providers import (
 )
 from service.runtime.graph_sessions import GraphSessions, Runnable, SessionGroup, run_batch
 from service.runtime.session import Array, Session, expected_provider
-from service.schema.contract import (
-    Certificate,
-    Contract,
-    PrecisionRecord,
-    read_certificate,
-    read_certified,
-)
-from service.schema.protocol import Accuracy, Measurement, MetadataTensor
+from service.schema.certificate import Certificate, PrecisionRecord
+from service.schema.contract import Contract
+from service.schema.files import read_certificate, read_certified
+from service.schema.model_status import Accuracy, Measurement
+from service.schema.vocabulary import MetadataTensor
 from service.telemetry.events import Events, ModelBuild, ModelIdentity
 
 _log = structlog.get_logger()

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from service.runtime.execution_providers import CPU, CUDA, TENSORRT
-from service.schema.contract import AccuracyRecord, Certificate, Limits, PrecisionRecord
-from service.schema.protocol import Task
+from service.schema.certificate import AccuracyRecord, Certificate, Limits, PrecisionRecord
+from service.schema.vocabulary import Task
 
 AUTO = "auto"
 FP32 = "fp32"

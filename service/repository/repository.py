@@ -20,9 +20,10 @@ from service.repository.entry import LoadVersion, ModelEntry
 from service.repository.scan import entry_folders, has_contract
 from service.repository.version import ModelVersion
 from service.schema.contract import Contract
-from service.schema.protocol import ModelDetail, ModelState, Task
+from service.schema.model_status import ModelDetail
 from service.schema.shadow_rule import ShadowRule
 from service.schema.version_policy import VersionPolicy
+from service.schema.vocabulary import ModelState, Task
 from service.telemetry.events import Events
 
 DRAIN_SECONDS = 30.0

@@ -6,7 +6,8 @@ from typing import Any
 from service.batching.instance import ModelInstance
 from service.errors import ModelNotReady
 from service.schema.contract import Contract
-from service.schema.protocol import ExecutionProvider, ModelDetail, ModelState, ModelStatus, Task
+from service.schema.model_status import ExecutionProvider, ModelDetail, ModelStatus
+from service.schema.vocabulary import ModelState, Task
 
 UNLOADED = "unloaded"
 """The reason of a version that is on the disk and not asked for, in Triton's word."""

@@ -20,7 +20,7 @@ from service.runtime.execution_providers import (
 )
 from service.runtime.node_placement import NodesOnCpu, sort_nodes
 from service.runtime.pinned_memory import pinned
-from service.schema.protocol import Datatype, MetadataTensor
+from service.schema.vocabulary import Datatype, MetadataTensor
 
 Array = npt.NDArray[np.generic]
 Outputs = Mapping[str, Array]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from service.errors import Outcome
-from service.schema.protocol import Accuracy, ModelState, Task
+from service.schema.model_status import Accuracy
+from service.schema.vocabulary import ModelState, Task
 from service.telemetry.stage_timer import Stage
 
 DispatchReason = Literal["full", "idle", "delay", "retry"]

@@ -18,7 +18,7 @@ from prometheus_client.exposition import choose_encoder
 
 from service import __version__
 from service.errors import Outcome
-from service.schema.protocol import ModelState, Task
+from service.schema.vocabulary import ModelState, Task
 from service.telemetry.events import (
     ConnectionDropReason,
     DispatchReason,

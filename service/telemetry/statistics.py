@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from service.errors import Outcome
-from service.schema.protocol import (
+from service.schema.open_inference import (
     BatchStatistics,
     DurationStatistic,
     InferenceStatistics,

@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric, UnknownMet
 from prometheus_client.registry import Collector
 
 from service.errors import Outcome
-from service.schema.protocol import DurationStatistic, InferenceStatistics, ModelStatistics
+from service.schema.open_inference import DurationStatistic, InferenceStatistics, ModelStatistics
 
 REASONS: dict[Outcome, str] = {
     "rejected_full": "REJECTED",

@@ -38,9 +38,12 @@ import uvloop
 from PIL import Image
 
 from service.errors import ServiceError
-from service.images.postprocessing import mask_png, overlay_png, run_lengths, scale_labels
-from service.images.preprocessing import decode, resize
-from service.schema.contract import Contract, read_contract
+from service.images.decode import decode
+from service.images.masks import mask_png, overlay_png, scale_labels
+from service.images.resize import resize
+from service.images.run_lengths import run_lengths
+from service.schema.contract import Contract
+from service.schema.files import read_contract
 from service.settings import Settings
 from tests.benchmarks.load import connect, post
 from tests.benchmarks.serve import (

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from service.engine.summary import summarize
-from service.images.preprocessing import Photo, PreparedImage
-from service.schema.protocol import Task
+from service.images.photo import Photo, PreparedImage
+from service.schema.vocabulary import Task
 from service.telemetry.events import ModelIdentity
 from service.telemetry.metrics import PrometheusMetrics
 from service.telemetry.stage_timer import StageTimer

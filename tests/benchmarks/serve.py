@@ -30,10 +30,11 @@ import numpy as np
 import uvloop
 from PIL import Image
 
-from service.images.preprocessing import ImageLimits, prepare
+from service.images.decode import ImageLimits
+from service.images.photo import prepare
 from service.runtime.cores import usable_cores
-from service.schema.contract import read_contract
-from service.schema.protocol import Task
+from service.schema.files import read_contract
+from service.schema.vocabulary import Task
 from tests.benchmarks.load import Results, closed_loop, open_loop, post
 from tests.benchmarks.stand_in import write_stand_in
 from tests.benchmarks.yardstick import plain_session

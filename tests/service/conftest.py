@@ -20,7 +20,7 @@ from service.repository.calibration import CalibrationCache
 from service.repository.entry import LoadVersion
 from service.repository.loading import LoadOptions, load_instance
 from service.runtime.device import Devices
-from service.schema.protocol import Measurement
+from service.schema.model_status import Measurement
 from service.settings import Settings
 from service.telemetry.events import Events
 from tests.service.repository_fixture import write_both

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from service.schema.protocol import ErrorResponse
+from service.schema.predictions import ErrorResponse
 from service.telemetry.events import Events
 from service.telemetry.stage_timer import StageTimer
 from service.telemetry.trace_context import Answered, RequestSpan, Tracer, parse_traceparent

@@ -15,7 +15,7 @@ from service.errors import (
     ServiceError,
     Unauthorized,
 )
-from service.schema.protocol import ErrorResponse
+from service.schema.predictions import ErrorResponse
 
 
 def add_error_handlers(app: FastAPI) -> None:

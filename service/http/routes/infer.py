@@ -19,7 +19,7 @@ from service.open_inference.encode import encode_inference
 from service.repository.repository import ModelRepository
 from service.repository.version import ModelVersion
 from service.runtime.image_threads import WorkerPool
-from service.schema.protocol import InferenceRequest, InferenceResponse
+from service.schema.open_inference import InferenceRequest, InferenceResponse
 
 SMALL_BYTES = 16 * 1024
 """What is shorter is read and written at once; a detour through a thread would take longer."""

@@ -11,7 +11,7 @@ from service.http.routes.errors import describe_errors
 from service.open_inference.triton_config import model_config
 from service.repository.repository import ModelRepository
 from service.repository.version import ModelVersion
-from service.schema.protocol import (
+from service.schema.open_inference import (
     AllStatistics,
     ModelMetadata,
     ModelReady,

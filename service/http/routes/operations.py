@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from service.http.routes.errors import describe_errors
 from service.http.routes.query import NoQuery, VersionQuery
 from service.repository.repository import ModelRepository
-from service.schema.protocol import ModelDetail, ModelList
+from service.schema.model_status import ModelDetail, ModelList
 
 METRICS = "GET /metrics"
 ENDPOINTS = {

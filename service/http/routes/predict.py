@@ -20,7 +20,8 @@ from service.http.routes.request_body import TIMEOUT_HEADER_PARAMETER
 from service.http.routes.serving import Images, Predict, Serving
 from service.repository.repository import ModelRepository
 from service.runtime.image_threads import WorkerPool
-from service.schema.protocol import ClassifyResponse, SegmentResponse, Task
+from service.schema.predictions import ClassifyResponse, SegmentResponse
+from service.schema.vocabulary import Task
 
 ERRORS = describe_errors(400, 404, 408, 413, 415, 429, 500, 503, 504)
 BINARY = {"type": "string", "format": "binary"}

@@ -9,14 +9,14 @@ from service.errors import InvalidRequest
 from service.http.routes.errors import describe_errors
 from service.http.routes.request_body import BodyLimits, receive_body
 from service.repository.repository import ModelRepository
-from service.schema.protocol import (
+from service.schema.open_inference import (
     RepositoryIndexRequest,
     RepositoryModel,
     RepositoryModelRequest,
-    Wire,
 )
 from service.schema.validation import first_problem
 from service.schema.version_policy import VersionPolicy
+from service.schema.vocabulary import Wire
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_PROBLEM = 256

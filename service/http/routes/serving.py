@@ -20,7 +20,7 @@ from service.http.routes.request_body import (
     requested_timeout,
     unless_disconnected,
 )
-from service.images.preprocessing import EncodedOrPrepared
+from service.images.photo import EncodedOrPrepared
 from service.repository.version import ModelVersion
 from service.runtime.image_threads import WorkerPool
 from service.telemetry.events import Events

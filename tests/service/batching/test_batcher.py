@@ -18,9 +18,10 @@ from service.errors import (
     OutOfMemory,
     ServerStopping,
 )
-from service.images.preprocessing import Photo, PreparedImage
+from service.images.photo import Photo, PreparedImage
 from service.runtime.device import Device
-from service.schema.protocol import Measurement, Task, Width
+from service.schema.model_status import Measurement, Width
+from service.schema.vocabulary import Task
 from service.telemetry.events import ModelIdentity
 from tests.service.conftest import until
 

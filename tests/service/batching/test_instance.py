@@ -17,12 +17,13 @@ from service.errors import (
     PayloadTooLarge,
     QueueFull,
 )
-from service.images.preprocessing import Photo, PreparedImage
+from service.images.photo import Photo, PreparedImage
 from service.runtime.device import Device
 from service.runtime.execution_providers import Placement
 from service.runtime.graph_sessions import GraphSessions
-from service.schema.contract import read_certificate, read_contract
-from service.schema.protocol import Measurement, Task, Width
+from service.schema.files import read_certificate, read_contract
+from service.schema.model_status import Measurement, Width
+from service.schema.vocabulary import Task
 from service.telemetry.events import ModelBuild, ModelIdentity
 from service.telemetry.metrics import PrometheusMetrics
 from tests.service.conftest import sessions_of

@@ -3,7 +3,7 @@
 import pytest
 
 from service.batching.plan import ExecutionPlan, best_batch_size, choose_widths
-from service.schema.protocol import Measurement, Width
+from service.schema.model_status import Measurement, Width
 
 
 def measured(threads: int, batch_size: int, seconds: float) -> Measurement:

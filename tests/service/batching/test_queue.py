@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.batching.queue import PendingInference, RequestQueue, Urgency
-from service.images.preprocessing import Photo, PreparedImage
+from service.images.photo import Photo, PreparedImage
 
 
 @pytest.fixture

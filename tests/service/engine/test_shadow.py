@@ -12,9 +12,9 @@ from service.batching.queue import Urgency
 from service.engine import shadow as shadow_module
 from service.engine.inference import Job
 from service.engine.shadow import agreement
-from service.schema.protocol import Task
 from service.schema.shadow_rule import ShadowRule, parse_shadow_rule
 from service.schema.version_policy import parse_version_policy
+from service.schema.vocabulary import Task
 from service.telemetry.stage_timer import StageTimer
 from tests.service.conftest import Running, Start, until
 from tests.service.photos import BLUE, GREEN, RED, encode, solid

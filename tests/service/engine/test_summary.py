@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from service.engine.summary import summarize
-from service.images.preprocessing import Photo, PreparedImage
-from service.schema.protocol import Task
+from service.images.photo import Photo, PreparedImage
+from service.schema.vocabulary import Task
 
 LABELS = ["red", "green", "blue"]
 

@@ -9,14 +9,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from service.errors import InferenceFailed
-from service.images.postprocessing import (
-    class_areas,
-    mask_png,
-    overlay_png,
-    run_lengths,
-    scale_labels,
-    top_classes,
-)
+from service.images.classes import top_classes
+from service.images.masks import class_areas, mask_png, overlay_png, scale_labels
+from service.images.run_lengths import run_lengths
 from tests.service.photos import noise, solid
 
 NAMES = ["sky", "road", "tree", "car"]
@@ -96,7 +91,7 @@ def test_the_overlay_is_blended_in_strips(monkeypatch: pytest.MonkeyPatch) -> No
         return blend(one, other, alpha)
 
     monkeypatch.setattr(Image, "blend", recorded)
-    monkeypatch.setattr("service.images.postprocessing.BLEND_PIXELS", 215)
+    monkeypatch.setattr("service.images.masks.BLEND_PIXELS", 215)
     assert overlay_png(photo, labels, PALETTE) == whole
     assert sizes == [(30, 7)] * 7 + [(30, 1)]
 

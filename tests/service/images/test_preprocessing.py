@@ -9,8 +9,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from service.errors import InvalidRequest, PayloadTooLarge, ServiceError, UnsupportedMediaType
-from service.images.preprocessing import ImageLimits, decode, prepare
-from service.schema.contract import Preprocessing
+from service.images.decode import ImageLimits, decode
+from service.images.photo import prepare
+from service.schema.preprocessing import Preprocessing
 from tests.service.photos import encode, noise, png_chunk, png_header, quarters, solid
 
 LIMITS = ImageLimits(max_pixels=1_000_000)
@@ -301,7 +302,7 @@ def test_mutated_files_raise_nothing_but_refusals(name: str) -> None:
 def test_a_webp_of_more_pixels_than_pillow_copies_quickly_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.images.preprocessing.MAX_WEBP_PIXELS", 1200)
+    monkeypatch.setattr("service.images.decode.MAX_WEBP_PIXELS", 1200)
     for name in ("WEBP", "PNG"):
         assert decoded(encode(solid(size=(40, 30)), name)).shape == (30, 40, 3)
     assert decoded(encode(solid(size=(41, 30)))).shape == (30, 41, 3)

@@ -9,7 +9,7 @@ import pytest
 
 from service.errors import InvalidRequest
 from service.open_inference.tensors import array_from_json, array_to_json, zeros
-from service.schema.protocol import Datatype
+from service.schema.vocabulary import Datatype
 
 SHAPE = [2, 4, 5, 3]
 PIXELS = np.random.default_rng(1).integers(0, 256, SHAPE, dtype=np.uint8)

@@ -13,7 +13,7 @@ from service.repository.calibration import (
 )
 from service.runtime.device import Device
 from service.runtime.graph_sessions import GraphSessions, SessionGroup
-from service.schema.protocol import Measurement
+from service.schema.model_status import Measurement
 
 
 class Machine:

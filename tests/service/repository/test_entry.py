@@ -15,9 +15,9 @@ from service.batching.instance import ModelInstance
 from service.errors import LoadFailed, ModelNotFound, ModelNotReady
 from service.repository.repository import ModelRepository
 from service.schema.contract import Contract
-from service.schema.protocol import ModelState, Task
 from service.schema.shadow_rule import ShadowRule
 from service.schema.version_policy import VersionPolicy, parse_version_policy
+from service.schema.vocabulary import ModelState, Task
 from service.telemetry.metrics import PrometheusMetrics
 from tests.service.conftest import Running, Start, sessions_of, until, version_loader
 from tests.service.photos import GREEN, encode, solid

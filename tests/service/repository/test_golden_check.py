@@ -10,8 +10,9 @@ from prometheus_client import CollectorRegistry
 from service.errors import InvalidEntry
 from service.repository.golden_check import GoldenInput, compare, read_golden
 from service.repository.repository import ModelRepository
-from service.schema.contract import SelfTestTolerance, read_certificate, read_contract
-from service.schema.protocol import ModelState, Task
+from service.schema.certificate import SelfTestTolerance
+from service.schema.files import read_certificate, read_contract
+from service.schema.vocabulary import ModelState, Task
 from service.telemetry.metrics import PrometheusMetrics
 from tests.service.conftest import version_loader
 from tests.service.repository_fixture import (

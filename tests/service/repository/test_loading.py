@@ -16,7 +16,8 @@ from service.repository.loading import open_chosen
 from service.repository.precision import PrecisionChoice
 from service.runtime.device import Devices
 from service.runtime.session import Session
-from service.schema.contract import Certificate, read_certificate, read_contract
+from service.schema.certificate import Certificate
+from service.schema.files import read_certificate, read_contract
 from service.telemetry.metrics import PrometheusMetrics
 from tests.service.conftest import Running, Start, version_loader
 from tests.service.photos import GREEN, encode, solid

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from service.repository.precision import choose_precision, objection
-from service.schema.contract import Certificate
-from service.schema.protocol import Task
+from service.schema.certificate import Certificate
+from service.schema.vocabulary import Task
 from tests.service.repository_fixture import SELF_TEST, Json, accuracy
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

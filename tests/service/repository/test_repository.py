@@ -11,7 +11,7 @@ from service.errors import (
     ModelNotReady,
 )
 from service.repository.repository import ModelRepository
-from service.schema.protocol import ModelState, Task
+from service.schema.vocabulary import ModelState, Task
 from service.telemetry.metrics import PrometheusMetrics
 from tests.service.conftest import version_loader
 from tests.service.repository_fixture import (

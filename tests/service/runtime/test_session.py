@@ -10,7 +10,7 @@ import structlog
 from service.errors import InferenceFailed, InvalidEntry, OutOfMemory
 from service.runtime.execution_providers import CUDA, GpuOptions, Placement
 from service.runtime.session import Session, _nodes_on_cpu, expected_provider
-from service.schema.protocol import Datatype
+from service.schema.vocabulary import Datatype
 from tests.service.repository_fixture import (
     SIDE,
     classification_graph,

@@ -5,14 +5,9 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import InvalidEntry
-from service.schema.contract import (
-    AccuracyRecord,
-    Limits,
-    read_certificate,
-    read_certified,
-    read_contract,
-)
-from service.schema.protocol import Task
+from service.schema.certificate import AccuracyRecord, Limits
+from service.schema.files import read_certificate, read_certified, read_contract
+from service.schema.vocabulary import Task
 from tests.service.repository_fixture import (
     SELF_TEST,
     Json,

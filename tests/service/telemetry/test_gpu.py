@@ -12,7 +12,7 @@ from service.app import create_app
 from service.runtime.execution_providers import CUDA, GpuOptions
 from service.runtime.pinned_memory import _runtime, pinned
 from service.runtime.session import Session
-from service.schema.contract import read_certificate, read_contract
+from service.schema.files import read_certificate, read_contract
 from service.settings import Settings
 from service.telemetry.gpu import find_gpus
 from tests.service.conftest import Running, sessions_of

@@ -5,7 +5,7 @@ from typing import get_args
 
 from service import __version__
 from service.errors import Outcome
-from service.schema.protocol import ModelState, Task
+from service.schema.vocabulary import ModelState, Task
 from service.telemetry.events import ModelBuild, ModelIdentity, Prediction
 from service.telemetry.metrics import PrometheusMetrics
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.open_inference.bounded_json import MAX_JSON_BYTES
-from service.schema.protocol import InferenceRequest
+from service.schema.open_inference import InferenceRequest
 from tests.service.conftest import TURN_SECONDS, Running, Start, Turns, until
 from tests.service.photos import BLUE, GREEN, RED, encode, quarters, solid
 from tests.service.test_app import error_of
