@@ -52,8 +52,9 @@ def test_every_flag_is_documented() -> None:
 
 def test_every_variable_that_a_page_names_is_a_setting() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    pages = ("api.md", "concepts.md", "configuration.md", "metrics.md")
-    for name in (*pages, "monitoring.md", "operations.md"):
+    pages = ("api.md", "concepts.md", "configuration.md", "metrics.md", "monitoring.md")
+    more = ("operations.md", "performance.md", "secure.md", "security.md", "tune.md")
+    for name in (*pages, *more):
         assert set(re.findall(r"VT_[A-Z_]*[A-Z]", read(name))) <= known, name
 
 
