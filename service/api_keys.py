@@ -25,9 +25,9 @@ from pydantic import (
 )
 
 from service.errors import InvalidConfiguration
-from service.events import Events
+from service.schema.validation import first_problem
+from service.telemetry.events import Events
 from service.token_bucket import TokenBucket
-from service.validation import first_problem
 
 Scope = Literal["predict", "admin"]
 

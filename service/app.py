@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,47 +12,48 @@ from fastapi import APIRouter, FastAPI
 from starlette.routing import BaseRoute
 
 from service import __version__
-from service.admission import Admission
 from service.api_keys import ApiKeys
-from service.calibration import CalibrationCache
-from service.cores import usable_cores
-from service.device import Devices
+from service.batching.instance import ModelInstance
+from service.engine.admission import Admission
+from service.engine.inference import Classifier, PhotoInference, Segmenter
+from service.engine.shadow import Shadow
 from service.errors import InvalidConfiguration
-from service.execution_providers import GpuOptions
 from service.file_watch import FileWatch
-from service.gpu import find_gpus
-from service.gpu_metrics import add_gpu_metrics
-from service.inference import Classifier, PhotoInference, Segmenter
-from service.loop_lag import watch_loop_lag
-from service.memory_limit import memory_limit_bytes
-from service.metrics import PrometheusMetrics
-from service.model_instance import ModelInstance
-from service.model_loading import LoadOptions, load_instance
-from service.model_repository import ModelRepository
-from service.preprocessing import ImageLimits
-from service.repository_watch import RepositoryWatch
-from service.routes.authorization import AccessRules, Authorization, is_loopback
-from service.routes.boundary import Boundary
-from service.routes.cors import Cors
-from service.routes.description import DescribedApp
-from service.routes.direct import DirectRoutes
-from service.routes.errors import add_error_handlers
-from service.routes.head import HeadRequests
-from service.routes.infer import InferRoutes
-from service.routes.metrics import MetricsPort, MetricsRoutes
-from service.routes.open_inference import OpenInferenceRoutes
-from service.routes.operations import OperationsRoutes
-from service.routes.predict import PredictRoutes
-from service.routes.repository import RepositoryRoutes
-from service.routes.request_body import BodyLimits
-from service.routes.serving import Serving
+from service.http.middleware.authorization import AccessRules, Authorization, is_loopback
+from service.http.middleware.boundary import Boundary
+from service.http.middleware.cors import Cors
+from service.http.middleware.fast_path import DirectRoutes
+from service.http.middleware.head import HeadRequests
+from service.http.middleware.local_key import LocalKey
+from service.http.routes.description import DescribedApp
+from service.http.routes.errors import add_error_handlers
+from service.http.routes.infer import InferRoutes
+from service.http.routes.metrics import MetricsPort, MetricsRoutes
+from service.http.routes.open_inference import OpenInferenceRoutes
+from service.http.routes.operations import OperationsRoutes
+from service.http.routes.predict import PredictRoutes
+from service.http.routes.repository import RepositoryRoutes
+from service.http.routes.request_body import BodyLimits
+from service.http.routes.serving import Serving
+from service.images.decode import ImageLimits
+from service.repository.calibration import CalibrationCache
+from service.repository.loading import LoadOptions, load_instance
+from service.repository.repository import ModelRepository
+from service.repository.watch import RepositoryWatch
+from service.runtime.cores import usable_cores
+from service.runtime.device import Devices
+from service.runtime.execution_providers import GpuOptions
+from service.runtime.image_threads import WorkerPool
+from service.runtime.memory_limit import memory_limit_bytes
 from service.settings import Settings
-from service.shadow import Shadow
-from service.triton_names import add_triton_names
-from service.worker_pool import WorkerPool
+from service.telemetry.gpu import find_gpus
+from service.telemetry.gpu_metrics import add_gpu_metrics
+from service.telemetry.loop_lag import watch_loop_lag
+from service.telemetry.metrics import PrometheusMetrics
+from service.telemetry.triton_names import add_triton_names
 
 if TYPE_CHECKING:
-    from service.tracing import Tracing
+    from service.telemetry.tracing import Tracing
 
 _log = structlog.get_logger()
 
@@ -65,6 +66,7 @@ class Parts:
     repository: ModelRepository
     watch: RepositoryWatch | None
     keys: ApiKeys | None
+    local_key: LocalKey | None
     pool: WorkerPool
     admission: Admission
     inference: PhotoInference
@@ -78,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     parts = _create_parts(settings)
     rules = AccessRules(
         keys=parts.keys,
-        listens_on_loopback=is_loopback(settings.host),
+        local_key=parts.local_key,
         metadata_needs_key=settings.require_key_for_metadata,
     )
     app = DescribedApp(
@@ -164,6 +166,7 @@ def _create_parts(settings: Settings) -> Parts:
         repository=repository,
         watch=RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
         keys=ApiKeys(settings.api_keys_file, metrics) if settings.api_keys_file else None,
+        local_key=_create_local_key(settings),
         pool=pool,
         admission=admission,
         inference=inference,
@@ -171,6 +174,13 @@ def _create_parts(settings: Settings) -> Parts:
         metrics=metrics,
         tracing=_create_tracing(settings),
     )
+
+
+def _create_local_key(settings: Settings) -> LocalKey | None:
+    """Without API keys, the user who runs the server may change models, unless others reach it."""
+    if settings.api_keys_file is not None or not is_loopback(settings.host):
+        return None
+    return LocalKey(settings.local_key_file, settings.port)
 
 
 def _create_shadow(
@@ -193,7 +203,7 @@ def _create_tracing(settings: Settings) -> "Tracing | None":
     if settings.otlp_endpoint is None:
         return None
     try:
-        from service.tracing import Tracing  # noqa: PLC0415
+        from service.telemetry.tracing import Tracing  # noqa: PLC0415
     except ImportError as error:
         raise InvalidConfiguration(
             "VT_OTLP_ENDPOINT needs OpenTelemetry: pip install 'vt-serve[tracing]'."
@@ -264,6 +274,13 @@ def _prediction_routes(parts: Parts, settings: Settings) -> tuple[PredictRoutes,
 @asynccontextmanager
 async def _lifespan(parts: Parts, _app: FastAPI) -> AsyncIterator[None]:
     """Load the models while the server listens; close everything when it stops."""
+    with parts.local_key.written() if parts.local_key else nullcontext():
+        async with _serving(parts):
+            yield
+
+
+@asynccontextmanager
+async def _serving(parts: Parts) -> AsyncIterator[None]:
     tasks = [
         asyncio.create_task(_load_and_watch(parts)),
         asyncio.create_task(watch_loop_lag(parts.metrics.loop_lagged)),

@@ -15,10 +15,10 @@ from service import __version__
 from service.api_keys import SCOPES, Scope, new_key
 from service.app import create_app
 from service.errors import InvalidConfiguration
-from service.log import configure_log
-from service.memory import return_large_blocks
-from service.server import Server, bind
+from service.http.server.server import Server, bind
+from service.runtime.allocator import return_large_blocks
 from service.settings import Settings, read_settings, unknown_variables
+from service.telemetry.log import configure_log
 
 EXIT_SECONDS = 2.0
 """How long to wait for threads that still open or run a model when everything else has ended."""
@@ -56,6 +56,7 @@ def _serve(settings: Settings) -> int:
     log = structlog.get_logger()
     with ExitStack() as sockets:
         listeners = [sockets.enter_context(bind(settings.host, settings.port))]
+        settings = settings.model_copy(update={"port": listeners[0].getsockname()[1]})
         if settings.metrics_port is not None:
             listeners.append(sockets.enter_context(bind(settings.host, settings.metrics_port)))
             metrics_port = listeners[-1].getsockname()[1]

@@ -23,6 +23,7 @@ InvalidConfiguration            at start-up: one sentence on standard error, exi
 InvalidEntry                    a repository entry that cannot be served; the sentence is its reason
 """
 
+import math
 from typing import ClassVar, Literal, Self
 
 Outcome = Literal[
@@ -122,14 +123,14 @@ class UnsupportedMediaType(ServiceError):
 
 
 class QueueFull(ServiceError):
-    """A bound is reached; the client may try again after `retry_after_seconds`."""
+    """A bound is reached; the client may try again after `retry_after_seconds`, at least 1."""
 
     status = 429
     outcome: ClassVar[Outcome] = "rejected_full"
 
-    def __init__(self, message: str, retry_after_seconds: int) -> None:
+    def __init__(self, message: str, wait_seconds: float) -> None:
         super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
+        self.retry_after_seconds = max(1, math.ceil(wait_seconds))
 
 
 class DeadlineUnreachable(QueueFull):

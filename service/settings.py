@@ -18,9 +18,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import InvalidConfiguration
-from service.execution_providers import ProviderName
-from service.shadow_rule import ShadowRule, parse_shadow_rule
-from service.version_policy import VersionPolicy, parse_version_policy
+from service.runtime.execution_providers import ProviderName
+from service.schema.shadow_rule import ShadowRule, parse_shadow_rule
+from service.schema.version_policy import VersionPolicy, parse_version_policy
 
 PREFIX = "VT_"
 FLAGS = ("host", "port", "model_repository")
@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     shadow: Rule | None = None
 
     api_keys_file: Path | None = None
+    local_key_file: Path | None = None
     require_key_for_metadata: bool = False
     cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] | None = None
     tls_certificate: Path | None = None

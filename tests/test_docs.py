@@ -10,14 +10,15 @@ from prometheus_client.metrics_core import CounterMetricFamily
 
 from model_export.__main__ import _parser as export_parser
 from model_export.precisions import PRECISIONS
-from service import errors, gpu_metrics
+from service import errors
 from service.app import create_app
 from service.command_line import _parser
-from service.contract import PrecisionRecord, ProviderRecord
-from service.metrics import PrometheusMetrics
-from service.routes.operations import ENDPOINTS
+from service.http.routes.operations import ENDPOINTS
+from service.schema.certificate import PrecisionRecord, ProviderRecord
 from service.settings import PREFIX, Settings
-from service.triton_names import add_triton_names
+from service.telemetry import gpu_metrics
+from service.telemetry.metrics import PrometheusMetrics
+from service.telemetry.triton_names import add_triton_names
 from tests.service.repository_fixture import write_classifier
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -51,8 +52,9 @@ def test_every_flag_is_documented() -> None:
 
 def test_every_variable_that_a_page_names_is_a_setting() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    pages = ("api.md", "concepts.md", "configuration.md", "metrics.md")
-    for name in (*pages, "monitoring.md", "operations.md"):
+    pages = ("api.md", "concepts.md", "configuration.md", "metrics.md", "monitoring.md")
+    more = ("operations.md", "performance.md", "secure.md", "security.md", "tune.md")
+    for name in (*pages, *more):
         assert set(re.findall(r"VT_[A-Z_]*[A-Z]", read(name))) <= known, name
 
 

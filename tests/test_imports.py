@@ -1,4 +1,4 @@
-"""The rooms of docs/concepts.md, kept true: who may import whom, and each library's door."""
+"""The packages of docs/concepts.md, kept true: what each may import, and each library's door."""
 
 import ast
 from collections.abc import Iterator
@@ -8,240 +8,62 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# module -> the modules of the service that it may import
-ROOMS: dict[str, set[str]] = {
+# package (or module at the root) -> what of the service it may import; the order is the direction
+PACKAGES: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
-    "execution_providers": set(),
-    "validation": set(),
-    "cgroup": set(),
-    "cores": {"cgroup"},
-    "memory_limit": {"cgroup"},
-    "gpu": set(),
-    "loop_lag": set(),
-    "moving_average": set(),
-    "stage_timer": set(),
-    "worker_pool": set(),
-    "log": set(),
-    "protocol": set(),
-    "settings": {"errors", "execution_providers", "shadow_rule", "version_policy"},
-    "contract": {"errors", "protocol", "version_policy", "validation"},
-    "events": {"errors", "protocol", "stage_timer"},
-    "worker_threads": set(),
-    "memory": set(),
-    "version_policy": set(),
-    "device": {"execution_providers", "worker_threads"},
-    "drain_rate": set(),
-    "execution_plan": {"protocol"},
-    "metrics": {"__init__", "errors", "events", "protocol", "stage_timer"},
-    "triton_names": {"errors", "protocol"},
-    "gpu_metrics": {"gpu"},
-    "trace_context": {"stage_timer"},
-    "tracing": {"__init__", "stage_timer", "trace_context"},
-    "prediction_summary": {"contract", "events", "preprocessing", "protocol", "session"},
-    "precision": {"contract", "execution_providers", "protocol"},
-    "node_placement": set(),
-    "session": {
-        "device_binding",
-        "errors",
-        "execution_providers",
-        "node_placement",
-        "pinned_memory",
-        "protocol",
+    "file_watch": set(),
+    "schema": {"errors"},
+    "images": {"errors", "schema"},
+    "runtime": {"errors", "schema"},
+    "telemetry": {"__init__", "errors", "schema"},
+    "settings": {"errors", "runtime", "schema"},
+    "token_bucket": set(),
+    "api_keys": {"errors", "schema", "telemetry", "token_bucket"},
+    "batching": {"errors", "images", "runtime", "schema", "telemetry"},
+    "repository": {"batching", "errors", "file_watch", "images", "runtime", "schema", "telemetry"},
+    "open_inference": {"batching", "errors", "images", "runtime", "schema"},
+    "engine": {
+        *("batching", "errors", "images", "open_inference", "repository", "runtime"),
+        *("schema", "settings", "telemetry"),
     },
-    "device_binding": set(),
-    "pinned_memory": set(),
-    "image_structure": {"errors"},
-    "preprocessing": {"contract", "errors", "image_structure"},
-    "postprocessing": {"errors", "protocol"},
-    "admission": {"errors", "moving_average"},
-    "graph_sessions": {"errors", "execution_providers", "preprocessing", "session"},
-    "calibration": {"device", "graph_sessions", "preprocessing", "protocol"},
-    "request_queue": {"preprocessing", "session"},
-    "dynamic_batcher": {
-        "device",
-        "drain_rate",
-        "errors",
-        "events",
-        "execution_plan",
-        "protocol",
-        "request_queue",
-        "session",
-    },
-    "model_instance": {
-        "contract",
-        "device",
-        "dynamic_batcher",
-        "errors",
-        "events",
-        "execution_plan",
-        "graph_sessions",
-        "moving_average",
-        "preprocessing",
-        "protocol",
-        "request_queue",
-        "session",
-        "statistics",
-        "worker_threads",
-    },
-    "self_test": {"contract", "errors", "preprocessing", "protocol", "session"},
-    "model_loading": {
-        "calibration",
-        "contract",
-        "device",
-        "device_binding",
-        "errors",
-        "events",
-        "execution_plan",
-        "execution_providers",
-        "graph_sessions",
-        "model_instance",
-        "precision",
-        "protocol",
-        "self_test",
-        "session",
-    },
-    "shadow_rule": set(),
-    "shadow": {
-        "events",
-        "inference",
-        "model_instance",
-        "preprocessing",
-        "protocol",
-        "request_queue",
-        "session",
-        "shadow_rule",
-        "stage_timer",
-    },
-    "statistics": {"errors", "protocol", "stage_timer"},
-    "tensors": {"errors", "protocol", "session"},
-    "base64_image": {"errors"},
-    "model_config": {"execution_providers", "model_instance", "protocol", "version_policy"},
-    "inference_json": {"errors", "protocol", "validation"},
-    "inference_request": {
-        "base64_image",
-        "contract",
-        "errors",
-        "inference_json",
-        "preprocessing",
-        "protocol",
-        "tensors",
-    },
-    "inference_response": {
-        "contract",
-        "inference_request",
-        "protocol",
-        "session",
-        "tensors",
-    },
-    "model_version": {"contract", "errors", "model_instance", "protocol"},
-    "model_entry": {
-        "contract",
-        "errors",
-        "events",
-        "memory",
-        "model_instance",
-        "model_version",
-        "protocol",
-        "version_policy",
-    },
-    "model_repository": {
-        "contract",
-        "errors",
-        "events",
-        "model_entry",
-        "model_instance",
-        "model_version",
-        "protocol",
-        "repository_scan",
-        "shadow_rule",
-        "version_policy",
-    },
-    "repository_scan": {"file_watch"},
-    "repository_watch": {"errors", "file_watch", "model_repository", "repository_scan"},
-    "inference": {
-        "contract",
-        "events",
-        "prediction_summary",
-        "errors",
-        "model_instance",
-        "postprocessing",
-        "preprocessing",
-        "protocol",
-        "request_queue",
-        "session",
-        "stage_timer",
-        "worker_pool",
+    "http": {
+        *("__init__", "api_keys", "batching", "engine", "errors", "file_watch", "images"),
+        *("open_inference", "repository", "runtime", "schema", "settings", "telemetry"),
     },
     "check_ready": {"errors", "settings"},
-    "token_bucket": set(),
-    "file_watch": set(),
-    "api_keys": {"errors", "events", "token_bucket", "validation"},
-    "certificate_expiry": set(),
-    "tls": {"certificate_expiry", "errors", "events"},
-    "connections": set(),
-    "open_files": set(),
-    "http_protocol": {"connections", "events"},
-    "server": {
-        "admission",
-        "connections",
-        "errors",
-        "events",
-        "file_watch",
-        "http_protocol",
-        "open_files",
-        "settings",
-        "tls",
+    "app": {
+        *("__init__", "api_keys", "batching", "engine", "errors", "file_watch", "http", "images"),
+        *("repository", "runtime", "settings", "telemetry"),
+    },
+    "command_line": {
+        *("__init__", "api_keys", "app", "errors", "http", "runtime", "settings", "telemetry"),
     },
     "__main__": {"command_line"},
-    "command_line": {
-        "__init__",
-        "api_keys",
-        "app",
-        "errors",
-        "log",
-        "memory",
-        "server",
-        "settings",
-    },
-}
-# Rooms that join others: `app` may import all; `routes/` what speaks no HTTP.
-ROUTES_NEVER = {
-    *(
-        "__main__",
-        "app",
-        "command_line",
-        "gpu_metrics",
-        "log",
-        "metrics",
-        "server",
-        "session",
-        "settings",
-    ),
-    *("tracing", "triton_names"),
 }
 
 # library -> the files that may import it
 DOORS: dict[str, tuple[str, ...]] = {
     "onnxruntime": (
-        "service/session.py",
+        "service/runtime/session.py",
         "model_export/predictors.py",
         "model_export/int8.py",
         "model_export/fp16.py",
     ),
     "prometheus_client": (
-        "service/metrics.py",
-        "service/triton_names.py",
-        "service/gpu_metrics.py",
+        "service/telemetry/metrics.py",
+        "service/telemetry/triton_names.py",
+        "service/telemetry/gpu_metrics.py",
     ),
-    "opentelemetry": ("service/tracing.py",),
-    "pynvml": ("service/gpu.py",),
-    "cuda": ("service/pinned_memory.py",),
-    "fastapi": ("service/app.py", "service/routes/*.py"),
-    "starlette": ("service/app.py", "service/routes/*.py"),
-    "uvicorn": ("service/server.py", "service/http_protocol.py"),
+    "orjson": ("service/schema/json.py",),
+    "opentelemetry": ("service/telemetry/tracing.py",),
+    "pynvml": ("service/telemetry/gpu.py",),
+    "cuda": ("service/runtime/pinned_memory.py",),
+    "fastapi": ("service/app.py", "service/http/**/*.py"),
+    "starlette": ("service/app.py", "service/http/**/*.py"),
+    "uvicorn": ("service/http/server/*.py",),
     "pydantic_settings": ("service/settings.py",),
-    "python_multipart": ("service/routes/images_in_body.py",),
+    "python_multipart": ("service/http/routes/images_in_body.py",),
     "torch": ("model_export/*.py", "model_export/**/*.py"),
     "onnx": ("model_export/*.py",),
 }
@@ -265,15 +87,23 @@ def libraries(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imports(path)}
 
 
-def rooms(path: Path) -> set[str]:
-    """The modules of the service that a file imports; `service` itself is `__init__`."""
+def packages(path: Path) -> set[str]:
+    """The packages of the service that a file imports; `service` itself is `__init__`."""
     found = set()
     for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "service":
-            is_module = (ROOT / "service" / f"{parts[1]}.py").exists() or parts[1] == "routes"
-            found.add(parts[1] if is_module else "__init__")
+        top, _, rest = name.partition(".")
+        if top == "service":
+            first = rest.partition(".")[0]
+            is_part = (
+                any((ROOT / "service").glob(f"{first}.py")) or (ROOT / "service" / first).is_dir()
+            )
+            found.add(first if is_part else "__init__")
     return found
+
+
+def package_of(path: Path) -> str:
+    """The package of the service that a file belongs to, or the file's own name at the root."""
+    return path.relative_to(ROOT / "service").parts[0].removesuffix(".py")
 
 
 def relative(path: Path) -> str:
@@ -296,9 +126,9 @@ def test_each_library_has_its_door(library: str) -> None:
             assert any(name.match(pattern) for pattern in allowed), relative(path)
 
 
-def test_images_are_read_and_written_in_two_rooms_of_the_service() -> None:
-    found = {path.name for path in files("service") if "PIL" in libraries(path)}
-    assert found == {"preprocessing.py", "postprocessing.py"}
+def test_images_are_read_and_written_in_one_package_of_the_service() -> None:
+    found = {package_of(path) for path in files("service") if "PIL" in libraries(path)}
+    assert found == {"images"}
 
 
 def test_the_environment_is_read_in_one_place_of_the_service() -> None:
@@ -310,34 +140,28 @@ def test_the_environment_is_read_in_one_place_of_the_service() -> None:
         }
         if names & {"environ", "getenv", "putenv"}:
             # The package itself only sets what ONNX Runtime reads when it is loaded.
-            assert path.name in ("settings.py", "__init__.py"), relative(path)
+            assert relative(path) in ("service/settings.py", "service/__init__.py")
 
 
-def test_every_module_has_a_room() -> None:
-    modules = {path.stem for path in (ROOT / "service").glob("*.py")}
-    assert modules == {*ROOMS, "app"}
+def test_every_package_states_what_it_may_import() -> None:
+    assert {package_of(path) for path in files("service")} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_what_it_may(room: str) -> None:
-    assert rooms(ROOT / "service" / f"{room}.py") <= ROOMS[room]
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_what_it_may(package: str) -> None:
+    for path in files("service"):
+        if package_of(path) == package:
+            assert packages(path) - {package} <= PACKAGES[package], relative(path)
 
 
-def test_routes_import_nothing_that_joins_or_measures() -> None:
-    for path in (ROOT / "service" / "routes").glob("*.py"):
-        assert not rooms(path) & ROUTES_NEVER, relative(path)
+def test_imports_between_packages_have_one_direction() -> None:
+    seen: set[str] = set()
+    for package, needs in PACKAGES.items():
+        assert needs <= seen, package
+        seen.add(package)
 
 
-def test_the_rooms_have_no_circles() -> None:
-    left = dict(ROOMS)
-    while left:
-        free = {room for room, needs in left.items() if not needs & (left.keys() - {room})}
-        assert free, f"a circle among {sorted(left)}"
-        left = {room: needs for room, needs in left.items() if room not in free}
-
-
-def test_the_rooms_are_those_of_the_docs() -> None:
+def test_the_packages_are_those_of_the_docs() -> None:
     text = (ROOT / "docs" / "concepts.md").read_text()
-    for room in [*ROOMS, "app"]:
-        if room != "__init__":
-            assert f"`{room}.py`" in text, room
+    for path in files("service"):
+        assert f"`{package_of(path)}" in text or path.name == "__init__.py", relative(path)

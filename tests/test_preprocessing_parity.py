@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from model_export.preprocessing import Buckets, Crop, Preprocessing, Squash, open_image
-from service.contract import Preprocessing as ServedPreprocessing
-from service.preprocessing import ImageLimits, prepare
-from tests.service.images import encode, noise, quarters
+from service.images.decode import ImageLimits
+from service.images.photo import prepare
+from service.schema.preprocessing import Preprocessing as ServedPreprocessing
+from tests.service.photos import encode, noise, quarters
 
 LIMITS = ImageLimits(max_pixels=50_000_000)
 RESIZES = {

@@ -6,7 +6,10 @@ import shutil
 import pytest
 
 PACKAGES = {
+    "curl": "curl",
+    "java": "default-jre-headless",
     "kubectl": "kubernetes-client",
+    "nginx": "nginx-light",
     "prometheus": "prometheus",
     "promtool": "prometheus",
 }

@@ -37,10 +37,13 @@ import numpy as np
 import uvloop
 from PIL import Image
 
-from service.contract import Contract, read_contract
 from service.errors import ServiceError
-from service.postprocessing import mask_png, overlay_png, run_lengths, scale_labels
-from service.preprocessing import decode, resize
+from service.images.decode import decode
+from service.images.masks import mask_png, overlay_png, scale_labels
+from service.images.resize import resize
+from service.images.run_lengths import run_lengths
+from service.schema.contract import Contract
+from service.schema.files import read_contract
 from service.settings import Settings
 from tests.benchmarks.load import connect, post
 from tests.benchmarks.serve import (

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from service.events import ModelIdentity
-from service.metrics import PrometheusMetrics
-from service.prediction_summary import summarize
-from service.preprocessing import Photo, PreparedImage
-from service.protocol import Task
-from service.stage_timer import StageTimer
-from service.trace_context import Answered
-from service.tracing import Tracing
+from service.engine.summary import summarize
+from service.images.photo import Photo, PreparedImage
+from service.schema.vocabulary import Task
+from service.telemetry.events import ModelIdentity
+from service.telemetry.metrics import PrometheusMetrics
+from service.telemetry.stage_timer import StageTimer
+from service.telemetry.trace_context import Answered
+from service.telemetry.tracing import Tracing
 
 NOBODY = "http://127.0.0.1:9"
 LABELS = [f"class {index}" for index in range(11)]

@@ -30,10 +30,11 @@ import numpy as np
 import uvloop
 from PIL import Image
 
-from service.contract import read_contract
-from service.cores import usable_cores
-from service.preprocessing import ImageLimits, prepare
-from service.protocol import Task
+from service.images.decode import ImageLimits
+from service.images.photo import prepare
+from service.runtime.cores import usable_cores
+from service.schema.files import read_contract
+from service.schema.vocabulary import Task
 from tests.benchmarks.load import Results, closed_loop, open_loop, post
 from tests.benchmarks.stand_in import write_stand_in
 from tests.benchmarks.yardstick import plain_session
@@ -74,8 +75,10 @@ class Case:
 class Server:
     """A server in a process of its own."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, key_file: Path) -> None:
         self.port = port
+        self.local_key_file = key_file
+        """Holds the key for load and unload; only the service writes it."""
         self._process = process
 
     def cpu_seconds(self) -> float:
@@ -124,13 +127,16 @@ def yardstick(case: Case) -> Iterator[Server]:
 def _running(
     command: list[str], settings: dict[str, str], port: int, path: str
 ) -> Iterator[Server]:
-    process = subprocess.Popen(command, env=os.environ | settings, stderr=subprocess.DEVNULL)
-    try:
-        _wait_until_ready(process, f"http://127.0.0.1:{port}{path}")
-        yield Server(process, port)
-    finally:
-        process.terminate()
-        process.wait(60)
+    with tempfile.TemporaryDirectory() as folder:
+        key_file = Path(folder) / "local.key"
+        environment = os.environ | settings | {"VT_LOCAL_KEY_FILE": str(key_file)}
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        try:
+            _wait_until_ready(process, f"http://127.0.0.1:{port}{path}")
+            yield Server(process, port, key_file)
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:

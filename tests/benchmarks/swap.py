@@ -63,15 +63,17 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-async def swap(port: int, model: str, rounds: int) -> list[float]:
+async def swap(server: Server, model: str, rounds: int) -> list[float]:
     """Let the second version take over, then the first; return the seconds that each took."""
     seconds = []
-    connection = await connect(port)
+    key = server.local_key_file.read_text()
+    connection = await connect(server.port)
     for version in [2, 1] * rounds:
         config = json.dumps({"version_policy": {"specific": {"versions": [version]}}})
         body = json.dumps({"parameters": {"config": config}}).encode()
         started = time.perf_counter()
-        status = await connection.ask(post(f"/v2/repository/models/{model}/load", body))
+        request = post(f"/v2/repository/models/{model}/load", body, X_API_Key=key)
+        status = await connection.ask(request)
         if status != 200:
             raise SystemExit(f"version {version} was not loaded: {connection.body.decode()}")
         seconds.append(time.perf_counter() - started)
@@ -80,14 +82,14 @@ async def swap(port: int, model: str, rounds: int) -> list[float]:
 
 
 async def under_swaps(
-    port: int, case: Case, rate: float, rounds: int, seed: int
+    server: Server, case: Case, rate: float, rounds: int, seed: int
 ) -> tuple[Results, list[float]]:
     """The load for just as long as the swaps take."""
-    swaps = asyncio.create_task(swap(port, case.folder.name, rounds))
+    swaps = asyncio.create_task(swap(server, case.folder.name, rounds))
     results = Results()
     while not swaps.done():
         seed += 1
-        part = await open_loop(port, case.request(), rate, 1.0, seed=seed)
+        part = await open_loop(server.port, case.request(), rate, 1.0, seed=seed)
         results.join(part)
     return results, await swaps
 
@@ -102,7 +104,7 @@ def measure(server: Server, case: Case, rounds: int, seconds: float) -> dict[str
         seed = 1000 * turn
         quiet.append(uvloop.run(open_loop(port, case.request(), rate, seconds, seed=seed)))
         memory.append(server.memory())
-        results, took = uvloop.run(under_swaps(port, case, rate, rounds // TURNS, seed))
+        results, took = uvloop.run(under_swaps(server, case, rate, rounds // TURNS, seed))
         swapped.append(results)
         swaps += took
     before, after = memory[0], server.memory()

@@ -15,10 +15,13 @@ import uvicorn
 from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 
-from service.contract import Contract, read_certificate, read_contract
-from service.postprocessing import class_areas, scale_labels, top_classes
-from service.preprocessing import ImageLimits, prepare
-from service.protocol import Task
+from service.images.classes import top_classes
+from service.images.decode import ImageLimits
+from service.images.masks import class_areas, scale_labels
+from service.images.photo import prepare
+from service.schema.contract import Contract
+from service.schema.files import read_certificate, read_contract
+from service.schema.vocabulary import Task
 
 LIMITS = ImageLimits(50_000_000)
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from service.command_line import EXIT_SECONDS
-from service.server import ABORT_SECONDS
+from service.http.server.server import ABORT_SECONDS
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from service.metrics import PrometheusMetrics
 from service.settings import Settings
+from service.telemetry.metrics import PrometheusMetrics
 from tests.deployment.files import Yaml, manifest
 from tests.monitoring.files import metrics_in, promtool
 from tests.tools import needs

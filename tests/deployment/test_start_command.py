@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployment.files import DOCKERFILES, ROOT, Stage, dockerfile
-from tests.service.images import GREEN, encode, solid
+from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_classifier
 
 STAGES = {stage.name: stage for stage in dockerfile(DOCKERFILES["cpu"])[1]}

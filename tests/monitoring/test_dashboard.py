@@ -6,8 +6,8 @@ import re
 import pytest
 import yaml
 
-from service.gpu_metrics import OWN
-from service.metrics import PrometheusMetrics
+from service.telemetry.gpu_metrics import OWN
+from service.telemetry.metrics import PrometheusMetrics
 from tests.monitoring.files import GRAFANA, ROOT, dashboard, metrics_in, queries, rules
 
 ROWS = [

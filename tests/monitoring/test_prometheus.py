@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from tests.monitoring.files import PROMETHEUS, alerts, queries
-from tests.service.images import GREEN, encode, quarters, solid
+from tests.service.http.server.test_server import Process, running
+from tests.service.photos import GREEN, encode, quarters, solid
 from tests.service.repository_fixture import write_both
-from tests.service.test_server import Process, running
 from tests.tools import needs
 
 LIMIT_SECONDS = 60.0

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.metrics import PrometheusMetrics
+from service.telemetry.metrics import PrometheusMetrics
 from tests.monitoring.files import PROMETHEUS, ROOT, alerts, promtool
-from tests.service.test_metrics import MODEL, Load, ModelBuild
+from tests.service.telemetry.test_metrics import MODEL, Load, ModelBuild
 from tests.tools import needs
 
 ROUTE = 'route="/v1/classify",status="200"'

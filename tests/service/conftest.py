@@ -15,19 +15,19 @@ from fastapi import FastAPI
 
 from service.api_keys import new_key
 from service.app import Parts, create_app
-from service.calibration import CalibrationCache
-from service.device import Devices
-from service.events import Events
-from service.model_entry import LoadVersion
-from service.model_instance import ModelInstance
-from service.model_loading import LoadOptions, load_instance
-from service.protocol import Measurement
+from service.batching.instance import ModelInstance
+from service.repository.calibration import CalibrationCache
+from service.repository.entry import LoadVersion
+from service.repository.loading import LoadOptions, load_instance
+from service.runtime.device import Devices
+from service.schema.model_status import Measurement
 from service.settings import Settings
+from service.telemetry.events import Events
 from tests.service.repository_fixture import write_both
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # As service/preprocessing.py does for the process; pytest resets the filters for each test.
+    # As the package of images does for the process; pytest resets the filters for each test.
     config.addinivalue_line("filterwarnings", r"ignore:::PIL\..*")
 
 
@@ -56,8 +56,12 @@ class Running:
     def __init__(self, app: FastAPI) -> None:
         self.app = app
         self.parts: Parts = app.state.parts
+        local_key = self.parts.local_key
         self.http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://test", timeout=20
+            transport=httpx.ASGITransport(app),
+            base_url="http://test",
+            timeout=20,
+            headers={"X-API-Key": local_key.token} if local_key else None,
         )
 
         self.gates: list[Gate] = []
@@ -143,7 +147,7 @@ def start(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
 
     What calibration would measure is fixed: batches of four pay, and all cores for one image.
     """
-    monkeypatch.setattr("service.model_loading.calibrate", measured)
+    monkeypatch.setattr("service.repository.loading.calibrate", measured)
 
     @asynccontextmanager
     async def started(cores: int = 1, **settings: object) -> AsyncIterator[Running]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tests.service.images import encode, noise, png_chunk, png_header, quarters, solid
+from tests.service.photos import encode, noise, png_chunk, png_header, quarters, solid
 
 MAX_PIXELS = 1_000_000
 ADAM7 = (

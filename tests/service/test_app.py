@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from tests.service.conftest import Running, Start, sessions_of, until
-from tests.service.images import BLUE, GREEN, RED, encode, noise, png_header, quarters, solid
+from tests.service.photos import BLUE, GREEN, RED, encode, noise, png_header, quarters, solid
 from tests.service.repository_fixture import write_classifier
 
 PHOTO = encode(solid(GREEN), "JPEG")

@@ -13,9 +13,9 @@ import pytest
 
 from service import check_ready
 from service.api_keys import new_key
-from tests.service.images import GREEN, encode, solid
+from tests.service.http.server.test_server import Process, ask_on, scraped
+from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_classifier
-from tests.service.test_server import Process, ask_on, scraped
 
 PHOTO = encode(solid(GREEN))
 HEADER_BYTES = 8192
@@ -216,7 +216,7 @@ def test_a_body_that_nobody_reads_does_not_keep_the_connection(server: Process) 
         b"GARBAGE\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
         POST + b"Content-Length: -1\r\n\r\n",
@@ -226,6 +226,60 @@ def test_what_is_not_http_is_a_400(server: Process, garbage: bytes) -> None:
     with connected(server) as sock:
         sock.sendall(garbage)
         assert answer(until_closed(sock)) == (400, "The request is not valid HTTP.")
+
+
+NO_HOST = "An HTTP/1.1 request needs exactly one Host header."
+ENCODING = "The only Transfer-Encoding that is supported is chunked."
+REFUSED_HEADS = {
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400, NO_HOST),
+    "two hosts": (GET + b"Host: y\r\n\r\n", 400, NO_HOST),
+    "the same host twice": (GET + b"Host: x\r\n\r\n", 400, NO_HOST),
+    "two hosts in HTTP/1.0": (b"GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n", 400, NO_HOST),
+    "connect": (
+        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        501,
+        "The method CONNECT is not supported.",
+    ),
+    **{
+        f"transfer encoding {value.decode()}": (
+            POST + b"Transfer-Encoding: " + value + b"\r\n\r\n0\r\n\r\n",
+            501,
+            ENCODING,
+        )
+        for value in (
+            *(b"gzip", b"identity", b"xchunked", b"chunked;q=1", b"", b"gzip, chunked"),
+            *(b"chunked, gzip", b"chunked, chunked", b"chunked\r\nTransfer-Encoding: chunked"),
+            *(b"gzip\r\nTransfer-Encoding: chunked", b"chunked\r\nTransfer-Encoding: gzip"),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_HEADS)
+@pytest.mark.parametrize("upgrade", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"])
+def test_a_head_that_breaks_http_is_refused_and_nothing_after_it_is_read(
+    server: Process, case: str, upgrade: bytes
+) -> None:
+    request, status, sentence = REFUSED_HEADS[case]
+    before = dropped(server, "not_http")
+    line, rest = request.split(b"\r\n", 1)
+    with connected(server) as sock:
+        sock.sendall(line + b"\r\n" + upgrade + rest + GET + b"\r\n")
+        assert answer(until_closed(sock)) == (status, sentence)
+    assert dropped(server, "not_http") == before + 1
+
+
+def test_what_is_allowed_in_a_head_is_served(server: Process) -> None:
+    for request in (
+        b"GET /v2/health/live HTTP/1.0\r\n\r\n",
+        b"GET http://x/v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n",
+        CHUNKED.replace(b"chunked", b"Chunked").replace(
+            b"POST /v1/classify", b"GET /v2/health/live"
+        ),
+    ):
+        with connected(server) as sock:
+            sock.sendall(request + (b"0\r\n\r\n" if b"hunked" in request else b""))
+            assert read_answer(sock).status == 200
 
 
 MALFORMED = {

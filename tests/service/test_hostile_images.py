@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from service import image_structure
 from service.errors import PayloadTooLarge
-from service.image_structure import (
+from service.images import structure as image_structure
+from service.images.structure import (
     MAX_METADATA_BYTES,
     MAX_PARTS,
     MAX_SCANS,
@@ -34,10 +34,10 @@ from tests.service.hostile_images import (
     with_scans,
     with_text,
 )
-from tests.service.images import encode, quarters, solid
+from tests.service.http.server.test_server import Process
+from tests.service.photos import encode, quarters, solid
 from tests.service.repository_fixture import write_both
 from tests.service.test_app import error_of
-from tests.service.test_server import Process
 
 EXAMPLES = sorted(Path(__file__).parents[2].glob("weights/*/examples/*"))
 ROUTES = ("/v1/classify", "/v1/segment?mask=rle")

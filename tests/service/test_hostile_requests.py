@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import structlog
 
-from service.base64_image import decode_base64
 from service.errors import MAX_SENTENCE_LETTERS, InvalidRequest
-from service.inference_json import MAX_JSON_BYTES
+from service.images.base64 import decode_base64
+from service.open_inference.bounded_json import MAX_JSON_BYTES
 from tests.service.conftest import TURN_SECONDS, Running, Start, Turns
-from tests.service.images import GREEN, encode, solid
+from tests.service.photos import GREEN, encode, solid
 from tests.service.test_app import error_of
 
 URL = "/v2/models/colour/infer"

@@ -8,11 +8,11 @@ import httpx
 import pytest
 import structlog
 
-from service import dynamic_batcher
-from service.inference import Classifier
-from service.routes import boundary
+from service.batching import batcher as dynamic_batcher
+from service.engine.inference import Classifier
+from service.http.middleware import boundary
 from tests.service.conftest import Running, Start, sessions_of, until
-from tests.service.images import GREEN, encode, solid
+from tests.service.photos import GREEN, encode, solid
 from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))

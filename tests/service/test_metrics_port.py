@@ -9,9 +9,9 @@ from types import MappingProxyType
 import httpx
 
 from tests.service.conftest import PREDICT, Start
-from tests.service.images import GREEN, encode, solid
+from tests.service.http.server.test_server import running
+from tests.service.photos import GREEN, encode, solid
 from tests.service.test_load import classify
-from tests.service.test_server import running
 
 PHOTO = encode(solid(GREEN))
 

@@ -13,7 +13,7 @@ import pytest
 from service.__main__ import main
 from tests.deployment.files import DOCKERFILES, ROOT, dockerfile
 from tests.service.conftest import Running, Start
-from tests.service.images import GREEN, encode, solid
+from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_classifier
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()

@@ -13,8 +13,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.service.http.server.test_server import Process, running
 from tests.service.repository_fixture import write_both
-from tests.service.test_server import Process, running
 
 CHECKS = [
     status_code_conformance,

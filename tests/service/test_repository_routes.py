@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.service.conftest import Running
-from tests.service.images import GREEN, encode, solid
+from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_classifier, write_versions
 from tests.service.test_app import error_of
 
@@ -75,7 +75,7 @@ async def test_a_repository_that_cannot_be_read_is_a_400_with_a_sentence(
     def fail(path: Path) -> list:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
 
-    monkeypatch.setattr("service.model_repository.entry_folders", fail)
+    monkeypatch.setattr("service.repository.repository.entry_folders", fail)
     response = await service.http.post("/v2/repository/models/later/load")
     assert response.status_code == 400
     assert error_of(response).endswith(

@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import InvalidConfiguration
+from service.schema.version_policy import Specific, VersionPolicy
 from service.settings import Settings, read_settings, unknown_variables
-from service.version_policy import Specific, VersionPolicy
 
 
 def test_the_defaults_listen_on_loopback_only() -> None:

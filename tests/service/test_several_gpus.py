@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from service.calibration import CalibrationCache
 from service.errors import OutOfMemory
-from service.execution_providers import CPU, CUDA, TENSORRT, GpuOptions
-from service.session import Array, Session
+from service.repository.calibration import CalibrationCache
+from service.runtime.execution_providers import CPU, CUDA, TENSORRT, GpuOptions
+from service.runtime.session import Array, Session
 from tests.service.conftest import Running, Start
-from tests.service.images import GREEN, encode, solid
+from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import (
     Precision,
     accuracy,
@@ -64,8 +64,8 @@ Gpus = Callable[..., Any]
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
-    monkeypatch.setattr("service.model_loading.Session", machine.open)
-    monkeypatch.setattr("service.model_loading.expected_provider", lambda _: CUDA)
+    monkeypatch.setattr("service.repository.loading.Session", machine.open)
+    monkeypatch.setattr("service.repository.loading.expected_provider", lambda _: CUDA)
     return machine
 
 
@@ -145,7 +145,7 @@ async def run_out_of_memory(service: Running, machine: Machine) -> None:
 async def test_a_session_made_anew_is_not_used_where_it_must_not_run(
     start_on_gpus: Gpus, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.dynamic_batcher.REOPEN_SECONDS", 0.01)
+    monkeypatch.setattr("service.batching.batcher.REOPEN_SECONDS", 0.01)
     async with start_on_gpus(require_provider="cuda") as service:
         lost, recovered = reported(service, "session_lost"), reported(service, "session_recovered")
         machine.providers[1] = CPU

@@ -7,9 +7,9 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.service.images import BLUE, GREEN, RED, encode, quarters, solid
+from tests.service.http.server.test_server import Process, running
+from tests.service.photos import BLUE, GREEN, RED, encode, quarters, solid
 from tests.service.repository_fixture import write_both
-from tests.service.test_server import Process, running
 
 COLORS = (RED, GREEN, BLUE)
 FILES = np.array([encode(solid(color), "JPEG") for color in COLORS], dtype=object)
@@ -179,20 +179,25 @@ def test_statistics_grow(client: triton.InferenceServerClient) -> None:
     assert names == {"colour", "pixels"}
 
 
-def test_models_are_unloaded_and_loaded(client: triton.InferenceServerClient) -> None:
+def test_models_are_unloaded_and_loaded(
+    server: Process, client: triton.InferenceServerClient
+) -> None:
+    key = {"X-API-Key": server.local_key_file.read_text()}
+
     def states() -> dict[str, str]:
         return {row["name"]: row["state"] for row in client.get_model_repository_index()}
 
     assert states() == {"colour": "READY", "pixels": "READY"}
-    client.unload_model("pixels")
+    client.unload_model("pixels", headers=key)
     assert states() == {"colour": "READY", "pixels": "UNAVAILABLE"}
     assert not client.is_model_ready("pixels")
     with pytest.raises(InferenceServerException, match="is unloaded"):
         client.infer("pixels", images(np.zeros((1, 64, 64, 3), np.uint8)))
-    client.load_model("pixels", config='{"version_policy": {"specific": {"versions": [1]}}}')
+    chosen = '{"version_policy": {"specific": {"versions": [%d]}}}'
+    client.load_model("pixels", key, config=chosen % 1)
     assert states() == {"colour": "READY", "pixels": "READY"}
     with pytest.raises(InferenceServerException, match="colour version 9"):
-        client.load_model("colour", config='{"version_policy": {"specific": {"versions": [9]}}}')
+        client.load_model("colour", key, config=chosen % 9)
     assert client.is_model_ready("colour", "1")
     with pytest.raises(InferenceServerException, match="no model nobody"):
-        client.load_model("nobody")
+        client.load_model("nobody", key)

@@ -1,0 +1,1 @@
+"""Which images wait and which run next."""

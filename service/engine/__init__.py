@@ -1,0 +1,1 @@
+"""One prediction, without a transport."""

@@ -1,0 +1,48 @@
+"""What images were like and what a model made of them, in a few numbers for the metrics."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from service.images.photo import Photo
+from service.runtime.session import Array, Outputs
+from service.schema.contract import Contract
+from service.schema.vocabulary import Task
+from service.telemetry.events import Prediction
+
+GRID = 8
+"""Of a label map every eighth pixel of every eighth row is counted: it costs microseconds."""
+
+Shares = tuple[Mapping[str, float], float | None]
+
+
+def summarize(
+    contract: Contract, photos: Sequence[Photo], outputs: Sequence[Outputs]
+) -> list[Prediction]:
+    """Describe each photo; without classes where the output that has them was not computed."""
+    describe = _top_class if contract.task is Task.CLASSIFICATION else _class_shares
+    predictions = []
+    for photo, each in zip(photos, outputs, strict=True):
+        output, image = each.get(contract.prediction), photo.prepare()
+        shares, confidence = ({}, None) if output is None else describe(output, contract.labels)
+        pixels = image.photo_width * image.photo_height
+        predictions.append(Prediction(pixels, shares, confidence))
+    return predictions
+
+
+def _top_class(logits: Array, labels: Sequence[str]) -> Shares:
+    """The likeliest class of logits [classes] and its softmax; nothing where one is no number."""
+    top = int(logits.argmax())
+    if not math.isfinite(logits[top]):
+        return {}, None
+    exponents = np.exp(logits.astype(np.float32) - logits[top])
+    return {labels[top]: 1.0}, 1 / float(exponents.sum())
+
+
+def _class_shares(labels: Array, names: Sequence[str]) -> Shares:
+    """The share of each class of a label map [height, width] that is there."""
+    seen = labels[::GRID, ::GRID]
+    counts = np.bincount(seen.ravel(), minlength=len(names)).tolist()
+    there = zip(names, counts, strict=False)
+    return {name: count / seen.size for name, count in there if count}, None

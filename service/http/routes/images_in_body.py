@@ -1,0 +1,133 @@
+"""The images in a body: raw bytes, a form's files, or base64 in JSON."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.errors import InvalidRequest, PayloadTooLarge
+from service.images.base64 import decode_base64
+from service.schema.validation import first_problem
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+FORM = "multipart/form-data"
+JSON = "application/json"
+
+
+class ImageList(BaseModel):
+    """The JSON body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: Annotated[list[str], Field(min_length=1)]
+
+
+def is_raw(content_type: str) -> bool:
+    """Tell whether a body of this content type is one image as it is."""
+    return _media_type(content_type) not in (FORM, JSON)
+
+
+def images_in_body(content_type: str, body: bytes, max_images: int) -> list[bytes]:
+    """Return the files of the images in a body; any other content type is one raw image."""
+    match _media_type(content_type):
+        case "multipart/form-data":
+            images = _images_in_form(content_type, body, max_images)
+        case "application/json":
+            images = _images_in_json(body, max_images)
+        case _:
+            images = [body]
+    for index, image in enumerate(images):
+        if not image:
+            raise InvalidRequest(f"Image {index} is empty.")
+    return images
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _images_in_json(body: bytes, max_images: int) -> list[bytes]:
+    # One comma between images and one in each data URI: more is refused before it is parsed.
+    if body.count(b",") > 2 * max_images + 16:
+        raise PayloadTooLarge.images(max_images)
+    try:
+        images = ImageList.model_validate_json(body).images
+    except ValidationError as error:
+        raise InvalidRequest(
+            f'The JSON body must be {{"images": ["<base64>", ...]}}: {first_problem(error)}.'
+        ) from error
+    if len(images) > max_images:
+        raise PayloadTooLarge.images(max_images)
+    return [decode_base64(index, text) for index, text in enumerate(images)]
+
+
+def _images_in_form(content_type: str, body: bytes, max_images: int) -> list[bytes]:
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise InvalidRequest("The content type of the form names no boundary.")
+    form = _Form(max_images)
+    try:
+        parser = MultipartParser(boundary, form.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise InvalidRequest("The form is not well-formed multipart/form-data.") from error
+    if not form.complete:
+        raise InvalidRequest("The form is truncated: its last boundary is missing.")
+    if not form.files:
+        raise InvalidRequest("The form holds no file.")
+    return form.files
+
+
+class _Form:
+    """The files of a form, collected while it is parsed."""
+
+    def __init__(self, max_files: int) -> None:
+        self.files: list[bytes] = []
+        self.complete = False
+        self._max_files = max_files
+        self._headers: dict[bytes, bytes] = {}
+        self._name = self._value = b""
+        self._data: list[bytes] = []
+
+    def callbacks(self) -> "MultipartCallbacks":
+        """What the parser calls, and when."""
+        return {
+            "on_part_begin": self._begin_part,
+            "on_header_field": self._add_to_name,
+            "on_header_value": self._add_to_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._check_part,
+            "on_part_data": lambda data, start, end: self._data.append(data[start:end]),
+            "on_part_end": lambda: self.files.append(b"".join(self._data)),
+            "on_end": self._end,
+        }
+
+    def _begin_part(self) -> None:
+        if len(self.files) >= self._max_files:
+            raise PayloadTooLarge.images(self._max_files)
+        self._headers, self._data = {}, []
+
+    def _add_to_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _add_to_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _end_header(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name = self._value = b""
+
+    def _check_part(self) -> None:
+        """Refuse a text field: an option that is quietly ignored misleads."""
+        options = parse_options_header(self._headers.get(b"content-disposition"))[1]
+        if b"filename" in options or b"content-type" in self._headers:
+            return
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        raise InvalidRequest(f"The form's field {name!r} is not a file; options go into the query.")
+
+    def _end(self) -> None:
+        self.complete = True

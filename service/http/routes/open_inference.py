@@ -1,0 +1,138 @@
+"""`/v2`: the Open Inference Protocol's health, metadata and statistics."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from service import __version__
+from service.engine.admission import Admission
+from service.errors import ModelNotReady, ServerStopping
+from service.http.routes.errors import describe_errors
+from service.open_inference.triton_config import model_config
+from service.repository.repository import ModelRepository
+from service.repository.version import ModelVersion
+from service.schema.open_inference import (
+    AllStatistics,
+    ModelMetadata,
+    ModelReady,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+)
+
+EXTENSIONS = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+]
+
+
+class OpenInferenceRoutes:
+    """The protocol's surface."""
+
+    def __init__(self, repository: ModelRepository, admission: Admission) -> None:
+        self._repository = repository
+        self._admission = admission
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+        router.add_api_route("", self.server, responses=describe_errors())
+        router.add_api_route("/health/live", self.live, responses=describe_errors())
+        router.add_api_route("/health/ready", self.ready, responses=describe_errors(503))
+        router.add_api_route("/models/stats", self.all_statistics, responses=describe_errors())
+        errors = describe_errors(404, 503)
+        for path, endpoint, endpoint_of_version in (
+            ("", self.model, self.model_version),
+            ("/ready", self.model_ready, self.version_ready),
+            ("/config", self.config, self.version_config),
+            ("/stats", self.statistics, self.version_statistics),
+        ):
+            for prefix, each in (
+                ("/models/{model}", endpoint),
+                ("/models/{model}/versions/{version}", endpoint_of_version),
+            ):
+                router.add_api_route(prefix + path, each, responses=errors)
+        return router
+
+    async def server(self) -> ServerMetadata:
+        """Tell who serves, and which extensions of the protocol are there."""
+        return ServerMetadata(name="vt-serve", version=__version__, extensions=EXTENSIONS)
+
+    async def live(self) -> ServerLive:
+        """Tell that the event loop turns."""
+        return ServerLive(live=True)
+
+    async def ready(self) -> ServerReady:
+        """Tell whether every model is loaded and warm."""
+        if self._admission.stopping:
+            raise ServerStopping("The server is stopping.")
+        waiting = [version.describe() for version in self._repository.not_ready()]
+        if waiting:
+            raise ModelNotReady(f"Not every model serves: {'; '.join(waiting)}.")
+        return ServerReady(ready=True)
+
+    async def model(self, model: str) -> ModelMetadata:
+        """Describe a model's tensors."""
+        return self._metadata(self._repository.get(model))
+
+    async def model_version(self, model: str, version: str) -> ModelMetadata:
+        """Describe the tensors of a model's version."""
+        return self._metadata(self._repository.get(model, version))
+
+    async def model_ready(self, model: str) -> ModelReady:
+        """Tell whether a model is loaded and warm."""
+        return _ready(self._repository.get(model))
+
+    async def version_ready(self, model: str, version: str) -> ModelReady:
+        """Tell whether a model's version is loaded and warm."""
+        return _ready(self._repository.get(model, version))
+
+    async def config(self, model: str) -> dict[str, Any]:
+        """Describe a model as Triton's model configuration does."""
+        return self._config(self._repository.get(model))
+
+    async def version_config(self, model: str, version: str) -> dict[str, Any]:
+        """Describe a model's version as Triton's model configuration does."""
+        return self._config(self._repository.get(model, version))
+
+    async def statistics(self, model: str) -> AllStatistics:
+        """Tell what a model did since it was loaded."""
+        return _statistics(self._repository.get(model))
+
+    async def version_statistics(self, model: str, version: str) -> AllStatistics:
+        """Tell what a model's version did since it was loaded."""
+        return _statistics(self._repository.get(model, version))
+
+    async def all_statistics(self) -> AllStatistics:
+        """Tell what every model that serves did since it was loaded."""
+        serving = self._repository.instances()
+        return AllStatistics(model_stats=[each.model_statistics() for each in serving])
+
+    def _metadata(self, described: ModelVersion) -> ModelMetadata:
+        contract = described.contract
+        if contract is None:
+            raise ModelNotReady(f"The model {described.describe()}.")
+        return ModelMetadata(
+            name=contract.name,
+            versions=self._repository.ready_versions(described.name),
+            platform=contract.platform,
+            inputs=contract.inputs,
+            outputs=contract.outputs,
+        )
+
+    def _config(self, described: ModelVersion) -> dict[str, Any]:
+        policy = self._repository.version_policy(described.name)
+        return model_config(described.ready_instance(), policy)
+
+
+def _ready(described: ModelVersion) -> ModelReady:
+    return ModelReady(name=described.ready_instance().identity.name, ready=True)
+
+
+def _statistics(described: ModelVersion) -> AllStatistics:
+    return AllStatistics(model_stats=[described.ready_instance().model_statistics()])

@@ -1,0 +1,121 @@
+"""`/v2/repository`: which models there are, and what is loaded of them."""
+
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from service.errors import InvalidRequest
+from service.http.routes.errors import describe_errors
+from service.http.routes.request_body import BodyLimits, receive_body
+from service.repository.repository import ModelRepository
+from service.schema.open_inference import (
+    RepositoryIndexRequest,
+    RepositoryModel,
+    RepositoryModelRequest,
+)
+from service.schema.validation import first_problem
+from service.schema.version_policy import VersionPolicy
+from service.schema.vocabulary import Wire
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_PROBLEM = 256
+"""How much of a mistake is told, in characters: its place may be a name of any length."""
+
+W = TypeVar("W", bound=Wire)
+
+
+class ModelConfig(BaseModel):
+    """What of Triton's model configuration a load may override."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version_policy: VersionPolicy | None = None
+
+
+class RepositoryRoutes:
+    """The protocol's model repository extension."""
+
+    def __init__(self, repository: ModelRepository, body_timeout_seconds: float) -> None:
+        self._repository = repository
+        self._body = BodyLimits(MAX_BODY_BYTES, body_timeout_seconds)
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        router = APIRouter(prefix="/v2/repository", tags=["model repository"])
+        errors = describe_errors(400, 404, 408, 413)
+        for path, endpoint, model in (
+            ("/index", self.index, RepositoryIndexRequest),
+            ("/models/{model}/load", self.load, RepositoryModelRequest),
+            ("/models/{model}/unload", self.unload, RepositoryModelRequest),
+        ):
+            router.add_api_route(
+                path,
+                endpoint,
+                methods=["POST"],
+                responses=errors,
+                openapi_extra=_optional_body(model),
+            )
+        return router
+
+    async def index(self, request: Request) -> list[RepositoryModel]:
+        """List every version of every model, those that are not loaded included."""
+        wanted = await self._read(request, RepositoryIndexRequest)
+        return [
+            RepositoryModel(
+                name=each.name, version=each.version, state=each.state, reason=each.reason or ""
+            )
+            for each in self._repository.index()
+            if each.is_ready or not wanted.ready
+        ]
+
+    async def load(self, request: Request, model: str) -> Response:
+        """Read a model's contract anew, and load what it and the version policy want.
+
+        The parameter `config`, JSON as text, overrides the policy by its key `version_policy`.
+        """
+        parameters = (await self._read(request, RepositoryModelRequest)).parameters
+        await self._repository.load(model, _version_policy(parameters))
+        return Response()
+
+    async def unload(self, request: Request, model: str) -> Response:
+        """Take no more requests for a model, answer those that are there, and free its memory."""
+        await self._read(request, RepositoryModelRequest)
+        await self._repository.unload(model)
+        return Response()
+
+    async def _read(self, request: Request, model: type[W]) -> W:
+        """Read a body, which may be empty."""
+        body = await receive_body(request, self._body)
+        return _parse(model, body, "The request") if body else model()
+
+
+def _version_policy(parameters: dict[str, Any]) -> VersionPolicy | None:
+    """Return the policy that a load asks for; files cannot be sent."""
+    others = [name for name in parameters if name != "config"]
+    if others:
+        raise InvalidRequest(
+            f"A load takes the parameter config, not {others[0][:64]!r}; "
+            "files are put into the repository's folder."
+        )
+    config = parameters.get("config", "{}")
+    if not isinstance(config, str):
+        raise InvalidRequest("The parameter config must be JSON as text.")
+    return _parse(ModelConfig, config.encode(), "The parameter config").version_policy
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _parse(model: type[M], data: bytes, what: str) -> M:
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise InvalidRequest(
+            f"{what} is not valid: {first_problem(error)[:MAX_PROBLEM]}."
+        ) from error
+
+
+def _optional_body(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}

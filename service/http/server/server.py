@@ -1,0 +1,185 @@
+"""The HTTP server: binds first, drains on the first signal, gives up on the second."""
+
+import asyncio
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+
+from service.engine.admission import Admission
+from service.errors import InvalidConfiguration
+from service.file_watch import FileWatch
+from service.http.server.connections import Connections
+from service.http.server.open_files import connections_within
+from service.http.server.protocol import BoundedProtocol, ConnectionLimits
+from service.http.server.tls import Tls
+from service.settings import Settings
+from service.telemetry.events import Events
+
+ABORT_SECONDS = 2  # what the end takes once the drain is over
+ANSWER_SECONDS = 1.5  # of these, for those left to take their answer
+HURRIED_ANSWER_SECONDS = 0.2  # the same after a second signal
+
+App = Callable[..., Awaitable[None]]
+
+_log = structlog.get_logger()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the port before anything is loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"Cannot listen on {host} port {port}: {error.strerror or error}."
+        ) from error
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, but the port stays open and answers "not ready" while requests are finished."""
+
+    def __init__(self, app: App, admission: Admission, events: Events, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                _until_cancelled(app),
+                http=BoundedProtocol,
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,  # who may change models depends on the client's address
+                timeout_graceful_shutdown=ABORT_SECONDS,
+            )
+        )
+        self._admission = admission
+        self._events = events
+        self._limits = ConnectionLimits(
+            settings.max_header_bytes,
+            settings.header_timeout_seconds,
+            settings.send_timeout_seconds,
+        )
+        self._max_connections = settings.max_connections
+        self._tls = _tls(settings, events)
+        self._drain_timeout_seconds = settings.drain_timeout_seconds
+        self._drain_ends: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen as Uvicorn does on sockets that are bound, within the limits."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        sockets = sockets or []
+        limit = connections_within(self._max_connections, len(sockets))
+        self.servers = [await self._listen(self._protocol(limit), each) for each in sockets]
+        self.started = True
+
+    def _protocol(self, max_connections: int) -> Callable[[], asyncio.Protocol]:
+        """Make what serves the connections of one port."""
+        return partial(
+            BoundedProtocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            limits=self._limits,
+            port=Connections(max_connections),
+            is_draining=lambda: self._admission.stopping,
+            on_drop=self._events.connection_dropped,
+        )
+
+    async def _listen(
+        self, protocol: Callable[[], asyncio.Protocol], listener: socket.socket
+    ) -> asyncio.Server:
+        loop, backlog = asyncio.get_running_loop(), self.config.backlog
+        if self._tls is None:
+            return await loop.create_server(protocol, sock=listener, backlog=backlog)
+        return await loop.create_server(
+            protocol,
+            sock=listener,
+            backlog=backlog,
+            ssl=self._tls.context,
+            ssl_handshake_timeout=self._limits.header_timeout_seconds,
+            ssl_shutdown_timeout=self._limits.send_timeout_seconds,
+        )
+
+    async def main_loop(self) -> None:
+        """Serve until it is time to exit; take over renewed certificates meanwhile."""
+        if self._tls is None:
+            await super().main_loop()
+            return
+        watching = asyncio.create_task(FileWatch(self._tls.files, self._tls.reload).run())
+        try:
+            await super().main_loop()
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Begin to drain; a second signal exits now.
+
+        This interrupts whatever the main thread does, which may hold the log's lock: no log here.
+        """
+        if self._admission.stopping:
+            self.should_exit = True
+        self._admission.stop()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Exit once nothing is in flight, or when the drain has lasted long enough."""
+        if self._admission.stopping and self._is_drained():
+            return True
+        return await super().on_tick(counter)
+
+    def _is_drained(self) -> bool:
+        now = time.monotonic()
+        if self._drain_ends is None:
+            self._drain_ends = now + self._drain_timeout_seconds
+            self._begin_drain()
+        if self.should_exit or now >= self._drain_ends or self._admission.is_empty:
+            self._admission.abort()
+            return True
+        return False
+
+    def _begin_drain(self) -> None:
+        admission = self._admission
+        _log.info("draining", requests=admission.in_flight + admission.receiving)
+        for connection in list(self.server_state.connections):
+            connection.begin_drain()  # type: ignore[union-attr]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End as Uvicorn does, but without a word: who is still there soon loses the connection.
+
+        Uvicorn would cancel their requests, and log a traceback of each.
+        """
+        seconds = HURRIED_ANSWER_SECONDS if self.should_exit else ANSWER_SECONDS
+        timer = asyncio.get_running_loop().call_later(seconds, self._abort_connections)
+        await super().shutdown(sockets)
+        timer.cancel()
+
+    def _abort_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def _until_cancelled(app: App) -> App:
+    """Let a request end quietly that outlasts the server: its connection is gone."""
+
+    async def call(scope: Any, receive: Any, send: Any) -> None:
+        with suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return call
+
+
+def _tls(settings: Settings, events: Events) -> Tls | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return Tls(settings.tls_certificate, settings.tls_key, events)

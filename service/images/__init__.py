@@ -1,0 +1,1 @@
+"""Bytes to pixels, labels to masks; pure functions."""

@@ -1,0 +1,79 @@
+"""Any image mode to 8-bit RGB, in strips so that wide intermediates stay small."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from service.schema.record import Color
+
+Convert = Callable[[Image.Image], Image.Image]
+STRIP_PIXELS = 1 << 20
+
+
+def to_rgb(image: Image.Image, fill: Color) -> Image.Image:
+    """Convert any mode to 8-bit RGB; transparency is composited over `fill`."""
+    if image.mode.startswith("I;16"):
+        return _in_strips(image, _narrow)
+    if image.mode in ("I", "F"):
+        return _in_strips(image, _stretch(*_range(image)))
+    if image.has_transparency_data:
+        return _in_strips(image, partial(_composite, fill=fill))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _in_strips(image: Image.Image, convert: Convert) -> Image.Image:
+    """Convert some rows at a time, so that wide intermediates stay small."""
+    result = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        result.paste(convert(strip), (0, top))
+    return result
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    width, height = image.size
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(height, top + rows)))
+
+
+def _composite(strip: Image.Image, fill: Color) -> Image.Image:
+    straight = {"La": "LA", "RGBa": "RGBA"}.get(strip.mode, strip.mode)
+    rgba = strip.convert(straight).convert("RGBA")
+    background = Image.new("RGBA", rgba.size, (*fill, 255))
+    return Image.alpha_composite(background, rgba).convert("RGB")
+
+
+def _narrow(strip: Image.Image) -> Image.Image:
+    wide = np.asarray(strip).astype(np.uint32)
+    return _grey((wide + 128) // 257)
+
+
+def _stretch(low: float, high: float) -> Convert:
+    """Map numbers of any range to 0-255 by their extremes; a constant image becomes black."""
+    scale = 255 / ((high - low) or 1.0)
+
+    def stretch(strip: Image.Image) -> Image.Image:
+        values = np.asarray(strip, np.float64)
+        return _grey(
+            np.rint((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * scale)
+        )
+
+    return stretch
+
+
+def _grey(values: npt.NDArray[np.generic]) -> Image.Image:
+    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """Return the least and greatest number; what is not finite does not count."""
+    low, high = np.inf, -np.inf
+    for _, strip in _strips(image):
+        values = np.asarray(strip, np.float64)
+        finite = np.isfinite(values)
+        low = min(low, values.min(initial=np.inf, where=finite))
+        high = max(high, values.max(initial=-np.inf, where=finite))
+    return (float(low), float(high)) if low <= high else (0.0, 0.0)

@@ -1,0 +1,71 @@
+"""An image on its way to the graph: encoded or prepared."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from service.errors import ServiceError
+from service.images.decode import ImageLimits, decode
+from service.images.resize import resize
+from service.schema.preprocessing import Preprocessing
+
+ImageArray = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """The graph's input, UINT8 [height, width, 3], and the upright photo's own size."""
+
+    pixels: ImageArray
+    photo_width: int
+    photo_height: int
+
+
+EncodedOrPrepared = bytes | PreparedImage
+"""An image file, or what has been the graph's input from the start."""
+
+
+class Photo:
+    """An image file on its way to the graph: prepared once, in the thread that needs it first."""
+
+    def __init__(
+        self, data: bytes, preprocessing: Preprocessing, limits: ImageLimits, index: int = 0
+    ) -> None:
+        self._data = data
+        self._preprocessing = preprocessing
+        self._limits = limits
+        self._index = index
+        self.prepared: PreparedImage | None = None
+        self.prepare_seconds = 0.0
+
+    @classmethod
+    def ready(cls, image: PreparedImage) -> "Photo":
+        """What needs no preparation."""
+        photo = cls.__new__(cls)
+        photo.prepared, photo.prepare_seconds = image, 0.0
+        return photo
+
+    def prepare(self) -> PreparedImage:
+        """Return the graph's input; a refusal names the photo's index in its request."""
+        if self.prepared is None:
+            started = time.perf_counter()
+            try:
+                self.prepared = prepare(self._data, self._preprocessing, self._limits)
+            except ServiceError as error:
+                raise type(error)(f"Image {self._index} is refused: {error}.") from error
+            self.prepare_seconds = time.perf_counter() - started
+        return self.prepared
+
+    def upright(self) -> Image.Image:
+        """Decode the photo once more, whole: what waits for the model is the small image only."""
+        return decode(self._data, self._preprocessing, self._limits)
+
+
+def prepare(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> PreparedImage:
+    """Turn an image file into the graph's input, as the contract says."""
+    photo = decode(data, preprocessing, limits)
+    pixels = np.asarray(resize(photo, preprocessing))
+    return PreparedImage(pixels, photo.width, photo.height)

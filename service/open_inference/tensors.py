@@ -1,0 +1,127 @@
+"""Tensors as they travel in the Open Inference Protocol: raw bytes, or JSON."""
+
+import struct
+from collections.abc import Sequence
+from itertools import chain
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic_core import to_json
+
+from service.errors import InvalidRequest
+from service.runtime.session import Array
+from service.schema.vocabulary import Datatype
+
+_LENGTH = struct.Struct("<I")
+_PIECE_ELEMENTS = 64 * 1024
+
+_DTYPES: dict[Datatype, str] = {
+    Datatype.BOOL: "|b1",
+    Datatype.UINT8: "|u1",
+    Datatype.UINT16: "<u2",
+    Datatype.UINT32: "<u4",
+    Datatype.UINT64: "<u8",
+    Datatype.INT8: "|i1",
+    Datatype.INT16: "<i2",
+    Datatype.INT32: "<i4",
+    Datatype.INT64: "<i8",
+    Datatype.FP16: "<f2",
+    Datatype.FP32: "<f4",
+    Datatype.FP64: "<f8",
+}
+
+
+def zeros(shape: Sequence[int], datatype: Datatype) -> Array:
+    """Return a tensor of zeros."""
+    return np.zeros(shape, _DTYPES[datatype])
+
+
+def array_from_bytes(data: memoryview, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """View the bytes of a UINT8 tensor, without a copy, as an array of this shape."""
+    if len(data) != prod(shape):
+        raise InvalidRequest(
+            f"A UINT8 tensor of shape {list(shape)} has {prod(shape):,} bytes, not {len(data):,}."
+        )
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def array_from_json(data: list[Any], shape: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Return the UINT8 tensor of numbers, flat or nested as the shape says.
+
+    It costs what the shape costs, whatever the data hold: only lists of the right length are
+    looked into.
+    """
+    is_nested = bool(data) and isinstance(data[0], list)
+    numbers = _flattened(data, shape) if is_nested else data
+    if len(numbers) != prod(shape):
+        raise _wrongly_shaped(shape)
+    try:
+        if set(map(type, numbers)) <= {int}:  # a bool would pass for one
+            return np.frombuffer(bytes(numbers), np.uint8).reshape(shape)
+    except ValueError:
+        pass
+    raise InvalidRequest("The data of a UINT8 tensor must be whole numbers from 0 to 255.")
+
+
+def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
+    """Return what lists nested by this shape hold."""
+    if len(data) != shape[0]:
+        raise _wrongly_shaped(shape)
+    for side in shape[1:]:
+        if set(map(type, data)) != {list} or set(map(len, data)) != {side}:
+            raise _wrongly_shaped(shape)
+        data = list(chain.from_iterable(data))
+    return data
+
+
+def _wrongly_shaped(shape: Sequence[int]) -> InvalidRequest:
+    return InvalidRequest(
+        f"The tensor's data must be flat or have the shape {list(shape)}; "
+        f"flat, they are {prod(shape):,} numbers."
+    )
+
+
+def split_elements(data: memoryview, count: int) -> list[bytes]:
+    """Return the elements of a BYTES tensor: each has its length, 4 bytes little-endian, before it.
+
+    Raises `InvalidRequest` where there are not exactly `count`.
+    """
+    elements, offset = list[bytes](), 0
+    while offset < len(data) and len(elements) < count:
+        start = offset + _LENGTH.size
+        if start > len(data):
+            break
+        offset = start + int(_LENGTH.unpack_from(data, offset)[0])
+        if offset <= len(data):
+            elements.append(bytes(data[start:offset]))
+    if offset != len(data) or len(elements) != count:
+        raise InvalidRequest(
+            f"The BYTES tensor does not hold exactly {count} elements, each after its length "
+            "of 4 bytes."
+        )
+    return elements
+
+
+def join_elements(elements: Sequence[bytes]) -> bytes:
+    """Return a BYTES tensor's bytes: each element after its length, 4 bytes little-endian."""
+    return b"".join(part for each in elements for part in (_LENGTH.pack(len(each)), each))
+
+
+def array_to_bytes(array: Array, datatype: Datatype) -> bytes:
+    """Return a tensor's bytes, row-major and little-endian."""
+    return array.astype(_DTYPES[datatype], copy=False).tobytes()
+
+
+def array_to_json(array: Array, datatype: Datatype) -> bytes:
+    """Return a tensor's elements as a JSON list, flat and row-major; FP16 has no JSON form.
+
+    A piece at a time: no other thread runs while one is written.
+    """
+    if datatype is Datatype.FP16:
+        raise InvalidRequest("An FP16 output can only be sent as binary data.")
+    flat = array.ravel()
+    pieces = (flat[at : at + _PIECE_ELEMENTS] for at in range(0, flat.size, _PIECE_ELEMENTS))
+    texts = (to_json(piece.tolist(), inf_nan_mode="null")[1:-1] for piece in pieces)
+    return b"[" + b",".join(texts) + b"]"

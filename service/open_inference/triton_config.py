@@ -1,0 +1,43 @@
+"""A model's configuration in Triton's terms, which its clients and tools read."""
+
+from typing import Any
+
+from service.batching.instance import ModelInstance
+from service.runtime.execution_providers import CPU
+from service.schema.version_policy import VersionPolicy
+from service.schema.vocabulary import MetadataTensor
+
+Json = dict[str, Any]
+
+
+def model_config(instance: ModelInstance, policy: VersionPolicy) -> Json:
+    """Return Triton's model configuration, as it is in force.
+
+    What settings, a load or the calibration decided stands there in place of the contract's.
+    """
+    contract, batching = instance.contract, instance.batching
+    kind = "KIND_CPU" if instance.build.active_provider == CPU else "KIND_GPU"
+    return {
+        "name": contract.name,
+        "platform": contract.platform,
+        "backend": "onnxruntime",
+        "version_policy": policy.model_dump(exclude_none=True),
+        "max_batch_size": instance.max_batch_size,
+        "input": [_tensor(each) | {"optional": False} for each in contract.inputs],
+        "output": [_tensor(each) for each in contract.outputs],
+        "instance_group": [{"name": contract.name, "kind": kind, "count": 1}],
+        "dynamic_batching": {
+            "preferred_batch_size": sorted({width.max_batch_size for width in batching.widths}),
+            "max_queue_delay_microseconds": batching.max_queue_delay_microseconds,
+        },
+        "model_transaction_policy": {"decoupled": False},
+    }
+
+
+def _tensor(tensor: MetadataTensor) -> Json:
+    """A tensor without its first dimension, which is the batch."""
+    return {
+        "name": tensor.name,
+        "data_type": f"TYPE_{tensor.datatype}",
+        "dims": tensor.shape[1:],
+    }

@@ -1,0 +1,177 @@
+"""What this device does with a model: measured at loading, remembered in memory and on disk."""
+
+import asyncio
+import hashlib
+import json
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from service.images.photo import ImageArray
+from service.runtime.device import Device
+from service.runtime.graph_sessions import GraphSessions, Runnable
+from service.schema.model_status import Measurement
+
+MAX_ROUNDS = 5
+BUDGET_SECONDS = 0.15
+"""For one model: what is left to measure when it is spent is left out."""
+WORTHWHILE = 1.05
+"""A batch twice as large must give this much more throughput for the next one to be tried."""
+
+_MEASUREMENTS = TypeAdapter(list[Measurement])
+
+_log = structlog.get_logger()
+
+Key = Mapping[str, object]
+Measure = Callable[[int, int], Awaitable[float]]
+"""Run a batch of so many images on so many threads, as often at once as the device has room;
+returns seconds."""
+
+
+def thread_counts(slots: int) -> list[int]:
+    """The ways to divide a device's cores: 1, 2, 4 ... and all of them."""
+    counts = [1]
+    while counts[-1] * 2 < slots:
+        counts.append(counts[-1] * 2)
+    return counts if counts[-1] == slots else [*counts, slots]
+
+
+async def calibrate(
+    measure: Measure,
+    threads: Sequence[int],
+    max_batch_size: int,
+    budget_seconds: float = BUDGET_SECONDS,
+) -> list[Measurement]:
+    """Measure one image on every number of threads, then batches of 2, 4 ... on the fewest.
+
+    Larger batches are measured as long as they pay and time is left. Each figure is the least
+    of as many rounds as there is time for: what else runs on the machine only ever adds to it.
+    """
+    measurements: list[Measurement] = []
+    spent = 0.0
+
+    async def add(count: int, batch_size: int) -> Measurement:
+        nonlocal spent
+        rounds = [await measure(count, batch_size)]
+        share = budget_seconds / (len(threads) + 1)
+        while len(rounds) < MAX_ROUNDS and sum(rounds) + rounds[-1] <= share:
+            rounds.append(await measure(count, batch_size))
+        spent += sum(rounds)
+        seconds = min(rounds)
+        measurements.append(Measurement(threads=count, batch_size=batch_size, seconds=seconds))
+        return measurements[-1]
+
+    last = await add(threads[0], 1)
+    for count in threads[1:]:
+        await add(count, 1)
+    while last.batch_size * 2 <= max_batch_size and spent + 2 * last.seconds <= budget_seconds:
+        larger = await add(threads[0], last.batch_size * 2)
+        if 2 * last.seconds < WORTHWHILE * larger.seconds:
+            break
+        last = larger
+    return measurements
+
+
+class Bench:
+    """Runs blank images on the device as they will be run: as many batches at once as fit.
+
+    Nothing else runs meanwhile; between two runs those that wait for the device have their turn.
+    Every session must have run a single image before.
+    """
+
+    def __init__(
+        self,
+        sessions: GraphSessions,
+        image: ImageArray,
+        outputs: Sequence[str],
+        device: Device,
+    ) -> None:
+        self._sessions = sessions
+        self._image = image
+        self._outputs = outputs
+        self._device = device
+        self._warm = {(threads, 1) for threads in sessions.threads}
+
+    async def seconds(self, threads: int, batch_size: int) -> float:
+        """Return what one of the executions takes on average."""
+        await self._warm_up(threads, batch_size)
+        return await self._run(threads, batch_size, max(1, self._device.slots // threads))
+
+    async def _warm_up(self, threads: int, batch_size: int) -> None:
+        """The first run of a shape allocates and, on a GPU, chooses algorithms: on each GPU."""
+        if (threads, batch_size) in self._warm:
+            return
+        batch = [self._image] * batch_size
+        sessions = [session for count, session in self._sessions.each() if count == threads]
+        await run_on_each(self._device, sessions, batch, self._outputs)
+        self._warm.add((threads, batch_size))
+
+    async def _run(self, threads: int, batch_size: int, at_once: int) -> float:
+        timed = partial(self._timed, threads, batch_size)
+        async with self._device.turn(self._device.slots):
+            runs = [self._device.workers.run(timed) for _ in range(at_once)]
+            return statistics.mean(await asyncio.gather(*runs))
+
+    def _timed(self, threads: int, batch_size: int) -> float:
+        started = time.perf_counter()
+        self._sessions.run([self._image] * batch_size, self._outputs, threads)
+        return time.perf_counter() - started
+
+
+async def run_on_each(
+    device: Device,
+    sessions: Sequence[Runnable],
+    images: Sequence[ImageArray],
+    outputs: Sequence[str],
+) -> None:
+    """Run a batch once on every session, all at once, while nothing else runs on the device."""
+    async with device.turn(device.slots):
+        runs = [partial(session.run, images, outputs) for session in sessions]
+        await asyncio.gather(*(device.workers.run(run) for run in runs))
+
+
+class CalibrationCache:
+    """Measurements by device, graph and everything else that decides them.
+
+    They are in memory, for a graph that is loaded again, and on disk where there is a folder.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._known: dict[str, list[Measurement]] = {}
+
+    def read(self, key: Key) -> list[Measurement] | None:
+        """Return what was measured under this key; None where nothing was, or it is damaged."""
+        name = _file_name(key)
+        if name in self._known or self._folder is None:
+            return self._known.get(name)
+        try:
+            return _MEASUREMENTS.validate_json((self._folder / name).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def write(self, key: Key, measurements: list[Measurement]) -> None:
+        """Remember; where the folder cannot be written, log it and go on."""
+        name = _file_name(key)
+        self._known[name] = measurements
+        if self._folder is None:
+            return
+        path = self._folder / name
+        partial = path.with_suffix(f".{os.getpid()}")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(_MEASUREMENTS.dump_json(measurements))
+            partial.replace(path)
+        except OSError as error:
+            _log.warning("calibration_not_kept", path=str(path), reason=error.strerror)
+
+
+def _file_name(key: Key) -> str:
+    text = json.dumps(key, sort_keys=True)
+    return f"{hashlib.sha256(text.encode()).hexdigest()}.json"

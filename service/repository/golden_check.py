@@ -1,0 +1,101 @@
+"""The self-test: golden inputs through the loaded graph, on the very device that will serve."""
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import InvalidEntry
+from service.images.photo import ImageArray
+from service.runtime.session import Array
+from service.schema.certificate import Certificate, SelfTestTolerance
+from service.schema.contract import Contract
+from service.schema.files import read_certified
+from service.schema.vocabulary import Task
+
+
+@dataclass(frozen=True)
+class GoldenInput:
+    """An input of the graph, UINT8 [height, width, 3], and the output that the certificate has."""
+
+    image: ImageArray
+    expected: Array
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """How far the loaded graph is from its certificate.
+
+    `agreement` is the share of equal top-1 classes, or pixels.
+    """
+
+    max_absolute_error: float
+    max_relative_error: float
+    agreement: float
+
+    def failure(self, tolerance: SelfTestTolerance) -> str | None:
+        """Say what is beyond the tolerance; None where the graph does what it did."""
+        if not self.max_relative_error <= tolerance.max_relative_difference:
+            return (
+                f"the self-test failed: its output differs by {self.max_relative_error:.1e} of the "
+                f"largest, {tolerance.max_relative_difference:.1e} is allowed"
+            )
+        if not self.agreement >= tolerance.agreement:
+            return (
+                f"the self-test failed: {self.agreement:.2%} of its answers are the certificate's, "
+                f"{tolerance.agreement:.2%} are needed"
+            )
+        return None
+
+
+def read_golden(
+    folder: Path, contract: Contract, certificate: Certificate, precision: str
+) -> list[GoldenInput]:
+    """Read a version's golden inputs and a precision's outputs; raises `InvalidEntry`."""
+    images = _read_arrays(folder, certificate, certificate.golden, "image")
+    if not images:
+        raise InvalidEntry(f"{certificate.golden} holds no golden inputs")
+    file = certificate.golden_outputs(precision)
+    outputs = _read_arrays(folder, certificate, file, contract.prediction)
+    if images.keys() != outputs.keys():
+        raise InvalidEntry(f"{file} does not hold one output for each golden input")
+    return [GoldenInput(images[index], outputs[index]) for index in images]
+
+
+def _read_arrays(
+    folder: Path, certificate: Certificate, file: str, name: str
+) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays `<name>_<n>` of a file, by n."""
+    data = read_certified(folder, certificate, file)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return {
+                each.removeprefix(f"{name}_"): arrays[each]
+                for each in arrays.files
+                if each.startswith(f"{name}_")
+            }
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidEntry(f"{file} cannot be read as arrays") from error
+
+
+def compare(task: Task, golden: Sequence[GoldenInput], actual: Sequence[Array]) -> SelfTest:
+    """Compare what the graph returned with what it should; the order is the golden inputs'."""
+    for each, result in zip(golden, actual, strict=True):
+        if each.expected.shape != result.shape:
+            raise InvalidEntry(
+                f"the self-test failed: an output is {list(result.shape)}, "
+                f"not {list(each.expected.shape)}"
+            )
+    expected = np.concatenate([each.expected.reshape(-1) for each in golden]).astype(np.float64)
+    found = np.concatenate([result.reshape(-1) for result in actual]).astype(np.float64)
+    if task is Task.SEGMENTATION:  # classes are names: how far apart two are means nothing
+        return SelfTest(0.0, 0.0, float((expected == found).mean()))
+    error = float(np.abs(expected - found).max())
+    answers = zip(golden, actual, strict=True)
+    same = [each.expected.argmax() == result.argmax() for each, result in answers]
+    return SelfTest(error, error / max(float(np.abs(expected).max()), 1e-12), float(np.mean(same)))

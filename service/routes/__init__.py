@@ -1,1 +1,0 @@
-"""The HTTP surfaces, one file each: requests in, responses out."""

@@ -1,0 +1,1 @@
+"""The machine and ONNX Runtime; knows no requests."""

@@ -1,0 +1,119 @@
+"""The sessions of one graph, one for each number of threads, and a batch through them."""
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
+
+from service.errors import InferenceFailed, ModelNotReady
+from service.runtime.execution_providers import Placement, worst
+from service.runtime.session import Array, Outputs
+
+
+class Runnable(Protocol):
+    """A session, or several of which any will do."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where the graph runs; of several sessions the worst."""
+
+    def run(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
+        """Run the graph, as `Session.run` does."""
+
+
+class SessionGroup:
+    """Sessions on several devices; each batch runs on the one that has the fewest."""
+
+    def __init__(self, sessions: Sequence[Runnable]) -> None:
+        self.sessions = list(sessions)
+        self._running = [0] * len(sessions)
+        self._lock = threading.Lock()
+
+    @property
+    def placement(self) -> Placement:
+        """Where the graph runs at the worst."""
+        return worst([session.placement for session in self.sessions])
+
+    def run(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
+        """Run the graph on the least busy device."""
+        with self._lock:
+            index = self._running.index(min(self._running))
+            self._running[index] += 1
+        try:
+            return self.sessions[index].run(images, outputs)
+        finally:
+            with self._lock:
+                self._running[index] -= 1
+
+
+class GraphSessions:
+    """Runs batches, blocking; may be used by several threads at once."""
+
+    def __init__(
+        self, sessions: Mapping[int, Runnable], open_session: Callable[[int], Runnable]
+    ) -> None:
+        self._sessions: dict[int, Runnable | None] = dict(sessions)
+        self._open_session = open_session
+        self._reopening = threading.Lock()
+        self._closed = False
+
+    @property
+    def threads(self) -> list[int]:
+        """The numbers of threads to choose from, in ascending order."""
+        return sorted(self._sessions)
+
+    @property
+    def placement(self) -> Placement:
+        """Where the graph runs at the worst; there must be a session."""
+        return worst([session.placement for session in self._sessions.values() if session])
+
+    def each(self) -> list[tuple[int, Runnable]]:
+        """List every session with its number of threads, those of a group one by one."""
+        return [
+            (count, session)
+            for count in self.threads
+            if (group := self._sessions[count]) is not None
+            for session in (group.sessions if isinstance(group, SessionGroup) else [group])
+        ]
+
+    def keep(self, threads: Collection[int]) -> None:
+        """Close the sessions of other numbers of threads."""
+        self._sessions = {count: self._sessions[count] for count in threads}
+
+    def close(self) -> None:
+        """Close every session; their memory is free once what runs has ended."""
+        self._closed = True
+        self._sessions.clear()
+
+    def run(self, images: Sequence[Array], outputs: Sequence[str], threads: int) -> list[Outputs]:
+        """Return each image's outputs; the images are of one shape.
+
+        Raises:
+            OutOfMemory: the device has no room for so many.
+            InferenceFailed: the graph did not run, or returned another number of results.
+            ModelNotReady: there is no session, since it could not be opened anew.
+        """
+        with self._reopening:  # who comes while a session is opened anew gets the new one
+            session = self._sessions.get(threads)
+        if session is None:
+            raise ModelNotReady.without_session()
+        return run_batch(session, images, outputs)
+
+    def rebuild(self, threads: int) -> None:
+        """Open a session anew that a failed allocation may have left unusable.
+
+        The old one goes before: the device may not have room for both. Where the new one cannot be
+        opened, raises what opening it raised, and there is none until this is done again.
+        """
+        with self._reopening:
+            self._sessions[threads] = None
+            self._sessions[threads] = self._open_session(threads)
+        if self._closed:
+            self._sessions.clear()
+
+
+def run_batch(session: Runnable, images: Sequence[Array], outputs: Sequence[str]) -> list[Outputs]:
+    """Return each image's outputs, as `GraphSessions.run` does."""
+    results = session.run(images, outputs)
+    if [len(result) for result in results] != [len(images)] * len(outputs):
+        raise InferenceFailed("The model returned another number of results than images.")
+    return [dict(zip(outputs, row, strict=True)) for row in zip(*results, strict=True)]

@@ -1,0 +1,1 @@
+"""Typed words of files and messages; no behaviour."""

@@ -1,0 +1,108 @@
+"""`certificate.json`: what was measured of a version before it was published."""
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    PositiveInt,
+)
+
+from service.errors import InvalidEntry
+from service.schema.record import (
+    ExternalFile,
+    GoldenFile,
+    GraphFile,
+    Measured,
+    Record,
+    Sha256,
+    Share,
+    Version,
+)
+from service.schema.vocabulary import Task
+
+
+class FileRecord(Record):
+    """A file's hash."""
+
+    sha256: Sha256
+
+
+class SelfTestTolerance(Record):
+    """How far the golden outputs may be off on this machine."""
+
+    max_relative_difference: Annotated[float, Field(ge=0)]
+    agreement: Share
+
+
+class AccuracyRecord(Record):
+    """Shares of right answers on a data set, None where not measured; equal data, equal SHA-256."""
+
+    data: str
+    sha256: Sha256 | None = None
+    images: PositiveInt
+    top1: Measured = None
+    top5: Measured = None
+    miou: Measured = None
+    pixel_accuracy: Measured = None
+    agreement_with_fp32: Measured = None
+
+    def metric(self, task: Task) -> float | None:
+        """Return the figure by which models of a task are compared: top1 or miou."""
+        return self.top1 if task is Task.CLASSIFICATION else self.miou
+
+
+class ProviderRecord(Record):
+    """What was measured on one execution provider."""
+
+    accuracy: AccuracyRecord | None = None
+
+
+class Limits(Record):
+    """How far a precision may be from fp32 to be chosen unasked, as shares; None is no limit."""
+
+    accuracy_loss: float | None = None
+    agreement_with_fp32: float | None = None
+
+
+class PrecisionRecord(Record):
+    """The graph of one precision: its files, and what was measured of it."""
+
+    file: GraphFile
+    external_data: list[ExternalFile] = []
+    golden_outputs: GoldenFile | None = None
+    limits: Limits = Limits()
+    self_test: SelfTestTolerance
+    execution_providers: dict[str, ProviderRecord] = {}
+
+    def accuracies(self, provider: str) -> list[AccuracyRecord]:
+        """List what was measured, first on this execution provider, then on the CPU's."""
+        order = dict.fromkeys((provider, "CPUExecutionProvider", *self.execution_providers))
+        records = [self.execution_providers.get(name, ProviderRecord()) for name in order]
+        return [record.accuracy for record in records if record.accuracy is not None]
+
+
+class Certificate(Record):
+    """`certificate.json`: what was measured before the graph got its name."""
+
+    format_version: Literal[1]
+    model: str
+    version: Version
+    files: dict[str, FileRecord]
+    golden: GoldenFile
+    precisions: dict[str, PrecisionRecord]
+
+    def precision(self, name: str) -> PrecisionRecord:
+        """Return what is stated of a precision."""
+        if name not in self.precisions:
+            raise InvalidEntry(f"certificate.json states no {name} graph")
+        return self.precisions[name]
+
+    def golden_outputs(self, precision: str) -> str:
+        """Name the file that holds what a precision made of the golden inputs."""
+        return self.precision(precision).golden_outputs or self.golden
+
+    def sha256(self, file: str) -> str:
+        """Return a file's SHA-256."""
+        if file not in self.files:
+            raise InvalidEntry(f"certificate.json states no SHA-256 of {file}")
+        return self.files[file].sha256

@@ -1,0 +1,115 @@
+"""The contract of a repository entry: `config.json` and `certificate.json` as typed values."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    PositiveInt,
+    StringConstraints,
+    model_validator,
+)
+
+from service.schema.preprocessing import Preprocessing
+from service.schema.record import Color, Record, Sha256, Version
+from service.schema.version_policy import LATEST, VersionPolicy
+from service.schema.vocabulary import Datatype, MetadataTensor, Task
+
+
+class DynamicBatching(Record):
+    """Defaults of the queue."""
+
+    max_queue_size: PositiveInt
+    max_queue_delay_microseconds: Annotated[int, Field(ge=0)] = 0
+
+
+class VersionRecord(Record):
+    """What the contract says of one version."""
+
+    certificate_sha256: Sha256
+
+
+class Contract(Record):
+    """`config.json`: what clients of the model must know, typed nowhere else."""
+
+    format_version: Literal[1]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    task: Task
+    platform: Literal["onnxruntime_onnx"]
+    max_batch_size: PositiveInt
+    inputs: Annotated[list[MetadataTensor], Field(min_length=1, max_length=1)]
+    outputs: Annotated[list[MetadataTensor], Field(min_length=1)]
+    labels: Annotated[list[str], Field(min_length=1)]
+    palette: list[Color] | None = None
+    preprocessing: Preprocessing
+    dynamic_batching: DynamicBatching
+    version_policy: VersionPolicy = LATEST
+    versions: Annotated[dict[Version, VersionRecord], Field(min_length=1)]
+
+    def as_told(self) -> dict[str, Any]:
+        """Return it as read, but for the versions of the libraries that made the graphs."""
+        values = self.as_read()
+        for version in values["versions"].values():
+            if isinstance(version.get("provenance"), dict):
+                version["provenance"].pop("tools", None)
+        return values
+
+    def says_the_same_of(self, version: str, other: "Contract") -> bool:
+        """Whether an instance of this version, loaded by the other contract, may stay."""
+        return self._of(version) == other._of(version)
+
+    def _of(self, version: str) -> "Contract":
+        versions = {version: self.versions.get(version)}
+        return self.model_copy(update={"versions": versions, "version_policy": LATEST})
+
+    @property
+    def prediction(self) -> str:
+        """The output that answers the task."""
+        return "logits" if self.task is Task.CLASSIFICATION else "labels"
+
+    @property
+    def colors(self) -> list[Color]:
+        """The palette; empty where the task has none."""
+        return self.palette or []
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        self._check_input()
+        self._check_outputs()
+        self._check_prediction()
+        if self.task is Task.SEGMENTATION:
+            self._check_palette()
+        return self
+
+    def _check_input(self) -> None:
+        images = self.inputs[0]
+        if images.name != "images" or images.datatype is not Datatype.UINT8:
+            raise ValueError("the input must be images UINT8")
+        if len(images.shape) != 4 or images.shape[0] != -1 or images.shape[3] != 3:
+            raise ValueError("the input's shape must be [-1, height, width, 3]")
+        for size in self.preprocessing.input_sizes:
+            for side, wanted in zip(images.shape[2:0:-1], size, strict=True):
+                if side not in (-1, wanted):
+                    raise ValueError("the input's shape differs from the preprocessing's size")
+
+    def _check_outputs(self) -> None:
+        for output in self.outputs:
+            if output.datatype in (Datatype.BF16, Datatype.BYTES) or output.shape[:1] != [-1]:
+                raise ValueError(f"the output {output.name} must be numbers of shape [-1, ...]")
+
+    def _check_prediction(self) -> None:
+        output = next((each for each in self.outputs if each.name == self.prediction), None)
+        if output is None:
+            raise ValueError(f"a {self.task} model needs the output {self.prediction}")
+        if self.task is Task.CLASSIFICATION:
+            expected = (Datatype.FP32, [-1, len(self.labels)])
+            found = (output.datatype, output.shape)
+        else:
+            expected, found = (Datatype.UINT8, [3]), (output.datatype, [len(output.shape)])
+        if found != expected:
+            raise ValueError(f"the output {self.prediction} has the wrong datatype or shape")
+
+    def _check_palette(self) -> None:
+        if self.palette is None or len(self.palette) != len(self.labels):
+            raise ValueError("the palette must hold one colour a label")
+        if len(self.labels) > 256:
+            raise ValueError("a mask holds at most 256 classes")

@@ -1,0 +1,261 @@
+import asyncio
+import threading
+import weakref
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.batching.instance import ModelInstance
+from service.batching.plan import ExecutionPlan
+from service.batching.queue import Urgency
+from service.errors import (
+    DeadlineUnreachable,
+    InferenceFailed,
+    OutOfMemory,
+    PayloadTooLarge,
+    QueueFull,
+)
+from service.images.photo import Photo, PreparedImage
+from service.runtime.device import Device
+from service.runtime.execution_providers import Placement
+from service.runtime.graph_sessions import GraphSessions
+from service.schema.files import read_certificate, read_contract
+from service.schema.model_status import Measurement, Width
+from service.schema.vocabulary import Task
+from service.telemetry.events import ModelBuild, ModelIdentity
+from service.telemetry.metrics import PrometheusMetrics
+from tests.service.conftest import sessions_of
+from tests.service.repository_fixture import write_segmenter
+
+FOREVER = 1e12
+
+
+class FakeSession:
+    """Answers each image with its first value; remembers batches; can be held."""
+
+    placement = Placement("cpu", "cpu")
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, ...]] = []
+        self.begun = threading.Event()
+        self.open = threading.Event()
+        self.open.set()
+        self.lost = 0
+        self.error: Exception | None = None
+
+    def run(self, images: list, outputs: list) -> list:
+        images = np.stack(images)
+        self.batches.append(images.shape)
+        self.begun.set()
+        assert self.open.wait(10)
+        if self.error:
+            raise self.error
+        return [images[: len(images) - self.lost, 0, 0, 0] for _ in outputs]
+
+
+@pytest.fixture
+def session() -> FakeSession:
+    return FakeSession()
+
+
+@pytest.fixture
+async def instance(tmp_path: Path, session: FakeSession) -> AsyncIterator[ModelInstance]:
+    folder = write_segmenter(tmp_path)
+    contract = read_contract(folder)
+    instance = ModelInstance(
+        identity=ModelIdentity("pixels", "1", Task.SEGMENTATION),
+        contract=contract,
+        certificate=read_certificate(folder, contract, "1"),
+        build=ModelBuild("fp32", "cpu", "cpu", "0" * 64),
+        sessions=GraphSessions({1: session}, lambda _: session),
+        plan=ExecutionPlan(
+            (Width(threads=1, max_batch_size=4),),
+            (Measurement(threads=1, batch_size=1, seconds=2.0),),
+            pixels=1,
+        ),
+        device=Device(1),
+        max_batch_size=4,
+        max_queue_size=8,
+        events=PrometheusMetrics(),
+    )
+    yield instance
+    session.open.set()
+    await instance.close()
+
+
+def image(value: int, side: int = 2) -> Photo:
+    return Photo.ready(PreparedImage(np.full((side, side, 3), value, np.uint8), side, side))
+
+
+async def infer(instance: ModelInstance, images: list) -> list[int]:
+    inference = await instance.infer(images, ["labels"], Urgency(FOREVER))
+    assert inference.queue_seconds >= 0
+    assert inference.compute_seconds >= 0
+    return [int(outputs["labels"]) for outputs in inference.outputs]
+
+
+async def test_images_are_run_in_batches_and_answered_in_order(
+    instance: ModelInstance, session: FakeSession
+) -> None:
+    assert await infer(instance, [image(n) for n in range(10)]) == list(range(10))
+    assert [batch[0] for batch in session.batches] == [4, 4, 2]
+
+
+async def test_shapes_are_never_mixed_in_a_batch_and_the_order_is_kept(
+    instance: ModelInstance, session: FakeSession
+) -> None:
+    sides = [2, 3, 2, 4, 3, 2, 2, 2]
+    images = [image(n, side) for n, side in enumerate(sides)]
+    assert await infer(instance, images) == list(range(8))
+    assert sorted(session.batches) == sorted(
+        [(4, 2, 2, 3), (1, 2, 2, 3), (2, 3, 3, 3), (1, 4, 4, 3)]
+    )
+
+
+async def test_a_lost_result_is_an_error_and_nobody_hangs(
+    instance: ModelInstance, session: FakeSession
+) -> None:
+    session.lost = 1
+    with pytest.raises(InferenceFailed, match="another number of results"):
+        await infer(instance, [image(1), image(2)])
+
+
+async def test_a_failed_run_leaves_the_next_one_alone(
+    instance: ModelInstance, session: FakeSession
+) -> None:
+    session.error = InferenceFailed("no")
+    with pytest.raises(InferenceFailed):
+        await infer(instance, [image(1)])
+    session.error = None
+    assert await infer(instance, [image(2)]) == [2]
+
+
+async def test_what_is_cancelled_before_it_starts_never_runs(
+    instance: ModelInstance, session: FakeSession
+) -> None:
+    session.open.clear()
+    running = asyncio.create_task(infer(instance, [image(1)]))
+    assert await asyncio.to_thread(session.begun.wait, 10)
+    waiting = asyncio.create_task(infer(instance, [image(2)] * 8))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    session.open.set()
+    assert await running == [1]
+    assert await infer(instance, [image(3)]) == [3]
+    assert len(session.batches) == 2
+
+
+async def test_room_is_held_and_given_back(instance: ModelInstance) -> None:
+    with instance.reserve(5, FOREVER), instance.reserve(3, FOREVER):
+        assert instance.pending == 8
+        with pytest.raises(QueueFull), instance.reserve(1, FOREVER):
+            pass
+    assert instance.pending == 0
+    with instance.reserve(8, FOREVER):
+        pass
+
+
+async def test_what_can_never_fit_is_not_told_to_come_back(instance: ModelInstance) -> None:
+    with pytest.raises(PayloadTooLarge, match="at most 8 images"):
+        instance.check(9, FOREVER)
+
+
+async def test_the_promise_to_return_follows_from_the_rate_measured(
+    instance: ModelInstance,
+) -> None:
+    with instance.reserve(8, FOREVER), pytest.raises(QueueFull) as caught:
+        instance.check(1, FOREVER)
+    assert caught.value.retry_after_seconds == 16  # eight images of two seconds
+
+
+async def test_a_wait_longer_than_the_deadline_is_refused_at_once(
+    instance: ModelInstance,
+) -> None:
+    """Six seconds are predicted; with a margin, and two for the image itself, it needs 8.9."""
+    now = asyncio.get_running_loop().time()
+    with instance.reserve(3, FOREVER):
+        assert instance.predicted_wait_seconds == 6
+        instance.check(1, now + 60)
+        with pytest.raises(DeadlineUnreachable, match=r"is 6\.0 s") as caught:
+            instance.check(1, now)
+        assert caught.value.retry_after_seconds in (9, 10)
+        with pytest.raises(DeadlineUnreachable):
+            instance.check(1, now + 8)
+    instance.check(1, now)  # nobody waits: it may be in time, whatever was measured
+
+
+async def test_what_clients_may_know_of_batching(instance: ModelInstance) -> None:
+    assert instance.batching.model_dump() == {
+        "widths": [{"threads": 1, "max_batch_size": 4}],
+        "max_queue_delay_microseconds": 0,
+        "max_queue_size": 8,
+        "measurements": [{"threads": 1, "batch_size": 1, "seconds": 2.0}],
+        "measured_at": (64, 96),
+    }
+
+
+async def test_a_session_without_memory_is_opened_anew(
+    instance: ModelInstance, session: FakeSession
+) -> None:
+    session.error = OutOfMemory("no")
+    with pytest.raises(OutOfMemory):
+        await infer(instance, [image(1)])
+    session.error = None
+    assert await infer(instance, [image(2)]) == [2]
+
+
+class FullSession:
+    """Has no memory for anything."""
+
+    placement = Placement("cuda", "cuda")
+
+    def run(self, images: list, outputs: list) -> list:
+        raise OutOfMemory("no")
+
+
+async def test_a_session_without_memory_is_gone_before_a_new_one_is_opened(
+    instance: ModelInstance,
+) -> None:
+    """Although whoever asked still has the error, whose traceback leads to the session."""
+    sessions, full = sessions_of(instance), FullSession()
+    gone, opened = weakref.ref(full), []
+
+    def open_session(threads: int) -> FakeSession:
+        opened.append(gone())
+        return FakeSession()
+
+    sessions[1] = full
+    del full
+    instance._sessions._open_session = open_session
+    with pytest.raises(OutOfMemory) as caught:
+        await infer(instance, [image(1)])
+    assert await infer(instance, [image(2)]) == [2]
+    assert opened == [None]
+    assert caught.value.__traceback__ is not None
+
+
+async def test_an_instance_is_drained_once_nobody_holds_it(instance: ModelInstance) -> None:
+    await instance.drain(0)
+    with instance.hold():
+        with instance.hold():
+            draining = asyncio.create_task(instance.drain(FOREVER))
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not draining.done()
+    await draining
+
+
+async def test_a_drain_ends_with_its_limit(instance: ModelInstance) -> None:
+    with instance.hold():
+        await instance.drain(0)
+
+
+async def test_a_closed_instance_has_no_sessions(
+    instance: ModelInstance, session: FakeSession
+) -> None:
+    await instance.close()
+    assert sessions_of(instance) == {}

@@ -1,0 +1,62 @@
+"""How many threads and images an execution gets, by what was measured."""
+
+import pytest
+
+from service.batching.plan import ExecutionPlan, best_batch_size, choose_widths
+from service.schema.model_status import Measurement, Width
+
+
+def measured(threads: int, batch_size: int, seconds: float) -> Measurement:
+    return Measurement(threads=threads, batch_size=batch_size, seconds=seconds)
+
+
+def widths(*threads: int) -> tuple[Width, ...]:
+    return tuple(Width(threads=each, max_batch_size=1) for each in threads)
+
+
+@pytest.mark.parametrize(
+    ("free", "demand", "threads"),
+    [(8, 1, 8), (8, 2, 4), (8, 3, 2), (8, 5, 1), (8, 100, 1), (3, 1, 2), (1, 1, 1), (0, 1, None)],
+)
+def test_free_cores_are_spread_over_what_is_in_flight(free, demand, threads):
+    width = ExecutionPlan(widths(1, 2, 4, 8)).choose(free, demand)
+    assert (width and width.threads) == threads
+
+
+def test_an_execution_is_never_narrower_than_the_narrowest_width():
+    plan = ExecutionPlan(widths(4))
+    assert plan.choose(8, 100).threads == 4
+    assert plan.choose(3, 1) is None
+
+
+def test_a_wider_width_is_kept_where_it_makes_one_image_faster():
+    rows = [measured(1, 1, 0.040), measured(2, 1, 0.022), measured(4, 1, 0.021)]
+    assert [each.threads for each in choose_widths(rows, max_batch_size=8)] == [1, 2]
+
+
+def test_the_narrowest_width_stays_whatever_was_measured():
+    rows = [measured(1, 1, 0.5), measured(2, 1, 0.01)]
+    assert [each.threads for each in choose_widths(rows, max_batch_size=8)] == [1, 2]
+
+
+def test_batches_are_as_large_as_they_pay():
+    rows = [measured(1, 1, 0.010), measured(1, 2, 0.011), measured(1, 4, 0.013)]
+    rows += [measured(1, 8, 0.025)]
+    assert best_batch_size(rows) == 4  # 8 would give 4 % more
+    assert best_batch_size(rows, max_seconds=0.012) == 2
+    assert best_batch_size(rows, max_seconds=0.001) == 1
+    (width,) = choose_widths(rows, max_batch_size=3)
+    assert width.max_batch_size == 3
+
+
+def test_an_execution_takes_what_was_measured_of_the_nearest_batch_in_proportion():
+    plan = ExecutionPlan(widths(1), (measured(1, 1, 0.01), measured(1, 4, 0.02)), pixels=100)
+    assert plan.seconds(1, 1) == pytest.approx(0.01)
+    assert plan.seconds(1, 8) == pytest.approx(0.04)
+    assert plan.seconds(1, 1, pixels=200) == pytest.approx(0.02)
+    assert plan.slot_seconds_per_image == pytest.approx(0.005)
+
+
+def test_without_measurements_nothing_is_expected():
+    plan = ExecutionPlan(widths(1))
+    assert (plan.seconds(1, 1), plan.slot_seconds_per_image) == (0, 0)

@@ -1,0 +1,77 @@
+import httpx
+import pytest
+
+from tests.service.conftest import Running, sessions_of
+from tests.service.photos import GREEN, encode, solid
+
+PHOTO = encode(solid(GREEN))
+ALWAYS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+INSIDE = ("Traceback", "site-packages", "/srv/", ".py", "onnx", "Pillow", "uvicorn", "Error:")
+
+
+def extra(response: httpx.Response) -> dict[str, str]:
+    return {name: response.headers.get(name) for name in ALWAYS}
+
+
+async def test_every_answer_has_the_security_headers(service: Running) -> None:
+    for response in (
+        await service.http.post("/v1/classify", content=PHOTO),
+        await service.http.post("/v1/classify", content=b"x"),
+        await service.http.get("/v2/health/live"),
+        await service.http.get("/nothing"),
+    ):
+        assert extra(response) == ALWAYS
+        assert "strict-transport-security" not in response.headers
+        assert "server" not in response.headers
+
+
+async def test_the_page_of_the_description_may_load_what_it_names(service: Running) -> None:
+    response = await service.http.get("/docs")
+    policy = response.headers["content-security-policy"]
+    assert "https://cdn.jsdelivr.net" in response.text
+    assert "script-src 'unsafe-inline' https://cdn.jsdelivr.net" in policy
+    assert "frame-ancestors 'none'" in policy
+
+
+async def test_over_tls_browsers_are_told_to_stay_there(service: Running) -> None:
+    transport = httpx.ASGITransport(service.app)
+    async with httpx.AsyncClient(transport=transport, base_url="https://test") as http:
+        response = await http.get("/v2/health/live")
+    assert response.headers["strict-transport-security"] == "max-age=31536000"
+
+
+class Broken:
+    def run(self, inputs: dict, outputs: list) -> list:
+        raise RuntimeError("/srv/models/secret.onnx broke Pillow 12 in uvicorn")
+
+
+REFUSED = [
+    ("POST", "/v1/classify", PHOTO, 500),
+    ("POST", "/v1/classify", PHOTO[:50], 400),
+    ("POST", "/v1/classify", b"x", 415),
+    ("POST", "/v1/classify?model=../../etc/passwd", PHOTO, 404),
+    ("POST", "/v2/models/colour/infer", b"{", 400),
+    ("POST", "/v2/repository/models/..%2Fother/load", b"", 404),
+    ("GET", "/nothing", b"", 404),
+    ("GET", "/v1/classify", b"", 405),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status"), REFUSED)
+async def test_no_answer_tells_of_the_servers_inside(
+    service: Running, method: str, path: str, body: bytes, status: int
+) -> None:
+    instance = service.parts.repository.get("colour").ready_instance()
+    sessions = sessions_of(instance)
+    sessions.update(dict.fromkeys(sessions, Broken()))
+    response = await service.http.request(method, path, content=body)
+    assert response.status_code == status
+    assert list(response.json()) == ["error"]
+    told = response.text + str(response.headers)
+    assert [each for each in INSIDE if each in told] == []

@@ -1,0 +1,68 @@
+import httpx
+import pytest
+
+from tests.service.conftest import Running, Start
+from tests.service.photos import GREEN, encode, solid
+from tests.service.test_app import error_of
+
+PHOTO = encode(solid(GREEN))
+PAGE = "https://shop.example"
+
+
+def preflight(origin: str, method: str = "POST", headers: str = "x-api-key") -> dict[str, str]:
+    return {
+        "Origin": origin,
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": headers,
+    }
+
+
+def allowed(response: httpx.Response) -> str | None:
+    return response.headers.get("access-control-allow-origin")
+
+
+async def test_by_default_no_page_may_ask(service: Running) -> None:
+    response = await service.http.options("/v1/classify", headers=preflight(PAGE))
+    assert (response.status_code, allowed(response)) == (405, None)
+    answer = await service.http.post("/v1/classify", content=PHOTO, headers={"Origin": PAGE})
+    assert allowed(answer) is None
+
+
+async def test_a_page_that_the_settings_name_may_ask_with_its_key(start: Start) -> None:
+    async with start(cors_origins=("https://other.example", PAGE)) as service:
+        response = await service.http.options("/v1/classify", headers=preflight(PAGE))
+        assert (response.status_code, allowed(response)) == (200, PAGE)
+        assert "x-api-key" in response.headers["access-control-allow-headers"].lower()
+        answer = await service.http.post("/v1/classify", content=PHOTO, headers={"Origin": PAGE})
+        assert (answer.status_code, allowed(answer)) == (200, PAGE)
+        assert "Server-Timing" in answer.headers["access-control-expose-headers"]
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        (preflight("https://evil.example"), "origin"),
+        (preflight(PAGE, method="DELETE"), "method"),
+        (preflight(PAGE, headers="cookie"), "headers"),
+    ],
+)
+async def test_a_refused_preflight_says_what_it_was(
+    start: Start, asked: dict[str, str], what: str
+) -> None:
+    async with start(cors_origins=(PAGE,)) as service:
+        response = await service.http.options("/v1/classify", headers=asked)
+        assert response.status_code == 400
+        assert error_of(response) == f"Disallowed CORS {what}."
+
+
+async def test_a_page_sees_why_it_was_refused(start: Start) -> None:
+    async with start(cors_origins=(PAGE,)) as service:
+        response = await service.http.post("/v1/classify", headers={"Origin": PAGE})
+        assert (response.status_code, allowed(response)) == (400, PAGE)
+
+
+async def test_every_page_may_ask_if_the_settings_say_so(start: Start) -> None:
+    async with start(cors_origins=("*",)) as service:
+        response = await service.http.options("/v1/classify", headers=preflight(PAGE))
+        assert (response.status_code, allowed(response)) == (200, "*")

@@ -1,0 +1,81 @@
+"""Who gives way where a port has as many connections as it may."""
+
+from structlog.testing import capture_logs
+
+from service.http.server.connections import Connections
+
+
+class Client:
+    def __init__(self) -> None:
+        self.is_answered = True
+        self.is_open = True
+
+    def give_way(self) -> bool:
+        if self.is_answered:
+            self.is_open = False
+        return self.is_answered
+
+
+def full(limit: int) -> tuple[Connections, list[Client]]:
+    connections, clients = Connections(limit), [Client() for _ in range(limit)]
+    assert all(connections.admit(client) for client in clients)
+    return connections, clients
+
+
+def are_open(clients: list[Client]) -> list[bool]:
+    return [client.is_open for client in clients]
+
+
+def test_the_longest_idle_gives_way_and_a_request_renews_the_time() -> None:
+    connections, clients = full(3)
+    connections.set_busy(clients[0])
+    connections.set_idle(clients[0])
+    assert connections.admit(Client())
+    assert are_open(clients) == [True, False, True]
+    assert connections.admit(Client())
+    assert are_open(clients) == [True, False, False]
+
+
+def test_one_with_a_request_stays_and_a_newcomer_is_refused_where_all_have() -> None:
+    connections, clients = full(2)
+    connections.set_busy(clients[0])
+    newcomer = Client()
+    assert connections.admit(newcomer)
+    assert are_open(clients) == [True, False]
+    connections.set_busy(newcomer)
+    assert not connections.admit(Client())
+    connections.forget(clients[0])
+    assert connections.admit(Client())
+
+
+def test_one_that_still_reads_its_answer_stays() -> None:
+    connections, clients = full(2)
+    clients[0].is_answered = False
+    assert connections.admit(Client())
+    assert are_open(clients) == [True, False]
+
+
+def test_what_ended_is_not_idle_again() -> None:
+    connections, (client,) = full(1)
+    connections.set_busy(client)
+    connections.forget(client)
+    connections.set_idle(client)
+    assert connections.admit(Client())
+    assert client.is_open
+
+
+def test_it_is_logged_once_in_a_while() -> None:
+    connections, clients = full(1)
+    connections.set_busy(clients[0])
+    with capture_logs() as lines:
+        for _ in range(3):
+            assert not connections.admit(Client())
+    assert lines == [
+        {
+            "event": "connections_full",
+            "log_level": "warning",
+            "max_connections": 1,
+            "closed_idle": 0,
+            "refused": 1,
+        }
+    ]

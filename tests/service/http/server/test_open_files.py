@@ -1,0 +1,64 @@
+"""The limit of open files, and the connections that it has room for."""
+
+import resource
+
+import pytest
+from structlog.testing import capture_logs
+
+from service.http.server.open_files import RESERVED_FILES, connections_within
+
+Limits = tuple[int, int]
+
+
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> list[Limits]:
+    """The limits as they were set, the last one is in force."""
+    limits: list[Limits] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
+    return limits
+
+
+def test_what_is_enough_stays(limit: list[Limits]) -> None:
+    limit.append((1024, 4096))
+    assert connections_within(512, 1) == 512
+    limit.append((resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert connections_within(512, 2) == 512
+    assert len(limit) == 2
+
+
+@pytest.mark.parametrize("hard", [4096, resource.RLIM_INFINITY])
+def test_it_is_raised_as_far_as_needed(limit: list[Limits], hard: int) -> None:
+    limit.append((200, hard))
+    with capture_logs() as lines:
+        assert connections_within(512, 2) == 512
+    assert limit[-1] == (2 * 512 + RESERVED_FILES, hard)
+    assert lines == []
+
+
+def test_what_cannot_be_raised_lowers_the_connections_of_each_port(limit: list[Limits]) -> None:
+    limit.append((200, 300))
+    with capture_logs() as lines:
+        fit = connections_within(512, 2)
+    assert limit[-1] == (300, 300)
+    assert fit == (300 - RESERVED_FILES) // 2
+    (line,) = lines
+    assert (line["event"], line["max_connections"], line["wanted"], line["open_files"]) == (
+        *("connections_lowered", fit, 512, 300),
+    )
+
+
+def test_one_connection_is_always_tried(limit: list[Limits]) -> None:
+    limit.append((20, 20))
+    assert connections_within(512, 1) == 1
+
+
+def test_where_nothing_may_be_changed_the_limit_is_what_it_was(
+    limit: list[Limits], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    limit.append((200, 4096))
+    assert connections_within(512, 1) == 200 - RESERVED_FILES

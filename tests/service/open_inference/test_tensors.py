@@ -1,0 +1,94 @@
+"""Tensors in JSON: whatever is sent, they cost what their shape costs."""
+
+import json
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.errors import InvalidRequest
+from service.open_inference.tensors import array_from_json, array_to_json, zeros
+from service.schema.vocabulary import Datatype
+
+SHAPE = [2, 4, 5, 3]
+PIXELS = np.random.default_rng(1).integers(0, 256, SHAPE, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("data", [PIXELS.tolist(), PIXELS.ravel().tolist()], ids=["nested", "flat"])
+def test_numbers_become_a_tensor(data: list) -> None:
+    array = array_from_json(data, SHAPE)
+    assert array.dtype == np.uint8
+    assert (array == PIXELS).all()
+
+
+@pytest.mark.parametrize("data", [[], [[]]])
+def test_of_no_image_there_are_no_data(data: list) -> None:
+    shape = [0, *SHAPE[1:]]
+    if data:
+        with pytest.raises(InvalidRequest):
+            array_from_json(data, shape)
+    else:
+        assert array_from_json(data, shape).shape == tuple(shape)
+    assert zeros([0, 3], Datatype.FP32).tobytes() == b""
+
+
+MANY = 20_000
+FLOATS = "[1.5,0.10000000149011612,null,null]"
+HOSTILE: dict[str, list[Any]] = {
+    "a long text and many short ones": ["a" * 3000, *[""] * MANY],
+    "the same, as many as numbers are due": ["a" * 3000, *[""] * (PIXELS.size - 1)],
+    "empty lists": [[]] * MANY,
+    "lists, right until the last": [*PIXELS.tolist()[:1], [[[0] * 3] * 5] * 3 + [[[0] * MANY] * 5]],
+    "deep lists": [[[[[[0]]]]]] * MANY,
+    "lists of texts": [[[["a" * 3000] * 3] * 5] * 4] * 2,
+    "objects": [{}] * MANY,
+    "fractions": [0.5] * PIXELS.size,
+    "whole fractions": [1.0] * PIXELS.size,
+    "truths": [True] * PIXELS.size,
+    "huge numbers": [1 << 80] * PIXELS.size,
+    "too many numbers": [0] * MANY,
+    "too many nested numbers": [[[[0] * 3] * 5] * 4] * MANY,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_anything_else_is_refused_in_the_memory_of_the_shape(name: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest):
+            array_from_json(HOSTILE[name], SHAPE)
+        assert tracemalloc.get_traced_memory()[1] < 64 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_numbers_become_json_a_piece_at_a_time() -> None:
+    labels = np.random.default_rng(1).integers(0, 11, 1_000_003, np.uint8)
+    tracemalloc.start()
+    try:
+        text = array_to_json(labels, Datatype.UINT8)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(text)
+    finally:
+        tracemalloc.stop()
+    assert json.loads(text) == labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("array", "datatype", "text"),
+    [
+        (np.array([[1.5, 0.1], [np.nan, np.inf]], np.float32), Datatype.FP32, FLOATS),
+        (np.array([['a"b', "é"]], dtype=object), Datatype.BYTES, '["a\\"b","é"]'),
+        (np.array([True, False]), Datatype.BOOL, "[true,false]"),
+        (np.zeros((0, 3), np.int64), Datatype.INT64, "[]"),
+    ],
+)
+def test_every_kind_of_element_has_its_json(
+    array: np.ndarray, datatype: Datatype, text: str
+) -> None:
+    assert array_to_json(array, datatype).decode() == text
+
+
+def test_fp16_has_no_json() -> None:
+    with pytest.raises(InvalidRequest, match="binary data"):
+        array_to_json(np.zeros(1, np.float16), Datatype.FP16)

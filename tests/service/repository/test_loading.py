@@ -1,0 +1,356 @@
+"""Which graph of an entry is opened, and what keeps it from serving."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+import structlog
+
+from service.batching.instance import ModelInstance
+from service.errors import InvalidEntry
+from service.repository.loading import open_chosen
+from service.repository.precision import PrecisionChoice
+from service.runtime.device import Devices
+from service.runtime.session import Session
+from service.schema.certificate import Certificate
+from service.schema.files import read_certificate, read_contract
+from service.telemetry.metrics import PrometheusMetrics
+from tests.service.conftest import Running, Start, version_loader
+from tests.service.photos import GREEN, encode, solid
+from tests.service.repository_fixture import (
+    INT8_SCALE,
+    accuracy,
+    classification_config,
+    classification_graph,
+    externalize,
+    golden_arrays,
+    write_classifier,
+    write_entry,
+    write_quantized_classifier,
+)
+from tests.service.test_app import error_of
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+PHOTO = encode(solid(GREEN))
+BEYOND = {CPU: accuracy(top1=0.8)}
+LOSES = "int8 loses 10 points of top1, 0.5 are allowed"
+
+
+def load(folder: Path, precision: str = "auto") -> ModelInstance:
+    loading = version_loader(PrometheusMetrics(), precision)(folder, read_contract(folder), "1")
+    return asyncio.run(loading)
+
+
+def refusal(folder: Path, precision: str = "auto") -> str:
+    with pytest.raises(InvalidEntry) as caught:
+        load(folder, precision)
+    return str(caught.value)
+
+
+def told(lines: list[dict]) -> list[dict]:
+    """What is logged at the usual level."""
+    return [line for line in lines if line["log_level"] != "debug"]
+
+
+def flip(path: Path) -> None:
+    """Change one bit of a file's last byte."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+async def colour(service: Running) -> dict:
+    """What `/v1/models` says of the classifier."""
+    models = (await service.http.get("/v1/models")).json()["models"]
+    return next(model for model in models if model["name"] == "colour")
+
+
+async def test_auto_serves_int8_on_the_cpu_and_tells_its_accuracy(
+    start: Start, repository: Path
+) -> None:
+    write_quantized_classifier(repository)
+    async with start(execution_providers="cpu") as service:
+        status = await colour(service)
+        assert (status["state"], status["precision"]) == ("READY", "int8")
+        assert status["accuracy"] == {
+            "data": "colours/val",
+            "images": 100,
+            "top1": 0.899,
+            "top5": 0.99,
+            "miou": None,
+            "pixel_accuracy": None,
+        }
+        assert (await service.http.get("/v2/health/ready")).status_code == 200
+        metrics = (await service.http.get("/metrics")).text
+        assert 'model="colour",precision="int8"' in metrics
+        assert 'model="pixels",precision="fp32"' in metrics
+
+
+async def test_an_accuracy_that_is_not_a_number_is_null(start: Start, repository: Path) -> None:
+    write_quantized_classifier(repository, accuracy={CPU: accuracy(top1=float("nan"), top5=0.9)})
+    async with start(precision="int8") as service:
+        told = (await colour(service))["accuracy"]
+        assert (told["top1"], told["top5"]) == (None, 0.9)
+
+
+async def test_the_setting_wins_over_what_the_provider_prefers(
+    start: Start, repository: Path
+) -> None:
+    write_quantized_classifier(repository)
+    async with start(precision="fp32") as service:
+        status = await colour(service)
+        assert (status["precision"], status["accuracy"]["top1"]) == ("fp32", 0.9)
+
+
+def test_auto_falls_back_to_fp32_and_one_line_says_why(tmp_path: Path) -> None:
+    folder = write_quantized_classifier(tmp_path, accuracy=BEYOND)
+    with structlog.testing.capture_logs() as lines:
+        assert load(folder).build.precision == "fp32"
+    assert told(lines) == [
+        {
+            "event": "precision_chosen",
+            "log_level": "info",
+            "model": "colour",
+            "precision": "fp32",
+            "reason": LOSES,
+        }
+    ]
+
+
+def test_a_precision_that_was_asked_for_serves_beyond_its_limits_with_a_warning(
+    tmp_path: Path,
+) -> None:
+    folder = write_quantized_classifier(tmp_path, accuracy=BEYOND)
+    with structlog.testing.capture_logs() as lines:
+        assert load(folder, "int8").build.precision == "int8"
+    (line,) = told(lines)
+    assert (line["log_level"], line["precision"], line["reason"]) == ("warning", "int8", LOSES)
+
+
+@pytest.mark.parametrize("precision", ["auto", "int8", "fp32"])
+def test_nothing_is_logged_of_a_choice_within_its_limits(tmp_path: Path, precision: str) -> None:
+    folder = write_quantized_classifier(tmp_path)
+    with structlog.testing.capture_logs() as lines:
+        load(folder, precision)
+    assert told(lines) == []
+
+
+async def test_a_model_without_the_precision_asked_for_is_kept_out_and_the_others_serve(
+    start: Start, repository: Path
+) -> None:
+    write_quantized_classifier(repository)
+    async with start(precision="int8") as service:
+        response = await service.http.get("/v2/health/ready")
+        assert response.status_code == 503
+        assert "pixels version 1 is unavailable: certificate.json states no int8 graph" in error_of(
+            response
+        )
+        assert (await colour(service))["precision"] == "int8"
+        assert (await service.http.post("/v1/classify", content=PHOTO)).status_code == 200
+
+
+def wrong_outputs(repository: Path) -> None:
+    outputs = golden_arrays(classification_config("colour"))
+    write_quantized_classifier(repository, golden_outputs=outputs)
+
+
+def flipped(file: str) -> Callable[[Path], None]:
+    return lambda repository: flip(write_quantized_classifier(repository) / "1" / file)
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (flipped("model.int8.onnx"), "model.int8.onnx does not have the SHA-256"),
+        (flipped("golden.int8.npz"), "golden.int8.npz does not have the SHA-256"),
+        (flipped("golden.npz"), "golden.npz does not have the SHA-256"),
+        (wrong_outputs, "the self-test failed: its output differs by 1.0e-02"),
+    ],
+    ids=["altered graph", "altered outputs", "altered inputs", "other outputs"],
+)
+async def test_an_int8_graph_that_is_not_the_certified_one_is_kept_out_and_fp32_does_not_step_in(
+    start: Start, repository: Path, write: Callable[[Path], None], reason: str
+) -> None:
+    write(repository)
+    async with start(execution_providers="cpu") as service:
+        status = await colour(service)
+        assert (status["state"], status["precision"], status["accuracy"]) == (
+            "UNAVAILABLE",
+            None,
+            None,
+        )
+        assert reason in status["reason"]
+        response = await service.http.get("/v2/health/ready")
+        assert (response.status_code, reason in error_of(response)) == (503, True)
+        assert (await service.http.post("/v1/classify", content=PHOTO)).status_code == 503
+        assert (await service.http.post("/v1/segment", content=PHOTO)).status_code == 200
+
+
+def test_a_failed_self_test_of_what_auto_chose_ends_with_a_hint(tmp_path: Path) -> None:
+    wrong_outputs(tmp_path)
+    folder = tmp_path / "colour"
+    hint = "; VT_PRECISION=fp32 can be tried"
+    assert refusal(folder).endswith(f"is allowed{hint}")
+    assert refusal(folder, "int8").endswith("is allowed")
+    assert load(folder, "fp32").build.precision == "fp32"
+
+
+def test_a_failed_self_test_of_fp32_has_no_hint(tmp_path: Path) -> None:
+    config = classification_config("colour")
+    folder = write_entry(tmp_path, config, classification_graph(INT8_SCALE))
+    assert refusal(folder).endswith("is allowed")
+
+
+def test_a_graph_takes_its_initializers_from_certified_files(tmp_path: Path) -> None:
+    graph, data = externalize(classification_graph(INT8_SCALE), "weights.bin")
+    external = {"weights.bin": data}
+    folder = write_quantized_classifier(tmp_path, graph=graph, external_data=external)
+    assert load(folder).build.precision == "int8"
+
+
+def test_an_altered_file_of_initializers_is_refused(tmp_path: Path) -> None:
+    graph, data = externalize(classification_graph(INT8_SCALE), "weights.bin")
+    external = {"weights.bin": data}
+    folder = write_quantized_classifier(tmp_path, graph=graph, external_data=external)
+    flip(folder / "1" / "weights.bin")
+    assert refusal(folder) == ("weights.bin does not have the SHA-256 that certificate.json states")
+
+
+def test_a_file_of_initializers_that_the_certificate_does_not_list_is_never_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, data = externalize(classification_graph(INT8_SCALE), "weights.bin")
+    folder = write_quantized_classifier(tmp_path, graph=graph)
+    (folder / "1" / "weights.bin").write_bytes(data)
+    monkeypatch.chdir(folder / "1")
+    assert refusal(folder) == "ONNX Runtime cannot load the graph"
+
+
+@dataclass(frozen=True)
+class FakeGraph:
+    """A graph that was opened, on the provider that it got."""
+
+    precision: str
+    active_provider: str
+
+
+class FakeRuntime:
+    """Opens any precision, on one provider whatever was asked for."""
+
+    def __init__(self, active_provider: str) -> None:
+        self.active_provider = active_provider
+        self.opened: list[str] = []
+
+    def open(self, precision: str) -> FakeGraph:
+        self.opened.append(precision)
+        return FakeGraph(precision, self.active_provider)
+
+
+def best(provider: str) -> PrecisionChoice:
+    return PrecisionChoice({CPU: "int8", CUDA: "fp16"}[provider], f"on {provider}")
+
+
+def always_int8(provider: str) -> PrecisionChoice:
+    return PrecisionChoice("int8", f"on {provider}")
+
+
+@pytest.mark.parametrize(
+    ("choose", "active", "opened"),
+    [
+        (best, CUDA, ["fp16"]),
+        (best, CPU, ["fp16", "int8"]),
+        (always_int8, CPU, ["int8"]),
+    ],
+    ids=["as expected", "another provider", "another provider, the same precision"],
+)
+def test_the_precision_is_that_of_the_provider_which_the_graph_really_got(
+    choose: Callable[[str], PrecisionChoice], active: str, opened: list[str]
+) -> None:
+    runtime = FakeRuntime(active)
+    choice, graph = open_chosen(CUDA, choose, runtime.open)
+    assert runtime.opened == opened
+    assert choice == choose(active)
+    assert graph.precision == choice.precision
+
+
+def test_a_silent_fallback_to_the_cpu_serves_what_the_cpu_prefers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_quantized_classifier(tmp_path)
+    monkeypatch.setattr("service.repository.loading.expected_provider", lambda _: CUDA)
+    assert load(folder).build.precision == "int8"
+
+
+async def test_a_model_that_would_run_elsewhere_than_required_is_not_served(start: Start) -> None:
+    async with start(execution_providers="cpu", require_provider="cuda") as service:
+        ready = await service.http.get("/v2/health/ready")
+        assert ready.status_code == 503
+        reason = (await colour(service))["reason"]
+        assert reason == "it would run on CPUExecutionProvider, and VT_REQUIRE_PROVIDER is cuda"
+    async with start(execution_providers="cpu", require_provider="cpu") as service:
+        assert (await service.http.get("/v2/health/ready")).status_code == 200
+
+
+async def test_the_self_test_runs_every_golden_input_and_every_session(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, images, run = [], [], Session.run
+
+    def recorded(self: Session, photos: list, outputs: list) -> list:
+        threads.append(self._session.get_session_options().intra_op_num_threads)
+        images.append(photos[0].tobytes())
+        return run(self, photos, outputs)
+
+    monkeypatch.setattr(Session, "run", recorded)
+    async with start(cores=4) as service:
+        models = len((await service.http.get("/v1/models")).json()["models"])
+    assert threads == [2, 4, 1] * models
+    assert len(set(images)) == 2 * models
+    threads.clear()
+    async with start(cores=1):
+        assert threads == [1, 1] * models
+
+
+async def test_a_model_is_opened_in_a_thread_that_is_waited_for_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(*arguments: object) -> Certificate:
+        begun.set()
+        assert go_on.wait(20)
+        return read_certificate(*arguments)
+
+    monkeypatch.setattr("service.repository.loading.read_certificate", held)
+    folder, devices = write_classifier(tmp_path), Devices(1)
+    loader = partial(version_loader(PrometheusMetrics()), devices=devices)
+    loading = asyncio.create_task(loader(folder, read_contract(folder), "1"))
+    assert await asyncio.to_thread(begun.wait, 20)
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    assert not devices.close(0)
+    go_on.set()
+    assert devices.close(20)
+
+
+async def test_on_a_gpu_every_shape_runs_before_the_model_is_ready(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes, run = set(), Session.run
+
+    def recorded(self: Session, images: list, outputs: list) -> list:
+        shapes.add((len(images), *images[0].shape[:2]))
+        return run(self, images, outputs)
+
+    monkeypatch.setattr(Session, "run", recorded)
+    monkeypatch.setattr("service.repository.loading.CPU", "another provider")
+    async with start() as service:
+        contract = service.parts.repository.get("pixels").ready_instance().contract
+        sizes = contract.preprocessing.input_sizes
+        assert len(sizes) == 5
+        assert {(n, height, width) for width, height in sizes for n in (1, 2, 4)} <= shapes
