@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from service.http.routes.request_body import TIMEOUT_HEADER
+from service.http.request_body import TIMEOUT_HEADER
 from service.open_inference.bounded_json import JSON_BYTES_HEADER
 
 ASKED = (

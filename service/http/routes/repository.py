@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.errors import InvalidRequest
+from service.http.middleware.exchange import exchange_of
+from service.http.request_body import BodyLimits, receive_body
 from service.http.routes.errors import describe_errors
-from service.http.routes.request_body import BodyLimits, receive_body
 from service.repository.repository import ModelRepository
 from service.schema.open_inference import (
     RepositoryIndexRequest,
@@ -86,7 +87,7 @@ class RepositoryRoutes:
 
     async def _read(self, request: Request, model: type[W]) -> W:
         """Read a body, which may be empty."""
-        body = await receive_body(request, self._body)
+        body = await receive_body(exchange_of(request), self._body)
         return _parse(model, body, "The request") if body else model()
 
 

@@ -3,7 +3,7 @@
 import zlib
 
 from service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
-from service.http.routes.accept import preference
+from service.http.accept import preference
 
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _ALIASES = {"x-gzip": "gzip"}

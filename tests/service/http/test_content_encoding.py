@@ -4,7 +4,7 @@ import zlib
 import pytest
 
 from service.errors import InvalidRequest, PayloadTooLarge
-from service.http.routes.content_encoding import compress, decompress
+from service.http.content_encoding import compress, decompress
 
 TEXT = b"".join(b"%d, " % number for number in range(50_000))
 

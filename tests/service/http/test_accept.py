@@ -1,6 +1,6 @@
 import pytest
 
-from service.http.routes.accept import prefers_png
+from service.http.accept import prefers_png
 
 
 @pytest.mark.parametrize(
