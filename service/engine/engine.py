@@ -70,8 +70,8 @@ class Engine:
         self.metrics = metrics
         self.image_threads = inference.pool
         self.max_images = max_images
-        self._shadow = shadow
-        self._watch = watch
+        self.shadow = shadow
+        self.watch = watch
         self._calls = CallParts(admission, inference, metrics.inference, shadow, max_images)
         self._tasks: list[asyncio.Task[None]] = []
         self._loaded = asyncio.Event()
@@ -134,8 +134,8 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._shadow is not None:
-            await self._shadow.close()
+        if self.shadow is not None:
+            await self.shadow.close()
         await asyncio.to_thread(self.image_threads.close)
         await self.repository.close()
 
@@ -189,8 +189,8 @@ class Engine:
             await self.repository.load_all()
         finally:
             self._loaded.set()
-        if self._watch is not None:
-            await self._watch.run()
+        if self.watch is not None:
+            await self.watch.run()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)

@@ -1,16 +1,16 @@
-"""Which form of an answer a client prefers."""
+"""Preferences in `Accept` headers."""
 
 
 def prefers_png(accept: str) -> bool:
-    """Tell whether `image/png` is named, and `application/json` not before it."""
+    """Return whether `image/png` is named, and `application/json` not before it."""
     png, json = preference(accept, "image/png"), preference(accept, "application/json")
     return png is not None and (json is None or png > json)
 
 
 def preference(accept: str, wanted: str) -> tuple[float, int] | None:
-    """Return how much something is wanted that an `Accept` header may name; None is not at all.
+    """Return how much an `Accept` header prefers something; None if it does not name it.
 
-    The greater goes first: its quality, then its place in the list.
+    The greater is preferred: by quality, then by place in the list.
     """
     for place, item in enumerate(accept.split(",")):
         name, *parameters = (part.strip().lower() for part in item.split(";"))

@@ -1,4 +1,4 @@
-"""Compressed bodies, within limits: gzip, and deflate, which is zlib's format."""
+"""Compressed bodies within limits: gzip, and deflate in zlib's format."""
 
 import zlib
 
@@ -9,16 +9,16 @@ _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _ALIASES = {"x-gzip": "gzip"}
 _MAX_MEMBERS = {"gzip": 1024, "deflate": 1}
 _PIECE_BYTES = 64 * 1024
-_LEVEL = 1  # higher ones take several times as long for a few per cent
+_LEVEL = 1  # higher levels take several times as long for a few per cent
 MIN_BYTES = 1024
-"""Less is sent as it is."""
+"""Shorter responses are not compressed."""
 
 
 def decompress(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
-    """Return the body as it was before it was encoded; stops at `max_bytes`.
+    """Return the decoded body; stops at `max_bytes`.
 
     Raises:
-        UnsupportedMediaType: it is encoded in another way.
+        UnsupportedMediaType: the encoding is not supported.
         InvalidRequest: it is damaged, truncated or followed by something else.
         PayloadTooLarge: it would become larger than `max_bytes`.
     """
@@ -28,7 +28,7 @@ def decompress(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
     name = _ALIASES.get(name, name)
     if name not in _WINDOW_BITS:
         raise UnsupportedMediaType(
-            f"A body encoded as {name[:32]!r} is not understood; gzip and deflate are."
+            f"The content encoding {name[:32]!r} is not supported; use gzip or deflate."
         )
     try:
         return _decompress(body, name, max_bytes)
@@ -37,7 +37,7 @@ def decompress(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
 
 
 def _decompress(body: bytes, name: str, max_bytes: int) -> bytes:
-    """Decompress one member after the other, each in pieces: zlib copies what follows a member."""
+    """Decompress one member after the other, in pieces: zlib copies what follows a member."""
     data, at, ended = bytearray(), 0, False
     for _ in range(_MAX_MEMBERS[name]):
         stream, ended = zlib.decompressobj(_WINDOW_BITS[name]), False
@@ -57,7 +57,7 @@ def _decompress(body: bytes, name: str, max_bytes: int) -> bytes:
 
 
 def choose_encoding(accept_encoding: str, size: int) -> str | None:
-    """Return how an answer of this size is to be compressed; None where it is not."""
+    """Return the encoding for a response of this size; None if it is not compressed."""
     if size < MIN_BYTES or not accept_encoding:
         return None
     wishes = {name: preference(accept_encoding, name) for name in _WINDOW_BITS}

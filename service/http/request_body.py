@@ -17,9 +17,9 @@ TIMEOUT_HEADER_PARAMETER: dict[str, Any] = {
     "name": TIMEOUT_HEADER,
     "in": "header",
     "schema": {"type": "integer", "minimum": 1},
-    "description": "milliseconds that the server has for the answer",
+    "description": "time that the server has to answer, in milliseconds",
 }
-"""How OpenAPI describes it."""
+"""Its OpenAPI description."""
 
 
 @dataclass(frozen=True)

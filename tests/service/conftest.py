@@ -14,7 +14,8 @@ import structlog
 from fastapi import FastAPI
 
 from service.api_keys import new_key
-from service.app import Parts, create_app
+from service.app import create_app
+from service.engine.engine import Engine
 from service.batching.instance import ModelInstance
 from service.repository.calibration import CalibrationCache
 from service.repository.entry import LoadVersion
@@ -55,8 +56,8 @@ class Running:
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
-        self.parts: Parts = app.state.parts
-        local_key = self.parts.local_key
+        self.parts: Engine = app.state.engine
+        local_key = app.state.access.local_key
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),
             base_url="http://test",
@@ -78,7 +79,7 @@ class Running:
         for gate in self.gates:
             gate.open()
         await self.http.aclose()
-        await asyncio.to_thread(self.parts.pool.close)
+        await asyncio.to_thread(self.parts.image_threads.close)
         await self.parts.repository.close()
 
 

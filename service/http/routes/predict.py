@@ -30,7 +30,7 @@ REQUEST: dict[str, Any] = {
     "parameters": [TIMEOUT_HEADER_PARAMETER],
     "requestBody": {
         "required": True,
-        "description": "One image as it is, a form with files, or JSON with base64.",
+        "description": "An image file, a form with files, or JSON with base64.",
         "content": {
             "image/*": {"schema": BINARY},
             "application/octet-stream": {"schema": BINARY},
@@ -57,23 +57,23 @@ REQUEST: dict[str, Any] = {
 
 
 class ModelQuery(VersionQuery):
-    """Which model is meant."""
+    """The model and its version."""
 
     model: str | None = Field(
-        None, min_length=1, description="optional where one model does the task"
+        None, min_length=1, description="optional if only one model does the task"
     )
 
 
 class ClassifyQuery(ModelQuery):
-    """The options of a classification."""
+    """Parameters of a classification."""
 
-    top_k: int = Field(5, ge=1, description="how many classes; all where there are fewer")
+    top_k: int = Field(5, ge=1, description="number of classes; all if there are fewer")
 
 
 class SegmentQuery(ModelQuery):
-    """The options of a segmentation."""
+    """Parameters of a segmentation."""
 
-    mask: MaskFormat = Field("png", description="how the mask is encoded")
+    mask: MaskFormat = Field("png", description="encoding of the mask")
     overlay: bool = Field(False, description="answer with the photo under its mask, as a PNG")
 
 
