@@ -7,22 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from model_export import artifact, checkpoint
-from model_export.accuracy import accuracy
-from model_export.convert import (
+from model_export import checkpoint
+from model_export.commands.describe import describe, table
+from model_export.commands.export import (
     DEFAULT_MAX_BATCH_SIZE,
     Conversion,
     convert,
     preprocessing_for,
 )
-from model_export.describe import describe, table
+from model_export.commands.quantize import REDUCED, quantize
+from model_export.comparison.accuracy import accuracy
+from model_export.comparison.measurement import measure
+from model_export.comparison.parity import Comparison, Parity, require_parity
+from model_export.comparison.predictors import PROVIDERS
+from model_export.entry import artifact
+from model_export.entry.labels import read_labels
+from model_export.entry.precisions import PRECISIONS, PrecisionName
 from model_export.errors import ExportError, InvalidData, InvalidEntry, InvalidModel
-from model_export.labels import read_labels
-from model_export.measure import measure
-from model_export.precisions import PRECISIONS, PrecisionName
-from model_export.predictors import PROVIDERS
-from model_export.quantize import REDUCED, quantize
-from model_export.registry import (
+from model_export.models.registry import (
     TOKEN_RELATIONS,
     TOKENIZERS,
     Dimensions,
@@ -37,7 +39,6 @@ from model_export.training.data import (
 )
 from model_export.training.loop import Run, TrainingData, train
 from model_export.training.recipes import RECIPES
-from model_export.verify import Comparison, Parity, require_parity
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from model_export.errors import InvalidCheckpoint
+from model_export.models.registry import Dimensions
 from model_export.models.resnet import ResNet
-from model_export.registry import Dimensions
 
 WRAPPERS = ("ema", "model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "backbone.", "trunk.")

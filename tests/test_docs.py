@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily
 
 from model_export.__main__ import _parser as export_parser
-from model_export.precisions import PRECISIONS
+from model_export.entry.precisions import PRECISIONS
 from service import errors, gpu_metrics
 from service.app import create_app
 from service.command_line import _parser

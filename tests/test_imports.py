@@ -225,9 +225,9 @@ ROUTES_NEVER = {
 DOORS: dict[str, tuple[str, ...]] = {
     "onnxruntime": (
         "service/session.py",
-        "model_export/predictors.py",
-        "model_export/int8.py",
-        "model_export/fp16.py",
+        "model_export/comparison/predictors.py",
+        "model_export/graphs/int8.py",
+        "model_export/graphs/fp16.py",
     ),
     "prometheus_client": (
         "service/metrics.py",
@@ -243,7 +243,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic_settings": ("service/settings.py",),
     "python_multipart": ("service/routes/images_in_body.py",),
     "torch": ("model_export/*.py", "model_export/**/*.py"),
-    "onnx": ("model_export/*.py",),
+    "onnx": ("model_export/comparison/*.py", "model_export/entry/*.py", "model_export/graphs/*.py"),
 }
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model_export import artifact
+from model_export.entry import artifact
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 NAMES = sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))

@@ -19,12 +19,12 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from model_export import checkpoint
+from model_export.comparison.evaluation import task_accuracy
+from model_export.comparison.predictors import reference_predictor
 from model_export.errors import InvalidCheckpoint
-from model_export.evaluation import task_accuracy
-from model_export.predictors import reference_predictor
+from model_export.models.registry import Dimensions, build
+from model_export.models.served import Normalisation, served
 from model_export.preprocessing import Preprocessing
-from model_export.registry import Dimensions, build
-from model_export.served import Normalisation, served
 from model_export.training.data import (
     IGNORED,
     Sample,

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from model_export.registry import Task
+from model_export.models.registry import Task
 
 
 @dataclass(frozen=True)

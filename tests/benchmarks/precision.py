@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model_export import artifact
-from model_export.export import export_graph
-from model_export.int8 import int8_graph
-from model_export.predictors import graph_predictor
-from model_export.registry import build, dimensions_of
-from model_export.served import served
+from model_export.comparison.predictors import graph_predictor
+from model_export.entry import artifact
+from model_export.graphs.int8 import int8_graph
+from model_export.graphs.trace import export_graph
+from model_export.models.registry import build, dimensions_of
+from model_export.models.served import served
 
 BASELINES = {"vt_resnet18_imagenette": "resnet18", "vt_fpn_camvid": "fpn_resnet18"}
 Runner = Callable[[], object]

@@ -9,12 +9,14 @@ import onnx
 import pytest
 import torch
 
-from model_export import artifact, checkpoint, convert
+from model_export import checkpoint
 from model_export.__main__ import main
-from model_export.export import export_graph
-from model_export.labels import Labels
-from model_export.registry import Dimensions, build, dimensions_of
-from model_export.served import ServedModel, served
+from model_export.commands import export as convert
+from model_export.entry import artifact
+from model_export.entry.labels import Labels
+from model_export.graphs.trace import export_graph
+from model_export.models.registry import Dimensions, build, dimensions_of
+from model_export.models.served import ServedModel, served
 from tests.model_export.files import color_folders, noise_photo
 from tests.model_export.networks import CONTRACT_MEAN, CONTRACT_STD, randomised
 

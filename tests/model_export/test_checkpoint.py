@@ -13,8 +13,8 @@ from torch import nn
 
 from model_export import checkpoint
 from model_export.errors import ExportError, InvalidCheckpoint
+from model_export.models.registry import build, dimensions_of
 from model_export.models.resnet import ResNet
-from model_export.registry import build, dimensions_of
 from tests.model_export.networks import randomised
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model_export.models.fpn import FeaturePyramid, SegmentationHead, add_top_down
-from model_export.registry import build, dimensions_of
+from model_export.models.registry import build, dimensions_of
 from tests.model_export.networks import features, noise, randomised
 
 CHANNELS = (64, 128, 256, 512)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model_export.registry import build, dimensions_of
+from model_export.models.registry import build, dimensions_of
 from tests.model_export.networks import noise, randomised
 
 VARIANTS = {

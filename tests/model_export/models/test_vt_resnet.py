@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from model_export.models.registry import build, dimensions_of
 from model_export.models.resnet import ResNet
 from model_export.models.vt_resnet import VTResNet
-from model_export.registry import build, dimensions_of
 from tests.model_export.networks import noise, randomised
 
 VARIANTS = {

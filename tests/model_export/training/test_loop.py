@@ -10,10 +10,10 @@ from PIL import Image
 from torch.nn import functional
 
 from model_export import checkpoint
-from model_export.convert import preprocessing_for
+from model_export.commands.export import preprocessing_for
 from model_export.errors import InvalidCheckpoint
+from model_export.models.registry import dimensions_of
 from model_export.models.resnet import ResNet
-from model_export.registry import dimensions_of
 from model_export.training import loop
 from model_export.training.data import IGNORED, image_folder, image_label_pairs
 from model_export.training.loop import Run, TrainingData, train
