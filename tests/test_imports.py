@@ -341,3 +341,36 @@ def test_the_rooms_are_those_of_the_docs() -> None:
     for room in [*ROOMS, "app"]:
         if room != "__init__":
             assert f"`{room}.py`" in text, room
+
+
+# Modules at the root of model_export that import nothing of it; every module may import them.
+EXPORT_BASE = {"__init__", "errors", "execution_providers", "files", "quiet"}
+# package or module at the root of model_export -> the others that it may import, all listed above
+EXPORT_ROOMS: dict[str, set[str]] = {
+    "preprocessing": set(),
+    "models": set(),
+    "samples": {"preprocessing"},
+    "checkpoint": {"models"},
+    "graphs": {"models", "preprocessing"},
+    "entry": {"checkpoint", "models", "preprocessing"},
+    "comparison": {"entry", "models", "preprocessing", "samples"},
+    "training": {"checkpoint", "comparison", "models", "preprocessing", "samples"},
+    "commands": {"checkpoint", "comparison", "entry", "graphs", "models", "preprocessing"}
+    | {"samples", "training"},
+    "__main__": {"commands"},
+}
+
+
+@pytest.mark.parametrize("path", files("model_export"), ids=relative)
+def test_the_packages_of_model_export_import_in_one_direction(path: Path) -> None:
+    room = path.relative_to(ROOT / "model_export").with_suffix("").parts[0]
+    allowed = set() if room in EXPORT_BASE else EXPORT_ROOMS[room] | EXPORT_BASE | {room}
+    names = (name.split(".") for name in imports(path))
+    assert {name[1] for name in names if name[0] == "model_export"} <= allowed
+
+
+def test_the_rooms_of_model_export_have_no_cycles() -> None:
+    above: set[str] = set()
+    for room, needs in EXPORT_ROOMS.items():
+        assert needs <= above, room
+        above.add(room)

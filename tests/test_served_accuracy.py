@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from model_export.comparison.predictors import graph_predictor
-from model_export.entry.artifact import Version, open_version
+from model_export.entry.version import Version, open_version
 from model_export.preprocessing import open_image
 from service.app import create_app
 from service.settings import Settings

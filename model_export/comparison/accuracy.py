@@ -1,13 +1,13 @@
-"""The accuracy of a version's graphs on labelled data, and how far they agree."""
+"""Accuracy of the graphs of a version on labelled data, and their agreement with fp32."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from model_export.comparison.evaluation import Agreement, Predict, data_sha256, task_accuracy
 from model_export.comparison.predictors import graph_predictor
-from model_export.entry.artifact import Version
 from model_export.entry.precisions import PrecisionName
-from model_export.training.data import Sample
+from model_export.entry.version import Version
+from model_export.samples import Sample
 
 
 def accuracy(
@@ -18,9 +18,10 @@ def accuracy(
     data: str,
     provider: str,
 ) -> dict[PrecisionName, dict[str, Any]]:
-    """A certificate's `accuracy` for each precision, on an execution provider.
+    """The `accuracy` section of a certificate for each precision, on one execution provider.
 
-    `agreement_with_fp32` is the share of top-1 classes or pixels that are the float32 graph's.
+    `agreement_with_fp32` is the share of top-1 classes or pixels that equal those of the fp32
+    graph.
     """
     facts = {"data": data, "sha256": data_sha256(samples), "images": len(samples)}
     float32 = graph_predictor(version.graph(), provider)

@@ -1,4 +1,4 @@
-"""Accuracy on a data set, through any predictor: the torch module or the exported graph."""
+"""Accuracy of a predictor, a PyTorch module or a graph, on a data set."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,11 +10,11 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from model_export.checkpoint import sha256
 from model_export.errors import InvalidData
+from model_export.files import sha256
 from model_export.models.registry import Dimensions
 from model_export.preprocessing import Preprocessing, RgbArray, open_image
-from model_export.training.data import IGNORED, Sample, load_labels
+from model_export.samples import IGNORED, Sample, load_labels
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 Predict = Callable[[RgbArray], Outputs]
@@ -22,7 +22,7 @@ Predict = Callable[[RgbArray], Outputs]
 
 
 class Agreement:
-    """A predictor that also counts how often its answers are those of another one."""
+    """A predictor that counts how often its answers equal those of a reference."""
 
     def __init__(self, predict: Predict, reference: Predict) -> None:
         self._predict = predict
@@ -31,7 +31,7 @@ class Agreement:
         self._answers = 0
 
     def __call__(self, images: RgbArray) -> Outputs:
-        """The first predictor's outputs."""
+        """The outputs of the predictor."""
         outputs = self._predict(images)
         same = answers(outputs) == answers(self._reference(images))
         self._equal, self._answers = self._equal + int(same.sum()), self._answers + same.size
@@ -39,7 +39,7 @@ class Agreement:
 
     @property
     def share(self) -> float:
-        """The share of equal top-1 classes or pixels, of all images so far."""
+        """The share of equal top-1 classes or pixels over all images so far."""
         return self._equal / self._answers
 
 
@@ -49,7 +49,7 @@ def answers(outputs: Outputs) -> npt.NDArray[Any]:
 
 
 def data_sha256(samples: Sequence[Sample]) -> str:
-    """SHA-256 over the hashes of the images and targets, in the order of the samples."""
+    """SHA-256 of the hashes of all images and targets, in the order of the samples."""
     digest = hashlib.sha256()
     for sample in samples:
         target = sample.target
@@ -64,7 +64,7 @@ def task_accuracy(
     preprocessing: Preprocessing,
     dimensions: Dimensions,
 ) -> dict[str, Any]:
-    """The accuracy that belongs to the model's task."""
+    """The accuracy metrics of the model's task."""
     if dimensions.task == "classification":
         return dict(classification_accuracy(predict, samples, preprocessing))
     return segmentation_accuracy(predict, samples, preprocessing, dimensions.classes)
@@ -76,9 +76,9 @@ def classification_accuracy(
     preprocessing: Preprocessing,
     batch_size: int = 32,
 ) -> dict[str, float]:
-    """`top1` and `top5`: the share of images whose class is the best, or among the best five.
+    """`top1` and `top5`: the share of images whose class has the best, or a best-five, score.
 
-    A tie is a miss, and so is what is not a number: constant logits recognise nothing.
+    A tie counts as a miss, and so does NaN: constant logits recognise nothing.
     """
     ranks = []
     for batch, images in _batches(samples, preprocessing, batch_size):
@@ -97,24 +97,41 @@ def segmentation_accuracy(
     classes: int,
     batch_size: int = 4,
 ) -> dict[str, Any]:
-    """`miou`, `pixel_accuracy` and `iou` by class, at the label maps' own resolution.
+    """`miou`, `pixel_accuracy` and `iou` by class, at the resolution of the label maps.
 
     IoU of a class = true positives / (true positives + false positives + false negatives), over
-    all images together; classes that appear nowhere do not count in the mean.
+    all images together. Classes without any pixel do not count in the mean.
 
     Raises:
-        InvalidData: no pixel is labelled at all.
+        InvalidData: no pixel is labelled.
     """
+    return _segmentation_metrics(
+        _confusion_over(predict, samples, preprocessing, classes, batch_size)
+    )
+
+
+def _confusion_over(
+    predict: Predict,
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    classes: int,
+    batch_size: int,
+) -> npt.NDArray[np.int64]:
+    """Counts `[truth, predicted]` over the labelled pixels of all samples."""
     confusion = np.zeros((classes, classes), np.int64)
     for batch, images in _batches(samples, preprocessing, batch_size):
         for sample, predicted in zip(batch, predict(images)["labels"], strict=True):
             truth = load_labels(Path(str(sample.target)), classes)
             confusion += _confusion(truth, _resized_labels(predicted, truth.shape), classes)
     if not confusion.any():
-        raise InvalidData("the label maps hold no pixel of any class")
+        raise InvalidData("the label maps contain no labelled pixels")
+    return confusion
+
+
+def _segmentation_metrics(confusion: npt.NDArray[np.int64]) -> dict[str, Any]:
     hits = np.diag(confusion).astype(float)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
-    iou = np.divide(hits, union, out=np.full(classes, np.nan), where=union > 0)
+    iou = np.divide(hits, union, out=np.full(len(confusion), np.nan), where=union > 0)
     return {
         "miou": float(np.nanmean(iou)),
         "pixel_accuracy": float(hits.sum() / confusion.sum()),
@@ -130,7 +147,7 @@ def _resized_labels(labels: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Rg
 
 
 def _confusion(truth: RgbArray, predicted: RgbArray, classes: int) -> npt.NDArray[np.int64]:
-    """Counts `[truth, predicted]` over the labelled pixels."""
+    """Counts `[truth, predicted]` over the labelled pixels of one image."""
     known = truth != IGNORED
     pairs = truth[known].astype(np.int64) * classes + predicted[known]
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
@@ -139,7 +156,7 @@ def _confusion(truth: RgbArray, predicted: RgbArray, classes: int) -> npt.NDArra
 def _batches(
     samples: Sequence[Sample], preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[tuple[list[Sample], RgbArray]]:
-    """Batches of one shape each, in the order of the samples."""
+    """Batches in the order of the samples; all images of a batch have the same shape."""
     batch: list[Sample] = []
     images: list[RgbArray] = []
     for sample in tqdm(samples, desc="evaluate", unit="image", disable=None, leave=False):

@@ -1,4 +1,4 @@
-"""Golden inputs: a few images and the checkpoint's answers, for the service to replay."""
+"""Golden inputs: a few images and the checkpoint's answers, which the service replays."""
 
 import io
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ from model_export.comparison.evaluation import Predict
 from model_export.models.registry import Task
 from model_export.preprocessing import Preprocessing, RgbArray, open_image
 
-GOLDEN = "golden.npz"
 COUNT = 4
 ANSWERS = {"classification": "logits", "segmentation": "labels"}
 
@@ -21,7 +20,7 @@ def golden_file(
 ) -> bytes:
     """An `.npz` of `image_<n>` UINT8 `[H, W, 3]` and `logits_<n>` or `labels_<n>`.
 
-    The answers are the PyTorch module's. Without photos the images are noise.
+    The answers are those of the PyTorch module. Without photos the images are noise.
     """
     images = _images(preprocessing, photos)
     return _npz(
@@ -31,14 +30,14 @@ def golden_file(
 
 
 def golden_images(path: Path) -> list[RgbArray]:
-    """The images of a golden file, UINT8 `[H, W, 3]` each."""
+    """The images of a golden file, each UINT8 `[H, W, 3]`."""
     with np.load(path, allow_pickle=False) as arrays:
         count = sum(name.startswith("image_") for name in arrays.files)
         return [arrays[f"image_{index}"] for index in range(count)]
 
 
 def golden_outputs(predict: Predict, task: Task, images: Sequence[RgbArray]) -> bytes:
-    """An `.npz` of `logits_<n>` or `labels_<n>` alone: a graph's own answers to the images."""
+    """An `.npz` of `logits_<n>` or `labels_<n>`: the answers of one graph, without the images."""
     return _npz(_outputs(predict, task, images))
 
 

@@ -1,8 +1,9 @@
-"""What a certificate says of a graph on an execution provider: parity, batches, latency."""
+"""Parity, batch invariance and latency of a graph on an execution provider."""
 
 import platform
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 
 from model_export.comparison.parity import Comparison, Differences, Parity, compare, inputs
-from model_export.comparison.predictors import CUDA, graph_predictor, scores_predictor
+from model_export.comparison.predictors import graph_predictor, scores_predictor
+from model_export.execution_providers import CUDA
 from model_export.preprocessing import RgbArray
 
 INVARIANCE_BATCH = 8
@@ -18,7 +20,7 @@ LATENCY_RUNS = 15
 
 
 def measure(comparison: Comparison) -> tuple[Parity, dict[str, Any]]:
-    """Compare, and time; returns the parity and a certificate's section on the provider."""
+    """Compare and time a graph; returns the parity and the provider's certificate section."""
     parity = compare(comparison)
     images = _photos_and_noise(comparison, INVARIANCE_BATCH)
     section = {
@@ -30,7 +32,7 @@ def measure(comparison: Comparison) -> tuple[Parity, dict[str, Any]]:
 
 
 def batch_invariance(comparison: Comparison, images: RgbArray) -> dict[str, Any]:
-    """How far an image's answer in a batch `[B, H, W, 3]` is from its answer alone."""
+    """The difference between answers in a batch `[B, H, W, 3]` and answers one by one."""
     predict = scores_predictor(comparison.graph, comparison.provider)
     together = predict(images)
     differences = Differences()
@@ -44,22 +46,30 @@ def batch_invariance(comparison: Comparison, images: RgbArray) -> dict[str, Any]
     }
 
 
-def latency(comparison: Comparison, image: RgbArray) -> dict[str, Any]:
-    """Median milliseconds of one image `[1, H, W, 3]`, on one thread where it is the CPU."""
+def latency(
+    comparison: Comparison, image: RgbArray, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Any]:
+    """Median time of one image `[1, H, W, 3]`; a CPU uses one thread."""
     predict = graph_predictor(comparison.graph, comparison.provider, threads=1, answer_only=True)
-    predict(image)
-    seconds = []
-    for _ in range(LATENCY_RUNS):
-        start = time.perf_counter()
-        predict(image)
-        seconds.append(time.perf_counter() - start)
+    seconds = _median_seconds(lambda: predict(image), clock)
     return {
         "batch": 1,
         "size": list(image.shape[1:3]),
         "intra_op_num_threads": 1,
-        "milliseconds": round(1000 * float(np.median(seconds)), 2),
+        "milliseconds": round(1000 * seconds, 2),
         "processor": _processor(comparison.provider),
     }
+
+
+def _median_seconds(run: Callable[[], object], clock: Callable[[], float]) -> float:
+    """The median time of a run, after one that warms up."""
+    run()
+    seconds = []
+    for _ in range(LATENCY_RUNS):
+        start = clock()
+        run()
+        seconds.append(clock() - start)
+    return float(np.median(seconds))
 
 
 def _processor(provider: str) -> str:
@@ -71,7 +81,7 @@ def _processor(provider: str) -> str:
 
 
 def _photos_and_noise(comparison: Comparison, count: int) -> RgbArray:
-    """`count` images of the common size, UINT8 `[count, H, W, 3]`."""
+    """Images of the common size, UINT8 `[count, H, W, 3]`."""
     sizes = [comparison.preprocessing.common_size]
     batches = inputs(comparison.preprocessing, comparison.photos[:count], [count], sizes)
     return next(batches)

@@ -1,4 +1,4 @@
-"""Does the graph compute what the checkpoint computes? Torch against ONNX Runtime, in numbers."""
+"""Parity of a graph in ONNX Runtime with its checkpoint in PyTorch, in numbers."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from model_export.comparison.evaluation import Outputs, answers
-from model_export.comparison.predictors import CPU, SCORES, reference_predictor, scores_predictor
+from model_export.comparison.predictors import SCORES, reference_predictor, scores_predictor
 from model_export.entry.precisions import PRECISIONS, PrecisionName, Tolerance
 from model_export.errors import InvalidEntry, VerificationFailed
+from model_export.execution_providers import CPU
 from model_export.models.served import ServedModel
 from model_export.preprocessing import Buckets, Preprocessing, RgbArray, open_image, to_rgb
 
@@ -22,7 +23,7 @@ RANDOM_IMAGES = 4
 
 @dataclass
 class Parity:
-    """The outcome of a comparison. `agreement` is the share of equal top-1 classes or pixels."""
+    """The result of a comparison. `agreement` is the share of equal top-1 classes or pixels."""
 
     provider: str
     batches: list[int]
@@ -37,25 +38,28 @@ class Parity:
 
     @property
     def tolerance(self) -> Tolerance:
-        """What the precision allows."""
+        """The tolerance of the precision."""
         return PRECISIONS[self.precision].parity
 
     @property
     def failures(self) -> list[str]:
-        """A sentence for each number beyond the tolerance; empty where the graph is equal."""
+        """One sentence for each number outside the tolerance."""
         limit = self.tolerance
         sentences = [
-            f"{name} differs by {value:.2e} of its largest magnitude, more than "
-            f"{limit.max_relative_difference:.0e}"
+            f"{name} differs by {value:.2e} of its largest magnitude "
+            f"(tolerance {limit.max_relative_difference:.0e})"
             for name, value in self._judged.items()
             if not value <= limit.max_relative_difference
         ]
         if not self.agreement >= limit.agreement:
-            sentences.append(f"only {self.agreement:.4%} of the answers agree")
+            sentences.append(
+                f"{self.agreement:.4%} of the answers agree (tolerance {limit.agreement:.2%})"
+            )
         return sentences
 
     @property
     def _judged(self) -> Mapping[str, float]:
+        """The relative differences that the tolerance applies to."""
         differences = self.max_relative_difference
         if PRECISIONS[self.precision].answers_only:
             return {name: value for name, value in differences.items() if name == SCORES}
@@ -70,15 +74,15 @@ class Parity:
 
 
 def require_parity(parity: Parity) -> None:
-    """Raise `VerificationFailed` with every number that is beyond the tolerance."""
+    """Raise `VerificationFailed` with every number outside the tolerance."""
     if parity.failures:
         raise VerificationFailed(
-            "the graph does not compute what the checkpoint computes: " + "; ".join(parity.failures)
+            "the graph's outputs differ from the checkpoint's: " + "; ".join(parity.failures)
         )
 
 
 def verification_sizes(preprocessing: Preprocessing) -> list[tuple[int, int]]:
-    """Heights and widths to compare at: the one input size, or several of a dynamic input."""
+    """Heights and widths to compare at: the fixed input size, or several of a dynamic one."""
     resize, common = preprocessing.resize, preprocessing.common_size
     if not isinstance(resize, Buckets):
         return [common]
@@ -89,7 +93,7 @@ def verification_sizes(preprocessing: Preprocessing) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared: a model's graph of one precision, on one execution provider."""
+    """A model, its graph of one precision, and the execution provider to compare on."""
 
     model: ServedModel
     graph: Path
@@ -101,10 +105,10 @@ class Comparison:
 
 
 def compare(comparison: Comparison) -> Parity:
-    """Run module and graph on the same images: photos and noise, several batches and sizes.
+    """Run module and graph on the same photos and noise, in several batches and sizes.
 
-    Photos and noise take turns to fill the batches; at sizes other than the first, only the two
-    smallest are run.
+    Batches are filled with photos and noise in turn. The first size is run with every batch size,
+    the others with the two smallest.
     """
     batches = sorted({*BATCHES, comparison.max_batch_size})
     sizes = verification_sizes(comparison.preprocessing)
@@ -129,7 +133,7 @@ def compare(comparison: Comparison) -> Parity:
 
 @dataclass
 class Differences:
-    """Running maxima and means over pairs of outputs by name."""
+    """Running maxima and means of the differences between two predictors, by output."""
 
     largest: dict[str, float] = field(default_factory=dict)
     means: dict[str, list[float]] = field(default_factory=dict)
@@ -138,13 +142,9 @@ class Differences:
     answers: int = 0
 
     def add(self, expected: Outputs, actual: Outputs) -> None:
-        """Count a batch; raises `InvalidEntry` where an output is missing or of another shape."""
+        """Add a batch; raises `InvalidEntry` if an output is missing or has another shape."""
         for name, wanted in expected.items():
-            if name not in actual:
-                raise InvalidEntry(f"the graph has no output {name}")
-            got = actual[name]
-            if got.shape != wanted.shape:
-                raise InvalidEntry(f"the graph gives {name} {got.shape}, not {wanted.shape}")
+            got = _output(actual, name, wanted.shape)
             if name != "labels":
                 self._add_output(name, np.abs(got.astype(np.float64) - wanted), np.abs(wanted))
         same = answers(expected) == answers(actual)
@@ -153,14 +153,14 @@ class Differences:
     def _add_output(
         self, name: str, difference: npt.NDArray[Any], magnitude: npt.NDArray[Any]
     ) -> None:
-        """`np.maximum` and not `max`: it keeps what is not a number."""
+        # `np.maximum`, unlike `max`, propagates NaN.
         self.largest[name] = float(np.maximum(self.largest.get(name, 0.0), difference.max()))
         self.magnitudes[name] = float(np.maximum(self.magnitudes.get(name, 0.0), magnitude.max()))
         self.means.setdefault(name, []).append(float(difference.mean()))
 
     @property
     def relative(self) -> dict[str, float]:
-        """The largest difference over the largest magnitude, by output."""
+        """The largest difference divided by the largest magnitude, by output."""
         return {name: v / max(self.magnitudes[name], 1e-12) for name, v in self.largest.items()}
 
     @property
@@ -174,13 +174,21 @@ class Differences:
         return self.equal / self.answers
 
 
+def _output(outputs: Outputs, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    if name not in outputs:
+        raise InvalidEntry(f"the graph has no output {name}")
+    if outputs[name].shape != shape:
+        raise InvalidEntry(f"output {name} has shape {outputs[name].shape}, expected {shape}")
+    return outputs[name]
+
+
 def inputs(
     preprocessing: Preprocessing,
     photos: Sequence[Path],
     batches: Sequence[int],
     sizes: Sequence[tuple[int, int]],
 ) -> Iterator[RgbArray]:
-    """UINT8 `[B, H, W, 3]`, as `compare` describes."""
+    """Batches of photos and noise, UINT8 `[B, H, W, 3]`, as `compare` describes."""
     chance = np.random.default_rng(0)
     for index, (height, width) in enumerate(sizes):
         noise = chance.integers(0, 256, (RANDOM_IMAGES, height, width, 3)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The torch module and the ONNX graph as functions from images to outputs by name."""
+"""A PyTorch module or an ONNX graph as a function from images to named outputs."""
 
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,16 @@ from onnx import TensorProto, helper
 
 from model_export.comparison.evaluation import Predict
 from model_export.errors import InvalidEntry
+from model_export.execution_providers import CPU, CUDA
 from model_export.models.served import ServedModel, ServedSegmentation
 from model_export.preprocessing import RgbArray
 
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
-PROVIDERS = {"cpu": CPU, "cuda": CUDA}
 SCORES = "logits"
-"""The numbers behind a segmentation's labels, compared but not served."""
+"""The scores behind the labels of a segmentation model: compared, but not served."""
 
 
 def reference_predictor(model: ServedModel, device: torch.device | str = "cpu") -> Predict:
-    """The module in float32, with the scores behind a segmentation's labels."""
+    """The module in float32; a segmentation model also returns the scores behind its labels."""
     model = model.eval().float().to(device)
 
     def predict(images: RgbArray) -> dict[str, npt.NDArray[Any]]:
@@ -39,11 +37,8 @@ def reference_predictor(model: ServedModel, device: torch.device | str = "cpu") 
 
 
 def scores_predictor(path: Path, provider: str) -> Predict:
-    """The graph as it stands; where it ends in an argmax, with the argmax's input as well."""
-    try:
-        proto = onnx.load(path)
-    except Exception as error:
-        raise InvalidEntry(f"{path} is not an ONNX graph: {error}") from error
+    """The graph with its outputs and, if it ends in an argmax, the input of the argmax."""
+    proto = _loaded(path)
     argmax = [node for node in proto.graph.node if node.op_type == "ArgMax"]
     if argmax and all(output.name != SCORES for output in proto.graph.output):
         scores = argmax[-1].input[0]
@@ -53,46 +48,62 @@ def scores_predictor(path: Path, provider: str) -> Predict:
     return graph_predictor(proto.SerializeToString(), provider)
 
 
+def _loaded(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path)
+    except Exception as error:
+        raise InvalidEntry(f"{path} is not an ONNX graph: {error}") from error
+
+
 def graph_predictor(
     graph: Path | bytes, provider: str = CPU, *, threads: int = 0, answer_only: bool = False
 ) -> Predict:
-    """A graph through ONNX Runtime; raises `InvalidEntry` where that is refused.
+    """Run a graph in ONNX Runtime; raises `InvalidEntry` if it cannot be loaded.
 
-    `threads` 0 takes every core. `answer_only` computes the first output and no other.
+    `threads` 0 uses every core. `answer_only` computes only the first output.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    source = graph if isinstance(graph, bytes) else str(graph)
-    _require_provider(provider)
-    try:
-        session = onnxruntime.InferenceSession(source, options, providers=[_exact(provider)])
-    except Exception as error:
-        raise InvalidEntry(f"ONNX Runtime does not load the graph: {error}") from error
-    if session.get_providers()[0] != provider:
-        raise InvalidEntry(f"ONNX Runtime cannot start the {provider} here")
+    session = _session(graph, provider, threads)
     names = [output.name for output in session.get_outputs()][: 1 if answer_only else None]
 
     def predict(images: RgbArray) -> dict[str, npt.NDArray[Any]]:
         try:
             outputs = session.run(names, {session.get_inputs()[0].name: images})
         except Exception as error:
-            raise InvalidEntry(f"ONNX Runtime does not run the graph: {error}") from error
+            raise InvalidEntry(f"ONNX Runtime cannot run the graph: {error}") from error
         return dict(zip(names, outputs, strict=True))
 
     return predict
 
 
+def _session(graph: Path | bytes, provider: str, threads: int) -> onnxruntime.InferenceSession:
+    _require_provider(provider)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    source = graph if isinstance(graph, bytes) else str(graph)
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=[_exact(provider)])
+    except Exception as error:
+        raise InvalidEntry(f"ONNX Runtime cannot load the graph: {error}") from error
+    if session.get_providers()[0] != provider:
+        raise InvalidEntry(
+            f"ONNX Runtime could not start {provider} and fell back to another execution "
+            "provider; check the GPU's driver and libraries"
+        )
+    return session
+
+
 def _exact(provider: str) -> str | tuple[str, dict[str, str]]:
-    """On a GPU without TF32, whose mantissas of 10 bits would hide a wrong graph in rounding."""
+    """Disable TF32 on GPUs: rounding to 10-bit mantissas would hide the errors of a graph."""
     return (provider, {"use_tf32": "0"}) if provider == CUDA else provider
 
 
 def _require_provider(provider: str) -> None:
-    """Refuse what this ONNX Runtime was not built with; find the libraries of a GPU's."""
+    """Reject a provider that is not installed; load the libraries of the CUDA provider."""
     if provider not in onnxruntime.get_available_providers():
         raise InvalidEntry(
-            f"ONNX Runtime has no {provider} here; install it with the `gpu` extra, without `cpu`"
+            f"the installed ONNX Runtime has no {provider}; "
+            "install the `gpu` extra in an environment without the `cpu` extra"
         )
     if provider == CUDA:
         onnxruntime.preload_dlls()

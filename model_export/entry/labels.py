@@ -1,6 +1,7 @@
-"""Label files: one class a line, in the order of the logits, with a colour if it has one."""
+"""Label files: one class per line in the order of the logits, with an optional colour."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,34 +13,41 @@ _LINE = re.compile(r"^(?P<label>.+?)(?:\s+#(?P<color>[0-9a-fA-F]{6}))?$")
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes' names and, for masks, their colours."""
+    """The names of the classes and their colours in masks."""
 
     names: tuple[str, ...]
     palette: tuple[Color, ...]
 
 
 def read_labels(path: Path) -> Labels:
-    """Read `road #804080` lines; blank lines and missing colours are fine, doubles are not.
+    """Read lines like `road #804080`; blank lines are skipped and the colour may be missing.
 
     Raises:
-        InvalidData: no such file, not UTF-8 text, empty, or the same label twice.
+        InvalidData: the file is missing, not UTF-8 or empty, or lists a label twice.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidData(f"{path} cannot be read as a label file: {error}") from error
-    matches = [match for line in lines if (match := _LINE.match(line))]
+    matches = [match for line in _lines(path) if (match := _LINE.match(line))]
     names = tuple(match["label"] for match in matches)
-    if not names:
-        raise InvalidData(f"{path} holds no labels")
-    doubles = sorted({name for name in names if names.count(name) > 1})
-    if doubles:
-        raise InvalidData(f"{path} holds these labels more than once: {', '.join(doubles)}")
+    _require_distinct(path, names)
     palette = tuple(
         _parse_color(match["color"]) if match["color"] else default_color(index)
         for index, match in enumerate(matches)
     )
     return Labels(names, palette)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidData(f"{path} cannot be read as a label file: {error}") from error
+
+
+def _require_distinct(path: Path, names: Sequence[str]) -> None:
+    if not names:
+        raise InvalidData(f"{path} contains no labels")
+    doubles = sorted({name for name in names if names.count(name) > 1})
+    if doubles:
+        raise InvalidData(f"{path} lists these labels more than once: {', '.join(doubles)}")
 
 
 def _parse_color(digits: str) -> Color:
@@ -48,10 +56,10 @@ def _parse_color(digits: str) -> Color:
 
 
 def default_color(index: int) -> Color:
-    """The colour of a class that has none of its own: PASCAL VOC's colour map, from 1.
+    """The default colour of a class: entry `index + 1` of the PASCAL VOC colour map.
 
-    Bit k of each channel's upper half comes from every third bit of the class number, so that
-    neighbouring classes differ as much as they can.
+    Every third bit of that number goes to the same channel, lowest bit to highest, so that
+    neighbouring classes get very different colours.
     """
     number, channels = index + 1, [0, 0, 0]
     for bit in range(7, -1, -1):

@@ -1,9 +1,7 @@
-"""The first draft of a model card: what the tools know, and what a person has to add."""
+"""The first draft of a model card: known facts, and gaps for its author to fill."""
 
 from collections.abc import Mapping
 from typing import Any
-
-from model_export.comparison.parity import Parity
 
 _CARD = """# {name}
 
@@ -18,15 +16,15 @@ _CARD = """# {name}
 
 ## Data and recipe
 
-*Which data, how trained, what it cost, how to do it again.*
+*The data, the training recipe and its cost, and how to reproduce it.*
 
 ## Accuracy
 
-*Measured on which data, with `vt-export evaluate {name} DATA`.*
+*The data set and the figures of `vt-export evaluate {name} DATA`.*
 
 ## Limits
 
-*What the model was not trained for.*
+*Inputs and uses that the model was not trained for.*
 
 ## Licence
 
@@ -34,8 +32,11 @@ _CARD = """# {name}
 """
 
 
-def stub(contract: Mapping[str, Any], parity: Parity) -> str:
-    """A model card in Markdown with gaps for what only its author knows."""
+def stub(contract: Mapping[str, Any], *, agreement: float, difference: float) -> str:
+    """A model card in Markdown, with the parity of the fp32 graph.
+
+    `agreement` is the share of equal answers, `difference` the largest relative difference.
+    """
     dimensions = contract["dimensions"]
     return _CARD.format(
         name=contract["name"],
@@ -45,6 +46,6 @@ def stub(contract: Mapping[str, Any], parity: Parity) -> str:
         input_shape=contract["inputs"][0]["shape"],
         resize=contract["preprocessing"]["resize"],
         max_batch_size=contract["max_batch_size"],
-        agreement=parity.agreement,
-        difference=max(parity.max_relative_difference.values()),
+        agreement=agreement,
+        difference=difference,
     )

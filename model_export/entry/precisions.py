@@ -1,21 +1,23 @@
-"""The precisions in which a graph is stored, as data: files, tolerances, limits."""
+"""The precisions of a graph, as data: files, tolerances and limits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from model_export.comparison.golden import GOLDEN
 from model_export.models.registry import Task
 
 PrecisionName = Literal["fp32", "fp16", "int8"]
 
+GOLDEN = "golden.npz"
+"""The file of the golden inputs and of the checkpoint's outputs for them."""
+
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a graph may be from its checkpoint.
+    """The distance that a graph may have from its reference.
 
-    The relative difference is the largest absolute difference over the largest magnitude of the
-    same output; `agreement` is the share of equal top-1 classes or pixels.
+    The relative difference is the largest absolute difference divided by the largest magnitude of
+    the same output. `agreement` is the least share of equal top-1 classes or pixels.
     """
 
     max_relative_difference: float
@@ -26,12 +28,13 @@ class Tolerance:
 class Precision:
     """One precision of a graph.
 
-    `parity` is what `verify` demands, against the checkpoint; `self_test` what the service
-    demands of the golden inputs on its own device. `limits` are what `VT_PRECISION=auto` demands
-    of the measured accuracy: the loss may not exceed `accuracy_loss` (of top-1 or mIoU, as a
-    fraction), or the share of answers equal to fp32's not fall below `agreement_with_fp32`.
-    With `answers_only` the tolerance binds the answer (`logits`) alone: a softmax turns small
-    differences into large ones, so that tokens and attention maps are recorded and not judged.
+    `verify` applies `parity` to the comparison with the checkpoint. The service applies
+    `self_test` to the golden inputs on its own device. `VT_PRECISION=auto` applies `limits` to the
+    measured accuracy: the loss of top-1 or mIoU is at most `accuracy_loss`, or the share of
+    answers that equal those of fp32 is at least `agreement_with_fp32`.
+
+    With `answers_only` the tolerance applies to `logits` alone. Tokens and attention maps are
+    recorded but not judged, because a softmax turns small differences into large ones.
     """
 
     graph: str
@@ -43,8 +46,8 @@ class Precision:
 
 
 PRECISIONS: Mapping[PrecisionName, Precision] = {
-    # Sums in another order differ by about 1e-6, in ill-conditioned networks by up to 2e-4. The
-    # self-test is wider: a GPU computes float32 with 10-bit mantissas (TF32).
+    # Summing in a different order changes results by about 1e-6, in ill-conditioned networks by up
+    # to 2e-4. The self-test is wider because GPUs compute float32 with 10-bit mantissas (TF32).
     "fp32": Precision(
         "model.onnx",
         parity=Tolerance(5e-4, 0.9999),
@@ -59,8 +62,8 @@ PRECISIONS: Mapping[PrecisionName, Precision] = {
             "segmentation": {"agreement_with_fp32": 0.99},
         },
     ),
-    # The self-test compares with the int8 graph's own outputs: the rounding differs little from
-    # one processor to the next, a saturating multiplication differs much.
+    # The self-test compares with the outputs of the int8 graph itself: rounding differs little
+    # between processors, but a multiplication that saturates differs a lot.
     "int8": Precision(
         "model.int8.onnx",
         parity=Tolerance(0.5, 0.85),

@@ -1,4 +1,4 @@
-"""float16 for GPUs: half the bytes to move, and arithmetic on their tensor cores."""
+"""float16 for GPUs: half the memory traffic, and arithmetic on the tensor cores."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from model_export.graphs.halves import restore_halves
 from model_export.quiet import quiet
 
 FLOAT32_OPERATORS = ("ScatterElements",)
-"""What stays float32: ONNX Runtime adds no float16 numbers there (clustering tokenizer) on CPUs."""
+"""Stay float32: on CPUs, ONNX Runtime cannot add float16 in them (clustering tokenizer)."""
 
 
 def fp16_graph(graph: Path, checkpoint: Path) -> bytes:
-    """The graph in float16, its inputs and outputs as they were.
+    """The graph in float16, with unchanged inputs and outputs.
 
-    Weights that the checkpoint holds bit by bit are read from there.
+    Weights whose bytes are in the checkpoint are read from there.
     """
     proto = onnx.load(graph)
     restore_halves(proto)
@@ -31,7 +31,7 @@ def fp16_graph(graph: Path, checkpoint: Path) -> bytes:
 
 
 def _repaired(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Nodes after their inputs, and no types of values: the converter cares for neither."""
+    """Sort the nodes and drop value types: the converter leaves both inconsistent."""
     del proto.graph.value_info[:]
     model = onnx_ir.from_proto(proto)
     model.graph.sort()

@@ -1,4 +1,4 @@
-"""Model name -> dimensions, as data; dimensions -> network, by one builder."""
+"""Model names to dimensions, as data; dimensions to networks, by one builder."""
 
 import dataclasses
 import re
@@ -40,10 +40,10 @@ STRIDE_16_STAGES = 3
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Everything that a network is built from; travels in the checkpoint and in the contract.
+    """Everything that determines a network; stored in the checkpoint and in the contract.
 
-    `tokens` is L: per VT module in VT-ResNet, per pyramid level in VT-FPN. The last five have
-    no meaning for `resnet` and `fpn` and keep their defaults there.
+    `tokens` is L: per VT module in VT-ResNet, per pyramid level in VT-FPN. The last five fields
+    do not apply to `resnet` and `fpn`, which keep the defaults.
     """
 
     family: Family
@@ -57,7 +57,7 @@ class Dimensions:
     heads: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built, with a sentence that says why."""
+        """Reject dimensions that cannot be built."""
         _require(
             self.family in _FAMILIES,
             f"family must be one of {', '.join(_FAMILIES)}, not {self.family!r}",
@@ -83,21 +83,21 @@ class Dimensions:
         )
         _require(
             self.heads >= 1 and TOKEN_CHANNELS // 2 % self.heads == 0,
-            f"heads must divide {TOKEN_CHANNELS // 2}, and {self.heads} does not",
+            f"heads must divide {TOKEN_CHANNELS // 2}, but {self.heads} does not",
         )
         _require(
             self.projector or self.family != "vt_fpn",
-            "VT-FPN cannot do without its projectors: they are the way back to the pixels",
+            "VT-FPN needs its projectors: they carry the tokens back to the pixels",
         )
 
     @property
     def task(self) -> Task:
-        """What the network is for."""
+        """The task of the network."""
         return "classification" if self.family in ("resnet", "vt_resnet") else "segmentation"
 
     @property
     def name(self) -> str:
-        """The registry's name: `vt_resnet18`, `fpn_resnet50` ..."""
+        """The name in the registry: `vt_resnet18`, `fpn_resnet50` ..."""
         if self.task == "classification":
             return f"{self.family}{self.depth}"
         return f"{self.family}_resnet{self.depth}"
@@ -108,7 +108,7 @@ class Dimensions:
         return self.family in ("vt_resnet", "vt_fpn")
 
     def as_dict(self) -> dict[str, Any]:
-        """The dimensions as plain JSON data, without those that mean nothing to the family."""
+        """Plain JSON data, without the fields that do not apply to the family."""
         data = dataclasses.asdict(self)
         if not self.uses_tokens:
             for key in ("tokenizer", "token_relation", "tokens", "projector", "heads"):
@@ -121,7 +121,7 @@ class Dimensions:
         try:
             return cls(**data)
         except TypeError as error:
-            raise InvalidModel(f"these are not the dimensions of a model: {error}") from error
+            raise InvalidModel(f"invalid model dimensions: {error}") from error
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -148,24 +148,24 @@ _TOKEN_OPTIONS = frozenset({"tokenizer", "token_relation", "tokens", "projector"
 
 
 def dimensions_of(model: str, **changes: Any) -> Dimensions:
-    """The dimensions of a registered model, with those changed that are not None.
+    """The dimensions of a registered model, with every change that is not None.
 
     Raises:
-        InvalidModel: the name is unknown, or the model does not have such a dimension.
+        InvalidModel: the name is unknown, or a dimension does not apply to the model.
     """
     if model not in MODELS:
         known = re.sub(r", (\S+)$", r" and \1", ", ".join(MODELS))
-        raise InvalidModel(f"there is no model {model!r}; the models are {known}")
+        raise InvalidModel(f"unknown model {model!r}; the models are {known}")
     defaults = MODELS[model]
     given = {key: value for key, value in changes.items() if value is not None}
     meaningless = sorted(_TOKEN_OPTIONS & given.keys())
     if meaningless and not defaults.uses_tokens:
-        raise InvalidModel(f"{model} has no visual tokens, so no {', '.join(meaningless)}")
+        raise InvalidModel(f"{model} has no visual tokens and takes no {', '.join(meaningless)}")
     return dataclasses.replace(defaults, **given)
 
 
 def build(dimensions: Dimensions) -> nn.Module:
-    """The network of these dimensions, freshly initialised."""
+    """A freshly initialised network of these dimensions."""
     match dimensions.family:
         case "resnet":
             return ResNet(
@@ -227,9 +227,10 @@ def _segmentation_network(dimensions: Dimensions) -> SegmentationNetwork:
 def _tokenizer(
     dimensions: Dimensions, channels: int, *, first: bool, value: bool = True
 ) -> nn.Module:
-    """The published ablation: `pooling` and `filter` everywhere, else `recurrent` after the first.
+    """The tokenizer of one VT module or pyramid level, as in the published ablation.
 
-    In a VT-FPN `clustering` is everywhere too: its levels stand side by side.
+    `pooling` and `filter` are used everywhere. Otherwise all tokenizers after the first are
+    recurrent, except that a VT-FPN, whose levels are parallel, uses `clustering` on every level.
     """
     tokens = dimensions.tokens
     guided = dimensions.tokenizer == "recurrent" or (

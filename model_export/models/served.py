@@ -1,7 +1,7 @@
-"""What is served: the network with its normalisation in front and its answers behind.
+"""Served models: a network with its normalisation in front and its answers behind.
 
-Training evaluates through these modules, `verify` compares them with the graph, and `export`
-traces them, so that there is one definition of "the model's outputs".
+Training evaluates these modules, `export` traces them, and `verify` compares them with the graph:
+the outputs of a model are defined once.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Normalisation(nn.Module):
 
 
 class ServedModel(nn.Module):
-    """Images UINT8 `[B, H, W, 3]` to the outputs that the contract names."""
+    """Images UINT8 `[B, H, W, 3]` to the outputs in the contract."""
 
     output_names: tuple[str, ...]
 
@@ -52,7 +52,7 @@ class ServedResNet(ServedModel):
 
 
 class ServedVTResNet(ServedModel):
-    """`logits`, `tokens` `[B, L, C_T]` and, where there is one, `token_attention`."""
+    """`logits`, `tokens` `[B, L, C_T]` and, if the tokenizers attend, `token_attention`."""
 
     network: VTResNet
 

@@ -1,4 +1,4 @@
-"""Small ONNX graphs, and questions about large ones."""
+"""Small ONNX graphs, and queries on large ones."""
 
 import numpy as np
 import numpy.typing as npt

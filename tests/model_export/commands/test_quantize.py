@@ -1,4 +1,4 @@
-"""`quantize` adds measured, certified graphs to a version, or changes nothing."""
+"""`quantize` adds measured and certified graphs to a version, or changes nothing."""
 
 import dataclasses
 import json
@@ -6,16 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from model_export.__main__ import main
-from model_export.commands import export as convert
-from model_export.comparison.evaluation import data_sha256
 from model_export.comparison.predictors import graph_predictor
-from model_export.entry import artifact
 from model_export.entry.precisions import PRECISIONS, Tolerance
-from model_export.training.data import Sample
-from tests.model_export.files import json_of, noise_photo, sha256, snapshot
+from model_export.entry.version import open_version
+from tests.model_export.files import json_of, noise_photo, samples_sha256, sha256, snapshot
 
 NEW_FILES = {"model.int8.onnx", "golden.int8.npz", "model.fp16.onnx"}
 
@@ -24,7 +22,7 @@ def certificate_of(weights: Path) -> dict:
     return json_of(weights / "colors/1/certificate.json")
 
 
-def test_a_version_gains_two_graphs_and_what_int8_made_of_the_golden_inputs(
+def test_a_version_gains_two_graphs_and_the_golden_outputs_of_int8(
     classifier_weights, quantized_weights
 ):
     before, after = snapshot(classifier_weights), snapshot(quantized_weights)
@@ -34,7 +32,7 @@ def test_a_version_gains_two_graphs_and_what_int8_made_of_the_golden_inputs(
     assert [path.name for path in quantized_weights.iterdir()] == ["colors"]
 
 
-def test_the_hashes_of_contract_and_certificate_are_true(classifier_weights, quantized_weights):
+def test_the_hashes_match_the_files(classifier_weights, quantized_weights):
     folder = quantized_weights / "colors/1"
     contract = json_of(quantized_weights / "colors/config.json")
     assert contract["versions"]["1"]["certificate_sha256"] == sha256(folder / "certificate.json")
@@ -43,10 +41,10 @@ def test_the_hashes_of_contract_and_certificate_are_true(classifier_weights, qua
     for name, facts in files.items():
         path = folder / name
         assert facts == {"sha256": sha256(path), "bytes": path.stat().st_size}
-    artifact.open_version(quantized_weights, "colors").check_files()
+    open_version(quantized_weights, "colors").check_files()
 
 
-def test_nothing_else_is_changed_in_contract_and_certificate(classifier_weights, quantized_weights):
+def test_nothing_else_changes_in_contract_and_certificate(classifier_weights, quantized_weights):
     before, after = certificate_of(classifier_weights), certificate_of(quantized_weights)
     assert list(after["precisions"]) == ["fp32", "int8", "fp16"]
     for certificate in (before, after):
@@ -82,7 +80,7 @@ def test_nothing_else_is_changed_in_contract_and_certificate(classifier_weights,
         ),
     ],
 )
-def test_the_certificate_says_what_a_graph_is_and_what_it_must_hold(
+def test_the_certificate_describes_each_graph_and_its_tolerances(
     quantized_weights, precision, facts
 ):
     section = certificate_of(quantized_weights)["precisions"][precision]
@@ -97,9 +95,9 @@ def test_the_certificate_says_what_a_graph_is_and_what_it_must_hold(
     assert measured["latency"]["size"] == [64, 64]
 
 
-def test_the_certificate_says_what_int8_was_calibrated_on(quantized_weights, photos):
+def test_the_certificate_identifies_the_calibration_photos_of_int8(quantized_weights, photos):
     precisions = certificate_of(quantized_weights)["precisions"]
-    sha256_of_photos = data_sha256([Sample(photo, 0) for photo in photos])
+    sha256_of_photos = samples_sha256(*((photo, 0) for photo in photos))
     assert precisions["int8"]["calibration"] == {"images": 3, "sha256": sha256_of_photos}
     assert "calibration" not in precisions["fp16"]
 
@@ -108,14 +106,14 @@ def test_the_golden_outputs_of_int8_are_its_own_answers(quantized_weights):
     folder = quantized_weights / "colors/1"
     golden, own = np.load(folder / "golden.npz"), np.load(folder / "golden.int8.npz")
     assert set(own) == {f"logits_{index}" for index in range(3)}
-    predict = graph_predictor(folder / "model.int8.onnx")
+    session = onnxruntime.InferenceSession(folder / "model.int8.onnx")
     for index in range(3):
-        logits = predict(golden[f"image_{index}"][None])["logits"][0]
+        (logits,) = session.run(["logits"], {"images": golden[f"image_{index}"][None]})[0]
         np.testing.assert_allclose(own[f"logits_{index}"], logits, rtol=1e-5)
         assert not np.array_equal(own[f"logits_{index}"], golden[f"logits_{index}"])
 
 
-def test_from_its_own_checkpoint_an_entry_is_made_again_to_the_bit(
+def test_exporting_the_checkpoint_of_an_entry_reproduces_it_to_the_bit(
     run, quantized_weights, labels_file, photos, tmp_path
 ):
     entry, weights = quantized_weights / "colors", tmp_path / "weights"
@@ -126,11 +124,11 @@ def test_from_its_own_checkpoint_an_entry_is_made_again_to_the_bit(
     before, after = snapshot(entry / "1"), snapshot(weights / "colors/1")
     assert after.keys() == before.keys()
     different = {name for name in before if after[name] != before[name]}
-    assert different <= {"certificate.json"}  # it holds the latencies
+    assert different <= {"certificate.json"}  # it contains the latencies
     assert certificate_of(weights)["files"] == certificate_of(quantized_weights)["files"]
 
 
-def test_quantize_says_what_it_compared_and_what_it_wrote_and_no_more(weights, photos, capfd):
+def test_only_the_comparison_and_the_written_files_are_printed(weights, photos, capfd):
     arguments = [str(photos[0].parent), "--weights-dir", str(weights)]
     status = main(["quantize", "colors", *arguments])
     out, err = capfd.readouterr()  # the libraries write past Python
@@ -140,20 +138,20 @@ def test_quantize_says_what_it_compared_and_what_it_wrote_and_no_more(weights, p
         assert f"wrote {weights}/colors/1/model.{precision}.onnx" in out
 
 
-def test_one_precision_may_be_made_alone(run, weights, photos):
+def test_a_single_precision_can_be_added(run, weights, photos):
     arguments = ["quantize", "colors", photos[0].parent, "--weights-dir", weights]
     status, out, _ = run(*arguments, "--precision", "int8")
     assert status == 0
     assert "fp16" not in out
     assert list(certificate_of(weights)["precisions"]) == ["fp32", "int8"]
     assert not (weights / "colors/1/model.fp16.onnx").exists()
-    artifact.open_version(weights, "colors").check_files()
+    open_version(weights, "colors").check_files()
 
 
-def test_doing_it_again_replaces_graph_and_figures_and_drops_the_accuracy(
+def test_quantizing_again_replaces_graph_and_figures_and_drops_the_accuracy(
     run, three_precisions, colors, tmp_path
 ):
-    """An accuracy is a graph's: the new one has to be measured."""
+    """The accuracy belongs to the old graph; the new one has to be measured."""
     weights = three_precisions
     run("evaluate", "colors", colors, "--weights-dir", weights, "--record")
     before, files = certificate_of(weights), snapshot(weights / "colors/1")
@@ -171,12 +169,12 @@ def test_doing_it_again_replaces_graph_and_figures_and_drops_the_accuracy(
     for precision in ("fp32", "fp16"):
         providers = after["precisions"][precision]["execution_providers"]
         assert providers["CPUExecutionProvider"]["accuracy"]["images"] == 12
-    artifact.open_version(weights, "colors").check_files()
+    open_version(weights, "colors").check_files()
 
 
 @pytest.fixture
 def refused(run, photos):
-    """Run `quantize` that must fail and leave every byte where it was; returns its complaint."""
+    """Run a `quantize` that must fail without changing anything; returns its error message."""
 
     def refused(weights: Path, folder: Path = photos[0].parent, *, status: int = 2) -> str:
         before = snapshot(weights)
@@ -192,25 +190,25 @@ def refused(run, photos):
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 @pytest.mark.parametrize("repeated", [False, True], ids=["first", "again"])
-def test_nothing_is_written_when_one_of_the_graphs_is_too_far_off(
+def test_nothing_is_written_if_one_of_the_graphs_is_outside_its_tolerance(
     request, refused, monkeypatch, precision, repeated
 ):
-    """Though the other one was fine."""
+    """Even if the other graph is fine."""
     weights = request.getfixturevalue("three_precisions" if repeated else "weights")
     strict = dataclasses.replace(PRECISIONS[precision], parity=Tolerance(1e-9, 1.0))
     monkeypatch.setitem(PRECISIONS, precision, strict)
     sentence = refused(weights, status=1)
-    assert "the graph does not compute what the checkpoint computes: logits differs by" in sentence
+    assert "the graph's outputs differ from the checkpoint's: logits differs by" in sentence
 
 
 def test_nothing_is_written_without_photos(refused, weights, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/notes.txt").write_text("no photo")
-    assert "empty holds no photos" in refused(weights, tmp_path / "empty")
-    assert "nowhere holds no photos" in refused(weights, tmp_path / "nowhere")
+    assert "empty contains no photos" in refused(weights, tmp_path / "empty")
+    assert "nowhere contains no photos" in refused(weights, tmp_path / "nowhere")
 
 
-def test_nothing_is_written_where_a_photo_cannot_be_read(refused, weights, tmp_path):
+def test_nothing_is_written_if_a_photo_cannot_be_read(refused, weights, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/broken.png").write_bytes(b"no photo")
     assert "broken.png cannot be read as an image" in refused(weights, tmp_path / "photos")
@@ -220,7 +218,7 @@ def test_nothing_is_written_where_a_photo_cannot_be_read(refused, weights, tmp_p
 def test_a_version_whose_files_were_changed_is_refused(refused, weights, name):
     path = weights / "colors/1" / name
     path.write_bytes(path.read_bytes() + b" ")
-    assert f"{name} is not the file that the certificate is about" in refused(weights)
+    assert f"{name} is missing or differs from the certified file" in refused(weights)
 
 
 def test_a_version_without_examples_is_measured_on_noise(run, weights, photos):
@@ -233,11 +231,11 @@ def test_a_version_without_examples_is_measured_on_noise(run, weights, photos):
 
 
 def test_a_segmenter_is_quantized_too_and_its_golden_outputs_are_labels(
-    run, segmenter_conversion, photos
+    run, exported_segmenter, photos
 ):
-    """From a checkpoint in float32, so that the float16 graph is whole."""
-    folder, _ = convert.convert(segmenter_conversion)
-    name, weights = segmenter_conversion.name, segmenter_conversion.weights
+    """From a checkpoint in float32, so that the float16 graph contains all its weights."""
+    folder = exported_segmenter.folder
+    name, weights = exported_segmenter.job.name, exported_segmenter.job.weights
     status, _, err = run("quantize", name, photos[0].parent, "--weights-dir", weights)
     assert (status, err) == (0, "")
     precisions = json_of(folder / "certificate.json")["precisions"]
@@ -249,16 +247,16 @@ def test_a_segmenter_is_quantized_too_and_its_golden_outputs_are_labels(
     for index in range(4):
         assert own[f"labels_{index}"].dtype == np.uint8
         assert (own[f"labels_{index}"] == golden[f"labels_{index}"]).mean() > 0.9
-    artifact.open_version(weights, name).check_files()
+    open_version(weights, name).check_files()
 
 
-def test_the_figures_are_plain_json(quantized_weights):
+def test_the_certificate_is_strict_json(quantized_weights):
     text = (quantized_weights / "colors/1/certificate.json").read_text()
-    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-def test_each_graph_runs_where_it_lies(quantized_weights):
-    version = artifact.open_version(quantized_weights, "colors")
+def test_each_graph_runs_in_its_folder(quantized_weights):
+    version = open_version(quantized_weights, "colors")
     for precision in PRECISIONS:
         graph = version.graph(precision)
         onnx.checker.check_model(str(graph))

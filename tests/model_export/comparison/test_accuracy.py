@@ -1,4 +1,4 @@
-"""Each precision's accuracy stands beside the data's hash and its agreement with float32."""
+"""Accuracy is reported by precision, with the hash of the data and the agreement with fp32."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from PIL import Image
 
 from model_export.comparison import accuracy as module
 from model_export.comparison.accuracy import accuracy
-from model_export.comparison.evaluation import data_sha256
-from model_export.comparison.predictors import CPU
-from model_export.entry.artifact import Version
 from model_export.entry.precisions import PRECISIONS
+from model_export.entry.version import Version
+from model_export.execution_providers import CPU
 from model_export.models.registry import dimensions_of
 from model_export.preprocessing import Preprocessing, Squash
-from model_export.training.data import Sample
+from model_export.samples import Sample
+from tests.model_export.files import samples_sha256
 
 LABELS = ["blue", "green", "red"]
 FILES = {each.graph: name for name, each in PRECISIONS.items()}
@@ -22,7 +22,7 @@ FILES = {each.graph: name for name, each in PRECISIONS.items()}
 
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
-    """Accuracies where the graph of each precision gives these outputs for image n."""
+    """Accuracies if the graph of each precision returns these outputs for image n."""
 
     def measured(model, samples, outputs, names=("fp32", "int8", "fp16")):
         def predictor(graph: Path, provider: str):
@@ -59,7 +59,8 @@ LOGITS = np.float32([[9, 0, 0], [0, 9, 0], [0, 0, 9], [0, 9, 0]])  # the last on
 def test_a_classifiers_precisions_are_compared_with_float32(measured, classified):
     int8 = LOGITS[[0, 1, 1, 0]]  # the third got worse, the last one better
     results = measured("resnet18", classified, {"fp32": LOGITS, "int8": int8, "fp16": LOGITS / 3})
-    facts = {"data": "colors/val", "sha256": data_sha256(classified), "images": 4, "top5": 1.0}
+    digest = samples_sha256(*((each.image, each.target) for each in classified))
+    facts = {"data": "colors/val", "sha256": digest, "images": 4, "top5": 1.0}
     assert results == {
         "fp32": {**facts, "top1": 0.75},
         "int8": {**facts, "top1": 0.75, "agreement_with_fp32": 0.5},
@@ -84,4 +85,5 @@ def test_a_segmenters_precisions_agree_by_pixels_and_have_an_iou_by_label(measur
     assert results["int8"]["agreement_with_fp32"] == 0.75
     assert results["fp16"]["agreement_with_fp32"] == 1.0
     assert "agreement_with_fp32" not in results["fp32"]
-    assert {result["sha256"] for result in results.values()} == {data_sha256(samples)}
+    digest = samples_sha256((tmp_path / "0.png", tmp_path / "labels.png"))
+    assert {result["sha256"] for result in results.values()} == {digest}

@@ -1,4 +1,4 @@
-"""Accuracy is counted right, on cases that can be counted by hand."""
+"""Accuracy is correct on cases that can be counted by hand."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ from model_export.comparison.evaluation import (
 )
 from model_export.errors import InvalidData
 from model_export.preprocessing import Buckets, Preprocessing, Squash
-from model_export.training.data import IGNORED, Sample
+from model_export.samples import IGNORED, Sample
+from tests.model_export.files import samples_sha256
 
 PREPROCESSING = Preprocessing(Squash(4, 4))
 
@@ -39,7 +40,7 @@ def classified(tmp_path):
 
 @pytest.fixture
 def segmented(tmp_path):
-    """Accuracy of these label maps against those."""
+    """Accuracy of pairs of predicted and true label maps."""
 
     def accuracy(pairs, classes, preprocessing=PREPROCESSING):
         samples = []
@@ -76,7 +77,7 @@ def test_the_batch_size_does_not_matter(classified, batch_size):
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
-def test_constant_logits_recognise_nothing(classified, value):
+def test_constant_logits_score_zero(classified, value):
     accuracy = classified([[value] * 10] * 3, [0, 1, 2])
     assert accuracy == {"top1": 0.0, "top5": 0.0}
 
@@ -85,7 +86,7 @@ def test_a_tie_for_the_best_is_a_miss(classified):
     assert classified([[2, 2, 1], [2, 1, 1]], [0, 0])["top1"] == 0.5
 
 
-def test_a_score_that_is_no_number_is_a_miss(classified):
+def test_a_nan_score_is_a_miss(classified):
     assert classified([[5, np.nan, 1], [np.nan, 1, 0]], [0, 0])["top1"] == 0.0
 
 
@@ -101,7 +102,7 @@ def test_iou_is_counted_over_all_images_together(segmented):
     assert accuracy["pixel_accuracy"] == 6 / 8
 
 
-def test_ignored_pixels_and_ids_that_are_no_class_do_not_count(segmented):
+def test_ignored_pixels_and_ids_outside_the_classes_do_not_count(segmented):
     pairs = [([[0, 1], [1, 1]], [[0, 1], [IGNORED, 7]])]
     accuracy = segmented(pairs, 2)
     assert accuracy == {"miou": 1.0, "pixel_accuracy": 1.0, "iou": [1.0, 1.0]}
@@ -119,13 +120,13 @@ def test_a_class_that_is_only_predicted_counts_as_0(segmented):
     assert accuracy["miou"] == 0.25
 
 
-def test_predictions_are_brought_to_the_label_maps_size(segmented):
+def test_predictions_are_resized_to_the_label_map(segmented):
     truth = np.zeros((4, 6), np.uint8)
     truth[:, 3:] = 1
     assert segmented([([[0, 1], [0, 1]], truth)], 2)["miou"] == 1.0
 
 
-def test_images_of_differing_sizes_are_all_counted(segmented):
+def test_images_of_different_sizes_are_all_counted(segmented):
     wide, tall = np.zeros((32, 64)), np.ones((64, 32))
     accuracy = segmented(
         [(wide, wide), (tall, tall), (wide, wide)], 2, Preprocessing(Buckets.around(32))
@@ -133,13 +134,13 @@ def test_images_of_differing_sizes_are_all_counted(segmented):
     assert accuracy["iou"] == [1.0, 1.0]
 
 
-def test_label_maps_without_any_class_are_refused(segmented):
-    with pytest.raises(InvalidData, match="no pixel of any class"):
+def test_label_maps_without_labelled_pixels_are_refused(segmented):
+    with pytest.raises(InvalidData, match="contain no labelled pixels"):
         segmented([([[0, 1]], [[IGNORED, IGNORED]])], 2)
 
 
 def replay(name, outputs):
-    """A predictor that gives these outputs one call after another."""
+    """A predictor that returns these outputs one call after another."""
     calls = iter(outputs)
     return lambda images: {name: np.array(next(calls))}
 
@@ -166,11 +167,12 @@ def test_pixels_that_agree_are_counted_by_pixels_not_by_images():
     assert predict.share == 3 / 5
 
 
-def test_the_datas_hash_depends_on_images_targets_and_order_and_on_nothing_else(tmp_path):
+def test_the_hash_of_the_data_depends_only_on_images_targets_and_order(tmp_path):
     one, other, copy = (tmp_path / f"{name}.png" for name in ("one", "other", "copy"))
     for path, red in ((one, 1), (other, 2), (copy, 1)):
         Image.new("RGB", (2, 2), (red, 0, 0)).save(path)
     data = [Sample(one, 0), Sample(other, 1)]
+    assert data_sha256(data) == samples_sha256((one, 0), (other, 1))
     assert data_sha256(data) == data_sha256([Sample(copy, 0), Sample(other, 1)])
     changes = [
         [Sample(other, 0), Sample(other, 1)],
@@ -184,7 +186,7 @@ def test_the_datas_hash_depends_on_images_targets_and_order_and_on_nothing_else(
     assert all(len(each) == 64 for each in hashes)
 
 
-def test_the_datas_hash_depends_on_what_a_label_map_holds(tmp_path):
+def test_the_hash_of_the_data_depends_on_the_contents_of_label_maps(tmp_path):
     image, labels = tmp_path / "image.png", tmp_path / "labels.png"
     Image.new("RGB", (2, 2)).save(image)
     hashes = []

@@ -1,4 +1,4 @@
-"""Golden files are the same every time, and hold one answer for each image."""
+"""Golden files are reproducible and contain one answer for each image."""
 
 import io
 
@@ -13,7 +13,7 @@ PREPROCESSING = Preprocessing(Squash(8, 12))
 
 
 def predict(images):
-    """Answers that tell the images apart."""
+    """Answers that differ between images."""
     sums = images.reshape(len(images), -1).sum(axis=1, dtype=np.float32)
     return {
         "tokens": sums,
@@ -44,7 +44,7 @@ def test_each_image_has_its_answer(many_photos, task, answer):
         assert np.array_equal(arrays[f"{answer}_{index}"], predict(image[None])[answer][0])
 
 
-def test_of_many_photos_a_few_are_taken_from_first_to_last(many_photos):
+def test_a_few_photos_are_chosen_from_first_to_last(many_photos):
     arrays = arrays_of(golden_file(predict, "classification", PREPROCESSING, many_photos))
     images = [arrays[f"image_{index}"] for index in range(COUNT)]
     for image, photo in ((images[0], many_photos[0]), (images[-1], many_photos[-1])):
@@ -60,7 +60,7 @@ def test_without_photos_the_images_are_noise(tmp_path):
     assert all(image.dtype == np.uint8 and image.std() > 60 for image in images)
 
 
-def test_the_outputs_of_another_precision_stand_alone_one_for_each_image(tmp_path, many_photos):
+def test_the_outputs_of_another_precision_are_stored_without_the_images(tmp_path, many_photos):
     path = tmp_path / "golden.npz"
     path.write_bytes(golden_file(predict, "segmentation", PREPROCESSING, many_photos[:3]))
     images = golden_images(path)

@@ -1,4 +1,4 @@
-"""What is measured beside the parity: batches, and time."""
+"""Batch invariance and latency are measured beside parity."""
 
 import itertools
 import json
@@ -38,8 +38,8 @@ def test_an_image_has_the_same_answer_in_a_batch_as_alone(comparison, model):
     assert invariance["agreement"] == 1
 
 
-def test_a_graph_whose_answers_depend_on_the_batch_is_noticed(comparison, tmp_path):
-    """The batch's mean is taken off the logits."""
+def test_a_graph_whose_answers_depend_on_the_batch_is_detected(comparison, tmp_path):
+    """The logits lose the mean of their batch."""
     given = comparison("resnet18")
     proto = onnx.load(given.graph)
     for node in proto.graph.node:
@@ -65,10 +65,10 @@ def test_the_latency_is_the_median_of_one_image_on_one_thread(comparison, monkey
         itertools.chain.from_iterable((1, seconds) for seconds in range(1, LATENCY_RUNS + 1))
     )
     monkeypatch.setattr(measuring, "graph_predictor", predictor)
-    monkeypatch.setattr(measuring.time, "perf_counter", lambda: float(next(clock)))
-    figures = latency(comparison("resnet18"), photographs(1, 48, 32))
+    image = photographs(1, 48, 32)
+    figures = latency(comparison("resnet18"), image, clock=lambda: float(next(clock)))
     assert settings == {"threads": 1, "answer_only": True}
-    assert len(calls) == 1 + LATENCY_RUNS  # the first one warms up
+    assert len(calls) == 1 + LATENCY_RUNS  # the first call warms up
     assert figures.pop("processor")
     assert figures == {
         "batch": 1,

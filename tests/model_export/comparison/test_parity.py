@@ -1,4 +1,4 @@
-"""A graph that computes something else than its checkpoint fails, and the numbers say where."""
+"""A graph that differs from its checkpoint fails, and the numbers show which output differs."""
 
 import dataclasses
 from pathlib import Path
@@ -33,7 +33,7 @@ def model(request) -> str:
 
 @pytest.fixture
 def verify(exported, tmp_path, photos):
-    """Compare a module with its graph, after something was done to the graph."""
+    """Compare a module with its graph, optionally after breaking the graph."""
 
     def verify(model, break_graph=None, **options) -> Parity:
         each = exported(model)
@@ -56,7 +56,7 @@ def change(graph: onnx.GraphProto, name: str, function) -> None:
 
 
 def one_weight(graph: onnx.GraphProto) -> None:
-    """The largest of one convolution changes its sign."""
+    """Negate the largest weight of one convolution."""
     convolutions = ("head.levels.0.0.weight", "layer3.0.conv1.weight")
     names = [t.name for end in convolutions for t in graph.initializer if t.name.endswith(end)]
 
@@ -78,7 +78,7 @@ def not_a_number(graph: onnx.GraphProto) -> None:
 
 
 def swapped_channels(graph: onnx.GraphProto) -> None:
-    """BGR where RGB is meant."""
+    """Swap RGB to BGR."""
     for node in graph.node:
         node.input[:] = ["swapped" if name == "images" else name for name in node.input]
     order = numpy_helper.from_array(np.array([2, 1, 0]), "order")
@@ -87,7 +87,7 @@ def swapped_channels(graph: onnx.GraphProto) -> None:
 
 
 def missing_normalisation(graph: onnx.GraphProto) -> None:
-    """Mean 0 and standard deviation 1."""
+    """Use mean 0 and standard deviation 1."""
     scale, shift = sorted(
         (t for t in graph.initializer if list(t.dims) == [3, 1, 1]),
         key=lambda t: -numpy_helper.to_array(t).max(),
@@ -132,7 +132,7 @@ def test_a_segmenter_is_compared_at_several_sizes(verify):
     [one_weight, swapped_channels, missing_normalisation, not_a_number],
     ids=lambda function: function.__name__.replace("_", " "),
 )
-def test_a_graph_that_computes_something_else_fails(verify, model, break_graph):
+def test_a_graph_with_different_outputs_fails(verify, model, break_graph):
     parity = verify(model, break_graph)
     assert any("logits differs by" in sentence for sentence in parity.failures)
     assert not parity.max_relative_difference["logits"] <= 5e-4
@@ -140,14 +140,14 @@ def test_a_graph_that_computes_something_else_fails(verify, model, break_graph):
         require_parity(parity)
 
 
-def test_an_int8_graph_with_one_number_that_is_none_fails(verify, model):
+def test_an_int8_graph_with_a_nan_weight_fails(verify, model):
     parity = verify(model, not_a_number, precision="int8")
     assert np.isnan(parity.max_relative_difference["logits"])
     with pytest.raises(VerificationFailed, match="logits differs by nan"):
         require_parity(parity)
 
 
-def test_a_changed_token_is_noticed_even_where_the_logits_are_equal(verify):
+def test_a_changed_token_is_detected_even_if_the_logits_are_equal(verify):
     def scale_tokens(graph):
         for node in graph.node:
             node.output[:] = ["unscaled" if name == "tokens" else name for name in node.output]
@@ -160,7 +160,7 @@ def test_a_changed_token_is_noticed_even_where_the_logits_are_equal(verify):
     assert [sentence.split()[0] for sentence in parity.failures] == ["tokens"]
 
 
-def test_answers_that_disagree_fail_whatever_the_differences(verify):
+def test_answers_that_disagree_fail_regardless_of_the_differences(verify):
     def rotate_classes(graph):
         argmax = next(node for node in reversed(graph.node) if node.op_type == "ArgMax")
         graph.initializer.append(numpy_helper.from_array(np.array([1, 2, 0]), "rotation"))
@@ -180,7 +180,7 @@ def test_a_truncated_graph_is_refused(exported, tmp_path, model):
     for share in (0, 0.3, 0.99):
         broken = tmp_path / "truncated.onnx"
         broken.write_bytes(content[: int(len(content) * share)])
-        with pytest.raises(InvalidEntry, match=r"is not an ONNX graph|does not load the graph"):
+        with pytest.raises(InvalidEntry, match=r"is not an ONNX graph|cannot load the graph"):
             compare(Comparison(each.model, broken, PREPROCESSING[model], [], 2))
 
 
@@ -199,7 +199,7 @@ def test_a_graph_of_another_number_of_classes_is_refused(verify):
         logits = next(output for output in graph.output if output.name == "logits")
         logits.type.tensor_type.shape.dim[1].dim_value = 2
 
-    with pytest.raises(InvalidEntry, match=r"gives logits \(1, 2\), not \(1, 3\)"):
+    with pytest.raises(InvalidEntry, match=r"logits has shape \(1, 2\), expected \(1, 3\)"):
         verify(CLASSIFIER, drop_a_class)
 
 
@@ -215,7 +215,7 @@ def test_a_graph_of_one_fixed_batch_size_is_refused(verify):
     def fix_batch(graph):
         graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
 
-    with pytest.raises(InvalidEntry, match="does not run the graph"):
+    with pytest.raises(InvalidEntry, match="cannot run the graph"):
         verify(CLASSIFIER, fix_batch)
 
 
@@ -240,10 +240,10 @@ def test_the_certificates_section_is_plain_json(verify):
     ],
     ids=["at the limit", "too far", "too few", "not a number", "no number at all"],
 )
-def test_a_number_beyond_the_precisions_tolerance_or_none_at_all_is_a_failure(
+def test_a_number_outside_the_tolerance_or_nan_is_a_failure(
     precision, difference, agreement, failures
 ):
-    """In units of the largest difference, and above the least agreement, that are allowed."""
+    """`difference` is a multiple of the tolerance, `agreement` is relative to the least allowed."""
     limit = PRECISIONS[precision].parity
     parity = Parity("CPU", [1], [(64, 64)], 0, 4, precision=precision)
     parity.max_relative_difference = {"logits": difference * limit.max_relative_difference}
@@ -260,7 +260,7 @@ def test_a_number_beyond_the_precisions_tolerance_or_none_at_all_is_a_failure(
         ("int8", ["logits"]),
     ],
 )
-def test_int8_is_judged_by_the_answer_alone_and_records_every_output(precision, judged):
+def test_int8_is_judged_by_the_logits_alone_but_records_every_output(precision, judged):
     differences = {"logits": 9.0, "tokens": 9.0, "token_attention": 9.0}
     parity = Parity("CPU", [1], [(64, 64)], 0, 4, agreement=1.0, precision=precision)
     parity.max_relative_difference = differences

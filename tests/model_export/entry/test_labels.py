@@ -1,4 +1,4 @@
-"""A label file is one class a line, with a colour if it has one."""
+"""A label file has one class per line, with an optional colour."""
 
 import pytest
 
@@ -22,21 +22,21 @@ def test_labels_keep_their_order_and_their_colours(write):
     assert labels.palette == ((128, 128, 255), (128, 64, 128))
 
 
-def test_a_label_may_hold_spaces_and_number_signs(write):
+def test_a_label_may_contain_spaces_and_number_signs(write):
     labels = read_labels(write("  golf ball\nC# score\nbus stop   #0A0b0C\n#c0ffee\n"))
     assert labels.names == ("golf ball", "C# score", "bus stop", "#c0ffee")
     assert labels.palette[2] == (10, 11, 12)
 
 
-def test_blank_lines_and_windows_line_ends_do_not_count(write):
+def test_blank_lines_and_windows_line_ends_are_ignored(write):
     assert read_labels(write("\r\na\r\n\r\n  \r\nb")).names == ("a", "b")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_label(write):
+def test_a_byte_order_mark_is_not_part_of_the_first_label(write):
     assert read_labels(write("\ufeffa\nb\n")).names == ("a", "b")
 
 
-def test_a_class_without_a_colour_gets_one_of_its_own(write):
+def test_a_class_without_a_colour_gets_a_distinct_one(write):
     names = [f"class {index}" for index in range(200)]
     palette = read_labels(write("\n".join(names))).palette
     assert palette[0] == (128, 0, 0) == default_color(0)
@@ -48,13 +48,13 @@ def test_a_class_without_a_colour_gets_one_of_its_own(write):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "holds no labels"),
-        (" \n\n", "holds no labels"),
+        ("", "contains no labels"),
+        (" \n\n", "contains no labels"),
         ("a\nb\na\nb\nc\n", "more than once: a, b"),
         ("road #804080\nroad #000000\n", "more than once: road"),
     ],
 )
-def test_a_file_that_names_no_classes_or_one_twice_is_refused(write, text, sentence):
+def test_a_file_without_labels_or_with_duplicates_is_refused(write, text, sentence):
     with pytest.raises(InvalidData, match=sentence):
         read_labels(write(text))
 

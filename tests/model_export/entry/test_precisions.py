@@ -1,11 +1,11 @@
-"""Precisions are data: a file each, and what each has to hold."""
+"""Precisions are data: files, tolerances and limits."""
 
 import pytest
 
 from model_export.entry.precisions import PRECISIONS
 
 
-def test_each_precision_has_a_graph_of_its_own():
+def test_each_precision_has_its_own_graph():
     graphs = [each.graph for each in PRECISIONS.values()]
     assert graphs == ["model.onnx", "model.fp16.onnx", "model.int8.onnx"]
 
@@ -19,9 +19,9 @@ def test_every_precision_but_fp32_has_limits_for_both_tasks():
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
-def test_a_self_test_allows_for_another_device_but_not_for_another_model(name):
+def test_a_self_test_tolerates_another_device_but_not_another_model(name):
     precision = PRECISIONS[name]
     assert precision.self_test.max_relative_difference <= 0.05
     assert precision.self_test.agreement >= 0.98
-    if not precision.answers_only:  # those are compared with the graph's own outputs
+    if not precision.answers_only:  # int8 is compared with its own outputs
         assert precision.parity.max_relative_difference <= 0.05

@@ -1,4 +1,4 @@
-"""A graph takes the weights that its checkpoint holds from there, at their places."""
+"""A graph reads the weights that its checkpoint contains from the checkpoint."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from model_export import checkpoint
 from model_export.comparison.predictors import graph_predictor
-from model_export.entry import artifact
+from model_export.entry.version import open_version
 from model_export.errors import InvalidEntry
 from model_export.graphs.external_data import external_files, share_weights
 from model_export.graphs.halves import store_halves
@@ -23,7 +23,7 @@ IMAGES = np.ones((1, 32), np.float32)
 
 @pytest.fixture
 def shared(tmp_path):
-    """Write a checkpoint of these tensors and beside it a graph that multiplies by `WEIGHTS`."""
+    """Write a checkpoint of these tensors next to a graph that multiplies by `WEIGHTS`."""
 
     def shared(tensors: dict[str, torch.Tensor], weights: torch.Tensor = WEIGHTS) -> Path:
         save_file(tensors, tmp_path / "checkpoint.safetensors", {"about": "weights"})
@@ -58,7 +58,7 @@ def test_weights_are_read_from_their_place_in_the_checkpoint(shared):
     np.testing.assert_allclose(products(graph)[0], WEIGHTS.float().sum(dim=0), atol=1e-4)
 
 
-def test_a_changed_byte_there_changes_an_output(shared):
+def test_a_changed_byte_in_the_checkpoint_changes_an_output(shared):
     graph = shared({**OTHERS, "weights": WEIGHTS})
     before = products(graph)
     content = checkpoint_of(graph).read_bytes()
@@ -72,7 +72,7 @@ def test_a_changed_byte_there_changes_an_output(shared):
 def test_a_graph_without_its_checkpoint_is_refused(shared):
     graph = shared({"weights": WEIGHTS})
     checkpoint_of(graph).unlink()
-    with pytest.raises(InvalidEntry, match="does not load the graph"):
+    with pytest.raises(InvalidEntry, match="cannot load the graph"):
         graph_predictor(graph)
 
 
@@ -81,7 +81,7 @@ def test_a_graph_without_its_checkpoint_is_refused(shared):
     [{"weights": WEIGHTS.float()}, {"weights": WEIGHTS.T.contiguous()}, OTHERS],
     ids=["float32", "transposed", "others"],
 )
-def test_a_checkpoint_of_other_bytes_shares_nothing_and_the_graph_is_whole(shared, tensors):
+def test_a_checkpoint_with_other_bytes_shares_nothing_and_the_graph_is_complete(shared, tensors):
     graph = shared(tensors)
     assert external_files(graph) == []
     checkpoint_of(graph).unlink()
@@ -93,16 +93,14 @@ def test_small_tensors_stay_in_the_graph(shared):
     assert external_files(shared({"weights": small}, small)) == []
 
 
-def test_the_files_that_a_graph_reads_are_listed(shared, classifier_weights):
+def test_the_external_files_of_a_graph_are_listed(shared, classifier_weights):
     assert external_files(shared({"weights": WEIGHTS})) == ["checkpoint.safetensors"]
-    graph = artifact.open_version(classifier_weights, "colors").graph()
+    graph = open_version(classifier_weights, "colors").graph()
     assert external_files(graph) == ["checkpoint.safetensors"]
 
 
-def test_a_model_beside_its_checkpoint_gives_the_outputs_of_one_with_its_weights_inside(
-    quantized_weights, tmp_path
-):
-    version = artifact.open_version(quantized_weights, "colors")
+def test_a_graph_with_shared_weights_has_the_outputs_of_a_complete_one(quantized_weights, tmp_path):
+    version = open_version(quantized_weights, "colors")
     graph = version.graph("fp16")
     onnx.save(onnx.load(graph), tmp_path / "whole.onnx")
     assert external_files(tmp_path / "whole.onnx") == []
@@ -112,8 +110,8 @@ def test_a_model_beside_its_checkpoint_gives_the_outputs_of_one_with_its_weights
     assert all(np.array_equal(actual[name], expected[name]) for name in expected)
 
 
-def test_every_large_weight_of_a_model_is_the_checkpoints_of_the_same_name(quantized_weights):
-    version = artifact.open_version(quantized_weights, "colors")
+def test_every_large_weight_is_the_checkpoint_tensor_of_the_same_name(quantized_weights):
+    version = open_version(quantized_weights, "colors")
     stored = checkpoint.read(version.folder / "checkpoint.safetensors").tensors
     places = onnx.load(version.graph("fp16"), load_external_data=False).graph.initializer
     outside = {tensor.name for tensor in places if tensor.external_data}

@@ -1,4 +1,4 @@
-"""The float16 graph is the float32 one in half the bits, with the same inputs and outputs."""
+"""The float16 graph has the inputs and outputs of the float32 graph, and close values."""
 
 import onnx
 import pytest
@@ -6,7 +6,7 @@ from onnx import TensorProto, shape_inference
 
 from model_export import checkpoint
 from model_export.comparison.parity import Comparison, compare
-from model_export.entry import artifact
+from model_export.entry.version import CHECKPOINT, open_version
 from model_export.graphs.external_data import external_files
 from model_export.graphs.fp16 import fp16_graph
 from model_export.preprocessing import Buckets, Preprocessing, Squash
@@ -36,7 +36,7 @@ def test_inputs_and_outputs_keep_their_names_types_and_shapes(converted):
     assert signature(onnx.load(graph)) == signature(onnx.load(each.graph))
 
 
-def test_it_differs_little_from_the_checkpoint(converted, photos):
+def test_outputs_are_close_to_the_checkpoints(converted, photos):
     each, graph = converted
     segments = each.dimensions.task == "segmentation"
     preprocessing = Preprocessing(Buckets.around(32) if segments else Squash(64, 64))
@@ -67,9 +67,9 @@ def test_a_checkpoint_in_float32_is_not_shared(converted):
 def test_a_checkpoint_in_float16_is_shared_and_the_same_graph_has_the_same_bytes(
     quantized_weights,
 ):
-    version = artifact.open_version(quantized_weights, "colors")
+    version = open_version(quantized_weights, "colors")
     graph = version.graph("fp16")
     assert external_files(graph) == ["checkpoint.safetensors"]
     assert graph.stat().st_size < 200_000
-    again = fp16_graph(version.graph(), version.folder / artifact.CHECKPOINT)
+    again = fp16_graph(version.graph(), version.folder / CHECKPOINT)
     assert again == graph.read_bytes()

@@ -1,4 +1,4 @@
-"""Weights are stored in half where nothing is lost, and restored to the bit."""
+"""Weights are stored as float16 if that is exact, and restored to the bit."""
 
 import numpy as np
 import onnx
@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from model_export.comparison.predictors import graph_predictor
-from model_export.entry import artifact
+from model_export.entry.version import open_version
 from model_export.graphs.halves import restore_halves, store_halves
 from tests.model_export.onnx_graphs import operators, product, weights_of
 
@@ -14,7 +14,7 @@ IMAGES = np.random.default_rng(1).normal(size=(1, 32)).astype(np.float32)
 
 
 def exact(shape=(32, 32)) -> np.ndarray:
-    """Float32 numbers that float16 holds."""
+    """Float32 numbers that float16 represents exactly."""
     return np.random.default_rng(0).normal(size=shape).astype(np.float16).astype(np.float32)
 
 
@@ -50,7 +50,7 @@ def one_changed(value: float) -> np.ndarray:
     [one_changed(0.1), one_changed(1e6), one_changed(1e-9), one_changed(np.nan), exact((32, 4))],
     ids=["rounded", "too large", "too small", "not a number", "few"],
 )
-def test_what_float16_cannot_hold_and_what_is_not_worth_it_is_left_alone(weights):
+def test_tensors_that_are_inexact_in_float16_or_small_are_left_alone(weights):
     proto = product(weights)
     before = proto.SerializeToString()
     store_halves(proto)
@@ -65,7 +65,7 @@ def test_other_types_are_left_alone():
     assert np.array_equal(weights_of(proto)["numbers"], np.arange(1000))
 
 
-def test_casts_that_are_no_storage_are_not_restored():
+def test_other_casts_are_not_removed():
     proto = product(exact())
     proto.graph.node[0].input[0] = "wide"
     cast = helper.make_node("Cast", ["images"], ["wide"], to=TensorProto.FLOAT)
@@ -76,7 +76,7 @@ def test_casts_that_are_no_storage_are_not_restored():
 
 
 def test_a_model_of_half_weights_is_restored_and_stored_again_to_the_bit(classifier_weights):
-    graph = artifact.open_version(classifier_weights, "colors").graph()
+    graph = open_version(classifier_weights, "colors").graph()
     proto, before = onnx.load(graph), onnx.load(graph)
     restore_halves(proto)
     types = {tensor.data_type for tensor in proto.graph.initializer}

@@ -1,4 +1,4 @@
-"""Convolutions run on 8-bit integers, in scales that were seen on photos; the rest stays float."""
+"""Convolutions run on 8-bit integers, calibrated on photos; everything else stays float."""
 
 import dataclasses
 
@@ -48,7 +48,7 @@ class Quantized:
 
 @pytest.fixture(scope="module", params=PREPROCESSING)
 def quantized(request, exported, photos) -> Quantized:
-    """The segmenter's head has convolutions that share a bias: the exporter stores one of zeros."""
+    """In the segmenter's head, convolutions share a bias of zeros that the exporter stores once."""
     preprocessing = PREPROCESSING[request.param]
     each = exported(request.param)
     content = int8_graph(each.graph, preprocessing, photos)
@@ -61,7 +61,7 @@ def test_inputs_and_outputs_keep_their_names_types_and_shapes(quantized):
 
 
 def scoring_layer(proto: onnx.ModelProto) -> onnx.NodeProto:
-    """The last one that has weights: behind it come only resizing, argmax and casts."""
+    """The last layer with weights; only resizing, argmax and casts follow it."""
     return (operators(proto, "Gemm") or operators(proto, "Conv"))[-1]
 
 
@@ -70,7 +70,7 @@ def integer_convolutions(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def test_convolutions_run_on_integers(quantized):
-    """Everything they take comes from an 8-bit number, and what they make becomes one."""
+    """All their inputs are dequantized 8-bit numbers, and their outputs are quantized again."""
     proto, made_by = quantized.proto, producers(quantized.proto)
     convolutions = integer_convolutions(proto)
     assert len(convolutions) > 30
@@ -79,8 +79,8 @@ def test_convolutions_run_on_integers(quantized):
         assert consumers(proto, node.output[0]) == {"QuantizeLinear"}
 
 
-def test_the_layer_that_makes_the_scores_stays_float(quantized):
-    """Of scores in 8 bits the two best are often equal, and the first would win."""
+def test_the_scoring_layer_stays_float(quantized):
+    """In 8 bits the two best scores are often equal, and the first would win."""
     proto, made_by = quantized.proto, producers(quantized.proto)
     layer = scoring_layer(proto)
     weights = set(weights_of(proto)) & set(layer.input)
@@ -92,7 +92,7 @@ def test_the_layer_that_makes_the_scores_stays_float(quantized):
         answer = made_by[answer].input[0]
 
 
-def test_weights_are_signed_7_bit_numbers_in_a_scale_by_output_channel(quantized):
+def test_weights_are_signed_7_bit_numbers_with_one_scale_per_output_channel(quantized):
     tensors, made_by = weights_of(quantized.proto), producers(quantized.proto)
     for node in integer_convolutions(quantized.proto):
         weights, scale = (tensors[name] for name in made_by[node.input[1]].input[:2])
@@ -101,7 +101,7 @@ def test_weights_are_signed_7_bit_numbers_in_a_scale_by_output_channel(quantized
         assert 60 <= np.abs(weights.astype(int)).max() <= 64
 
 
-def test_activations_are_unsigned_8_bit_numbers_in_one_scale(quantized):
+def test_activations_are_unsigned_8_bit_numbers_with_one_scale(quantized):
     tensors = weights_of(quantized.proto)
     for node in operators(quantized.proto, "QuantizeLinear"):
         scale, zero_point = (tensors[name] for name in node.input[1:])
@@ -119,7 +119,7 @@ def test_products_of_two_activations_and_softmax_stay_float(quantized):
         assert {made_by[name].op_type for name in node.input} != {"DequantizeLinear"}
 
 
-def test_no_integer_operator_needs_more_than_standard_onnx(quantized):
+def test_only_standard_onnx_operators_are_used(quantized):
     assert {node.domain for node in quantized.proto.graph.node} <= {"", "ai.onnx"}
 
 
@@ -128,14 +128,14 @@ def test_the_same_photos_give_the_same_bytes(quantized, photos):
     assert again == quantized.content
 
 
-def test_it_agrees_with_float32_on_its_calibration_photos(quantized, photos):
+def test_answers_agree_with_float32_on_the_calibration_photos(quantized, photos):
     exact, close = graph_predictor(quantized.float32.graph), graph_predictor(quantized.content)
     for photo in photos:
         images = quantized.preprocessing(open_image(photo))[None]
         assert (answers(close(images)) == answers(exact(images))).mean() > 0.95
 
 
-def test_it_takes_any_batch_and_a_segmenter_any_size(quantized):
+def test_the_batch_is_dynamic_and_for_segmentation_the_size_too(quantized):
     predict = graph_predictor(quantized.content)
     sizes = [(64, 64)] if "logits" in predict(photographs(1)) else [(32, 96), (96, 64)]
     for height, width in sizes:
@@ -143,7 +143,7 @@ def test_it_takes_any_batch_and_a_segmenter_any_size(quantized):
 
 
 def test_the_normalisation_is_folded_into_the_first_convolution(quantized):
-    """What enters it is the image less a constant: bytes, which 8 bits hold exactly."""
+    """Its input is the image minus a constant: bytes, which 8 bits represent exactly."""
     proto, tensors = quantized.proto, weights_of(quantized.proto)
     subtraction = operators(proto, "Sub")[0]
     assert tensors[subtraction.input[1]] == CENTRE
@@ -188,8 +188,8 @@ def features_of(proto: onnx.ModelProto) -> np.ndarray:
     return graph_predictor(proto.SerializeToString())(photographs(1, 8, 8))["features"]
 
 
-def test_folding_the_normalisation_changes_features_at_the_border_alone():
-    """A padded 0 then means the centre, not the mean."""
+def test_folding_the_normalisation_changes_features_only_at_the_border():
+    """A padded 0 then stands for the centre instead of the mean."""
     proto = normalising()
     expected = features_of(proto)
     fold_normalisation(proto.graph)
@@ -199,13 +199,13 @@ def test_folding_the_normalisation_changes_features_at_the_border_alone():
     assert np.abs(actual - expected).max() > 0.01
 
 
-def test_a_graph_that_begins_otherwise_stays_as_it_is():
+def test_a_graph_with_another_beginning_is_left_unchanged():
     proto, before = normalising("Div"), normalising("Div")
     fold_normalisation(proto.graph)
     assert proto == before
 
 
-def test_all_of_few_photos_calibrate_and_a_fixed_spread_of_many(tmp_path):
+def test_calibration_uses_all_of_few_photos_and_a_fixed_spread_of_many(tmp_path):
     few = [tmp_path / f"{index}.png" for index in range(CALIBRATION_IMAGES)]
     many = [tmp_path / f"{index}.png" for index in range(10 * CALIBRATION_IMAGES)]
     assert calibration_sample(few) == few
@@ -227,7 +227,7 @@ def test_a_photo_that_cannot_be_read_is_refused_by_name(exported, tmp_path):
         )
 
 
-def test_a_file_that_is_no_graph_is_refused(tmp_path, photos):
+def test_a_file_that_is_not_a_graph_is_refused(tmp_path, photos):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(InvalidEntry, match="does not load the graph"):
+    with pytest.raises(InvalidEntry, match="cannot load the graph"):
         int8_graph(tmp_path / "model.onnx", PREPROCESSING["vt_resnet18"], photos)

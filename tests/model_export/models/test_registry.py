@@ -1,4 +1,4 @@
-"""Every model and variant is data; what cannot be built is refused with the reason."""
+"""Every model and variant is data; dimensions that cannot be built are refused with a reason."""
 
 import pytest
 import torch
@@ -29,28 +29,32 @@ def test_there_are_four_families_at_four_depths():
 def test_an_unknown_model_is_refused_with_the_known_ones():
     with pytest.raises(InvalidModel) as refusal:
         dimensions_of("vt_resnet19")
-    assert "no model 'vt_resnet19'" in str(refusal.value)
+    assert "unknown model 'vt_resnet19'" in str(refusal.value)
     assert all(name in str(refusal.value) for name in MODELS)
 
 
 @pytest.mark.parametrize(
     ("model", "changes", "sentence"),
     [
-        ("resnet18", {"tokenizer": "filter"}, "resnet18 has no visual tokens, so no tokenizer"),
-        ("fpn_resnet50", {"tokens": 8, "heads": 2}, "so no heads, tokens"),
-        ("resnet18", {"projector": False}, "has no visual tokens, so no projector"),
-        ("vt_fpn_resnet18", {"projector": False}, "VT-FPN cannot do without its projectors"),
+        (
+            "resnet18",
+            {"tokenizer": "filter"},
+            "has no visual tokens and takes no tokenizer",
+        ),
+        ("fpn_resnet50", {"tokens": 8, "heads": 2}, "takes no heads, tokens"),
+        ("resnet18", {"projector": False}, "has no visual tokens and takes no projector"),
+        ("vt_fpn_resnet18", {"projector": False}, "VT-FPN needs its projectors"),
         ("vt_resnet18", {"tokenizer": "magic"}, "tokenizer must be one of filter, recurrent"),
         ("vt_resnet18", {"token_relation": "magic"}, "token_relation must be one of transformer"),
         ("vt_resnet18", {"tokens": 0}, "tokens must be between 1 and 1024, not 0"),
         ("vt_resnet18", {"tokens": 1025}, "tokens must be between 1 and 1024, not 1025"),
-        ("vt_resnet18", {"heads": 3}, "heads must divide 512, and 3 does not"),
-        ("vt_resnet18", {"heads": 0}, "heads must divide 512, and 0 does not"),
+        ("vt_resnet18", {"heads": 3}, "heads must divide 512, but 3 does not"),
+        ("vt_resnet18", {"heads": 0}, "heads must divide 512, but 0 does not"),
         ("vt_resnet18", {"classes": 0}, "at least 1 class, not 0"),
         ("fpn_resnet18", {"classes": 257}, "at most 256 classes"),
     ],
 )
-def test_what_cannot_be_built_is_refused_with_a_sentence(model, changes, sentence):
+def test_dimensions_that_cannot_be_built_are_refused_with_a_sentence(model, changes, sentence):
     with pytest.raises(InvalidModel, match=sentence):
         dimensions_of(model, **changes)
 
@@ -66,19 +70,19 @@ def test_what_cannot_be_built_is_refused_with_a_sentence(model, changes, sentenc
         {"family": "vt_resnet", "depth": 18, "classes": 10, "wheels": 4},
     ],
 )
-def test_a_dictionary_that_is_no_model_is_refused(data):
+def test_invalid_dimensions_are_refused(data):
     with pytest.raises(InvalidModel):
         Dimensions.from_dict(data)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_dimensions_survive_the_way_through_a_dictionary(model):
+def test_dimensions_survive_a_round_trip_through_a_dictionary(model):
     dimensions = dimensions_of(model, classes=7, stride_in_1x1=True)
     assert Dimensions.from_dict(dimensions.as_dict()) == dimensions
     assert dimensions.name == model
 
 
-def test_every_changed_dimension_survives_the_way_through_a_dictionary():
+def test_changed_dimensions_survive_a_round_trip_through_a_dictionary():
     dimensions = dimensions_of(
         "vt_resnet34",
         tokenizer="clustering",
@@ -90,7 +94,7 @@ def test_every_changed_dimension_survives_the_way_through_a_dictionary():
     assert Dimensions.from_dict(dimensions.as_dict()) == dimensions
 
 
-def test_the_dictionary_of_a_plain_model_speaks_of_no_tokens():
+def test_the_dictionary_of_a_plain_model_does_not_mention_tokens():
     expected = {"family": "resnet", "depth": 18, "classes": 1000, "stride_in_1x1": False}
     assert dimensions_of("resnet18").as_dict() == expected
 
