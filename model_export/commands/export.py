@@ -161,7 +161,9 @@ def _free_version(job: ExportJob, contract: Mapping[str, Any] | None) -> str:
     """The version to write, which must not exist yet."""
     version = job.version or next_version(contract)
     if not VERSION.fullmatch(version):
-        raise InvalidEntry(f"invalid version {version!r}: a version is a positive integer")
+        raise InvalidEntry(
+            f"invalid version {version!r}: a version is a positive integer of up to 9 digits"
+        )
     folder = job.weights / job.name / version
     if folder.exists():
         advice = "omit --version for the next one" if job.version else "remove it or set --version"
