@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily
 
-from model_export.__main__ import _parser as export_parser
-from model_export.precisions import PRECISIONS
+from model_export.commands.parser import parser as export_parser
+from model_export.entry.precisions import PRECISIONS
 from service import errors
 from service.app import create_app
 from service.command_line import _parser

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_export.artifact import Version, open_version
-from model_export.predictors import graph_predictor
+from model_export.comparison.predictors import graph_predictor
+from model_export.entry.version import Version, open_version
 from model_export.preprocessing import open_image
 from service.app import create_app
 from service.settings import Settings
