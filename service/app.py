@@ -112,13 +112,13 @@ def create_app(settings: Settings) -> FastAPI:
         metrics = _metrics_app(metrics_router)
         app.add_middleware(MetricsPort, metrics=metrics, port=settings.metrics_port)
         routes += metrics_router.routes
-    app.add_middleware(Authorization, rules=rules, events=parts.metrics, routes=routes)
+    app.add_middleware(Authorization, rules=rules, events=parts.metrics.server, routes=routes)
     if settings.cors_origins:
         app.add_middleware(Cors, origins=settings.cors_origins)
     app.add_middleware(HeadRequests)
     app.add_middleware(
         Boundary,
-        events=parts.metrics,
+        events=parts.metrics.server,
         max_body_bytes=settings.max_body_bytes,
         tracer=parts.tracing,
     )
@@ -151,8 +151,8 @@ def _create_parts(settings: Settings) -> Parts:
     admission = Admission(
         settings.max_concurrent_requests, settings.default_timeout_seconds, settings.max_body_bytes
     )
-    inference = PhotoInference(pool, ImageLimits(settings.max_image_pixels), metrics)
-    metrics.observe_server(
+    inference = PhotoInference(pool, ImageLimits(settings.max_image_pixels), metrics.inference)
+    metrics.server.observe(
         ready=lambda: not (admission.stopping or repository.not_ready()),
         in_flight=lambda: admission.in_flight,
         receiving=lambda: admission.receiving,
@@ -160,12 +160,12 @@ def _create_parts(settings: Settings) -> Parts:
     )
     add_gpu_metrics(metrics.registry, find_gpus(), triton_names=settings.metrics_triton_names)
     if settings.metrics_triton_names:
-        add_triton_names(metrics.registry, repository.instances, metrics.unavailable)
+        add_triton_names(metrics.registry, repository.instances, metrics.inference.unavailable)
     return Parts(
         devices=devices,
         repository=repository,
         watch=RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
-        keys=ApiKeys(settings.api_keys_file, metrics) if settings.api_keys_file else None,
+        keys=ApiKeys(settings.api_keys_file, metrics.server) if settings.api_keys_file else None,
         local_key=_create_local_key(settings),
         pool=pool,
         admission=admission,
@@ -195,7 +195,7 @@ def _create_shadow(
     def find(model: str, version: str) -> ModelInstance:
         return repository.get(model, version).ready_instance()
 
-    return Shadow(settings.shadow, find, inference, metrics)
+    return Shadow(settings.shadow, find, inference, metrics.shadow)
 
 
 def _create_tracing(settings: Settings) -> "Tracing | None":
@@ -219,12 +219,13 @@ def _create_repository(
         options=_load_options(settings),
         devices=devices,
         calibrations=CalibrationCache(settings.calibration_folder),
-        events=metrics,
+        events=metrics.models,
+        batch_events=metrics.batches,
     )
     return ModelRepository(
         settings.model_repository,
         load_version,
-        metrics,
+        metrics.models,
         policy=settings.version_policy,
         shadow=settings.shadow,
         drain_seconds=settings.default_timeout_seconds,
@@ -252,7 +253,7 @@ def _load_options(settings: Settings) -> LoadOptions:
 def _prediction_routes(parts: Parts, settings: Settings) -> tuple[PredictRoutes, InferRoutes]:
     inference = parts.inference
     body = BodyLimits(settings.max_body_bytes, settings.body_timeout_seconds)
-    serving = Serving(parts.admission, body, parts.metrics, parts.pool, parts.shadow)
+    serving = Serving(parts.admission, body, parts.metrics.inference, parts.pool, parts.shadow)
     predict = PredictRoutes(
         repository=parts.repository,
         classifier=Classifier(inference),
@@ -283,7 +284,7 @@ async def _lifespan(parts: Parts, _app: FastAPI) -> AsyncIterator[None]:
 async def _serving(parts: Parts) -> AsyncIterator[None]:
     tasks = [
         asyncio.create_task(_load_and_watch(parts)),
-        asyncio.create_task(watch_loop_lag(parts.metrics.loop_lagged)),
+        asyncio.create_task(watch_loop_lag(parts.metrics.server.loop_lagged)),
     ]
     if parts.keys is not None:
         tasks.append(asyncio.create_task(FileWatch([parts.keys.path], parts.keys.reload).run()))

@@ -67,7 +67,7 @@ def _serve(settings: Settings) -> int:
         log.info("listening", **_addresses(listeners), version=__version__)
         parts = app.state.parts
         _spare_the_collector()
-        Server(app, parts.admission, parts.metrics, settings).run(sockets=listeners)
+        Server(app, parts.admission, parts.metrics.server, settings).run(sockets=listeners)
         ended = parts.devices.close(EXIT_SECONDS)
     if not ended:
         log.warning("threads_left", seconds=EXIT_SECONDS)

@@ -51,7 +51,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "model_export/fp16.py",
     ),
     "prometheus_client": (
-        "service/telemetry/metrics.py",
+        "service/telemetry/metrics/*.py",
         "service/telemetry/triton_names.py",
         "service/telemetry/gpu_metrics.py",
     ),

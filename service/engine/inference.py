@@ -28,7 +28,7 @@ from service.schema.predictions import (
     Segmentation,
     SegmentResponse,
 )
-from service.telemetry.events import Events
+from service.telemetry.events import InferenceEvents
 from service.telemetry.stage_timer import StageTimer
 
 MaskFormat = Literal["png", "rle", "none"]
@@ -62,7 +62,7 @@ class Inferred:
 class PhotoInference:
     """What both tasks begin with: decode the photos and run the model."""
 
-    def __init__(self, pool: WorkerPool, limits: ImageLimits, events: Events) -> None:
+    def __init__(self, pool: WorkerPool, limits: ImageLimits, events: InferenceEvents) -> None:
         self.pool = pool
         self.limits = limits
         self._events = events

@@ -16,7 +16,7 @@ from service.images.photo import EncodedOrPrepared
 from service.runtime.session import Array
 from service.schema.shadow_rule import ShadowRule
 from service.schema.vocabulary import Task
-from service.telemetry.events import Events, ShadowDrop
+from service.telemetry.events import ShadowDrop, ShadowEvents
 from service.telemetry.stage_timer import StageTimer
 
 MAX_WAITING = 64
@@ -54,7 +54,7 @@ class Shadow:
     """
 
     def __init__(
-        self, rule: ShadowRule, find: Find, inference: PhotoInference, events: Events
+        self, rule: ShadowRule, find: Find, inference: PhotoInference, events: ShadowEvents
     ) -> None:
         self._rule = rule
         self._find = find

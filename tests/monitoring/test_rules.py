@@ -290,8 +290,8 @@ def test_the_rules_of_the_operator_are_those_of_the_file() -> None:
 @needs("promtool")
 def test_the_metrics_follow_the_conventions() -> None:
     metrics = PrometheusMetrics()
-    metrics.model_loaded(MODEL, ModelBuild("fp32", "cpu", "cpu", "ab"), 0.2, Load())
-    metrics.http_finished("POST", "/v1/classify", 200, 0.1)
+    metrics.models.model_loaded(MODEL, ModelBuild("fp32", "cpu", "cpu", "ab"), 0.2, Load())
+    metrics.server.http_finished("POST", "/v1/classify", 200, 0.1)
     assert promtool("check", "metrics", given=metrics.render("")[0]) == ""
 
 

@@ -12,7 +12,7 @@ from service.api_keys import ApiKey, ApiKeys
 from service.errors import Forbidden, RateLimited, ServiceError, Unauthorized
 from service.http.middleware.local_key import LocalKey
 from service.http.routes.errors import answer_error
-from service.telemetry.events import Events
+from service.telemetry.events import ServerEvents
 
 Scope = MutableMapping[str, Any]
 Need = Literal["nothing", "metadata", "predict", "admin"]
@@ -67,7 +67,7 @@ class Authorization:
     """
 
     def __init__(
-        self, app: Any, rules: AccessRules, events: Events, routes: Sequence[BaseRoute]
+        self, app: Any, rules: AccessRules, events: ServerEvents, routes: Sequence[BaseRoute]
     ) -> None:
         self._app = app
         self._rules = rules

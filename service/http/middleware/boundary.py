@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from service.schema.predictions import ErrorResponse
-from service.telemetry.events import Events
+from service.telemetry.events import ServerEvents
 from service.telemetry.stage_timer import StageTimer
 from service.telemetry.trace_context import Answered, RequestSpan, Tracer, parse_traceparent
 
@@ -61,7 +61,7 @@ class Boundary:
     """ASGI middleware around the whole application."""
 
     def __init__(
-        self, app: App, events: Events, max_body_bytes: int, tracer: Tracer | None = None
+        self, app: App, events: ServerEvents, max_body_bytes: int, tracer: Tracer | None = None
     ) -> None:
         self._app = app
         self._events = events

@@ -23,7 +23,7 @@ from service.http.routes.request_body import (
 from service.images.photo import EncodedOrPrepared
 from service.repository.version import ModelVersion
 from service.runtime.image_threads import WorkerPool
-from service.telemetry.events import Events
+from service.telemetry.events import InferenceEvents
 from service.telemetry.stage_timer import StageTimer
 
 Images = Sequence[EncodedOrPrepared]
@@ -38,7 +38,7 @@ class Serving:
         self,
         admission: Admission,
         body: BodyLimits,
-        events: Events,
+        events: InferenceEvents,
         pool: WorkerPool,
         shadow: Shadow | None = None,
     ) -> None:

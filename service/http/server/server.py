@@ -22,7 +22,7 @@ from service.http.server.open_files import connections_within
 from service.http.server.protocol import BoundedProtocol, ConnectionLimits
 from service.http.server.tls import Tls
 from service.settings import Settings
-from service.telemetry.events import Events
+from service.telemetry.events import ServerEvents
 
 ABORT_SECONDS = 2  # what the end takes once the drain is over
 ANSWER_SECONDS = 1.5  # of these, for those left to take their answer
@@ -47,7 +47,9 @@ def bind(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """Uvicorn, but the port stays open and answers "not ready" while requests are finished."""
 
-    def __init__(self, app: App, admission: Admission, events: Events, settings: Settings) -> None:
+    def __init__(
+        self, app: App, admission: Admission, events: ServerEvents, settings: Settings
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 _until_cancelled(app),
@@ -179,7 +181,7 @@ def _until_cancelled(app: App) -> App:
     return call
 
 
-def _tls(settings: Settings, events: Events) -> Tls | None:
+def _tls(settings: Settings, events: ServerEvents) -> Tls | None:
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
     return Tls(settings.tls_certificate, settings.tls_key, events)

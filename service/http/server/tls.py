@@ -7,7 +7,7 @@ import structlog
 
 from service.errors import InvalidConfiguration
 from service.http.server.certificate_expiry import first_expiry
-from service.telemetry.events import Events
+from service.telemetry.events import ServerEvents
 
 _log = structlog.get_logger()
 
@@ -15,7 +15,7 @@ _log = structlog.get_logger()
 class Tls:
     """A server's TLS context: 1.2 or 1.3, HTTP/1.1 only."""
 
-    def __init__(self, certificate: Path, key: Path, events: Events) -> None:
+    def __init__(self, certificate: Path, key: Path, events: ServerEvents) -> None:
         self.files = (certificate, key)
         self._events = events
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
