@@ -10,7 +10,7 @@ from service.__main__ import main
 from service.api_keys import ApiKeys, new_key
 from service.errors import InvalidConfiguration
 from service.telemetry.metrics import PrometheusMetrics
-from tests.service.telemetry.test_metrics import value
+from tests.service.telemetry.samples import value
 from tests.service.test_token_bucket import Clock
 
 DIGEST = hashlib.sha256(b"secret").hexdigest()

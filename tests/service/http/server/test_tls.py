@@ -18,7 +18,7 @@ from service.http.server.tls import Tls
 from service.telemetry.metrics import PrometheusMetrics
 from tests.service.http.server.test_server import Process
 from tests.service.repository_fixture import write_classifier
-from tests.service.telemetry.test_metrics import value
+from tests.service.telemetry.samples import value
 
 BEGINS = datetime(2020, 1, 1, tzinfo=UTC)
 
