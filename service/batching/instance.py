@@ -22,7 +22,7 @@ from service.schema.certificate import Certificate
 from service.schema.contract import Contract
 from service.schema.model_status import Batching
 from service.schema.open_inference import ModelStatistics
-from service.telemetry.events import Events, ModelBuild, ModelIdentity
+from service.telemetry.events import BatchEvents, ModelBuild, ModelIdentity
 from service.telemetry.statistics import Statistics
 
 _log = structlog.get_logger()
@@ -64,7 +64,7 @@ class ModelInstance:
         device: Device,
         max_batch_size: int,
         max_queue_size: int,
-        events: Events,
+        events: BatchEvents,
     ) -> None:
         self.identity = identity
         self.contract = contract

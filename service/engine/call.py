@@ -17,7 +17,7 @@ from service.images.photo import EncodedOrPrepared
 from service.repository.version import ModelVersion
 from service.runtime.session import Outputs
 from service.telemetry.events import InferenceEvents
-from service.telemetry.stage_timer import Timings
+from service.telemetry.timings import Timings
 
 
 @dataclass(frozen=True, slots=True)

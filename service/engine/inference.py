@@ -14,7 +14,7 @@ from service.runtime.image_threads import WorkerPool
 from service.runtime.session import Outputs
 from service.schema.contract import Contract
 from service.telemetry.events import InferenceEvents
-from service.telemetry.stage_timer import Timings
+from service.telemetry.timings import Timings
 
 
 @dataclass(frozen=True, slots=True)

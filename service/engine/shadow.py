@@ -17,7 +17,7 @@ from service.runtime.session import Array, Outputs
 from service.schema.shadow_rule import ShadowRule
 from service.schema.vocabulary import Task
 from service.telemetry.events import ShadowDrop, ShadowEvents
-from service.telemetry.stage_timer import Timings
+from service.telemetry.timings import Timings
 
 MAX_WAITING = 64
 """Images that may wait for a comparison; more, or larger ones in all, are dropped."""

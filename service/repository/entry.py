@@ -17,7 +17,7 @@ from service.schema.contract import Contract
 from service.schema.files import NOT_LISTED, read_contract
 from service.schema.version_policy import LATEST, VersionPolicy
 from service.schema.vocabulary import ModelState
-from service.telemetry.events import Events
+from service.telemetry.events import ModelEvents
 
 UNEXPECTED = "it cannot be loaded; the server's log says why"
 HELD_BACK = "another version of the same load could not be loaded"
@@ -50,7 +50,7 @@ class ModelEntry:
         self,
         folder: Path,
         load_version: LoadVersion,
-        events: Events,
+        events: ModelEvents,
         *,
         is_required: bool,
         policy: VersionPolicy | None,

@@ -44,7 +44,7 @@ from service.schema.contract import Contract
 from service.schema.files import read_certificate, read_certified
 from service.schema.model_status import Accuracy, Measurement
 from service.schema.vocabulary import MetadataTensor
-from service.telemetry.events import Events, ModelBuild, ModelIdentity
+from service.telemetry.events import BatchEvents, ModelBuild, ModelEvents, ModelIdentity
 
 _log = structlog.get_logger()
 
@@ -104,7 +104,8 @@ async def load_instance(
     options: LoadOptions,
     devices: Devices,
     calibrations: CalibrationCache,
-    events: Events,
+    events: ModelEvents,
+    batch_events: BatchEvents,
 ) -> ModelInstance:
     """Load a version and test it; raises `InvalidEntry` with the reason.
 
@@ -133,7 +134,7 @@ async def load_instance(
         device=candidate.graph.device,
         max_batch_size=_max_batch_size(options, contract),
         max_queue_size=options.max_queue_size or contract.dynamic_batching.max_queue_size,
-        events=events,
+        events=batch_events,
     )
 
 
@@ -325,7 +326,7 @@ def _agree(stated: MetadataTensor, found: MetadataTensor) -> bool:
     )
 
 
-async def _self_test(candidate: _Candidate, events: Events) -> None:
+async def _self_test(candidate: _Candidate, events: ModelEvents) -> None:
     """Run the golden inputs and report how they came out; a graph that is off is not served."""
     name, version = candidate.identity.name, candidate.identity.version
     _log.debug("self_test", model=name, version=version)

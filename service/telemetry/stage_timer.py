@@ -1,29 +1,22 @@
-"""Where the time of one request goes."""
+"""Timings that are measured by blocks; to be replaced by assignments to `Timings`."""
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
 
-Stage = Literal["receive", "decode", "queue", "compute", "encode"]
+from service.telemetry.timings import Stage, Timings
 
 
-class StageTimer:
-    """Seconds of each stage of one request, in the order the stages began.
-
-    `began` is on the clock of `time.perf_counter`; `batch_size` counts the images of the largest
-    batch that one of the request's was in.
-    """
+class StageTimer(Timings):
+    """Timings in the order in which the stages began."""
 
     def __init__(self) -> None:
-        self.began = time.perf_counter()
-        self.batch_size: int | None = None
-        self._seconds: dict[Stage, float] = {}
+        super().__init__(order=())
 
     @property
     def seconds(self) -> Mapping[Stage, float]:
-        """What was measured so far."""
-        return self._seconds
+        """Return the seconds measured so far."""
+        return self.stages()
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
@@ -35,9 +28,7 @@ class StageTimer:
             self.add(name, time.perf_counter() - started)
 
     def add(self, name: Stage, seconds: float) -> None:
-        """Count seconds to a stage."""
-        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
-
-    def server_timing(self) -> str:
-        """Return the stages as a `Server-Timing` header, in milliseconds."""
-        return ", ".join(f"{name};dur={s * 1000:.1f}" for name, s in self._seconds.items())
+        """Add seconds to a stage."""
+        if name not in self.order:
+            self.order = (*self.order, name)
+        setattr(self, name, (getattr(self, name) or 0.0) + seconds)

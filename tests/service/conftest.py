@@ -23,7 +23,7 @@ from service.repository.loading import LoadOptions, load_instance
 from service.runtime.device import Devices
 from service.schema.model_status import Measurement
 from service.settings import Settings
-from service.telemetry.events import Events
+from service.telemetry.metrics import PrometheusMetrics
 from tests.service.repository_fixture import write_both
 
 
@@ -90,14 +90,15 @@ async def measured(_: object, threads: Sequence[int], max_batch_size: int) -> li
     return [*singles, *(row for row in larger if row.batch_size <= max_batch_size)]
 
 
-def version_loader(events: Events, precision: str = "auto") -> LoadVersion:
+def version_loader(metrics: PrometheusMetrics, precision: str = "auto") -> LoadVersion:
     """Loads versions on one core of the CPU."""
     return partial(
         load_instance,
         options=LoadOptions("cpu", precision),
         devices=Devices(1),
         calibrations=CalibrationCache(None),
-        events=events,
+        events=metrics.models,
+        batch_events=metrics.batches,
     )
 
 

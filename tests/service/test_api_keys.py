@@ -10,7 +10,7 @@ from service.__main__ import main
 from service.api_keys import ApiKeys, new_key
 from service.errors import InvalidConfiguration
 from service.telemetry.metrics import PrometheusMetrics
-from tests.service.telemetry.test_metrics import value
+from tests.service.telemetry.samples import value
 from tests.service.test_token_bucket import Clock
 
 DIGEST = hashlib.sha256(b"secret").hexdigest()
@@ -30,7 +30,7 @@ def test_a_new_key_is_found_by_the_lines_that_came_with_it(path: Path) -> None:
     first, first_lines = new_key("shop", ["predict"])
     second, second_lines = new_key("ops", ["predict", "admin"])
     path.write_text(first_lines + second_lines)
-    keys = ApiKeys(path, PrometheusMetrics())
+    keys = ApiKeys(path, PrometheusMetrics().server)
     assert (keys.find(first.encode()).name, keys.find(first.encode()).scopes) == (
         "shop",
         {"predict"},
@@ -47,7 +47,7 @@ def test_keys_are_random_and_long_enough_that_nobody_guesses_one() -> None:
 
 def test_what_is_not_a_key_is_not_found(path: Path) -> None:
     path.write_text(entry())
-    keys = ApiKeys(path, PrometheusMetrics())
+    keys = ApiKeys(path, PrometheusMetrics().server)
     for token in (b"", b"secre", b"secret ", b"Secret", DIGEST.encode(), b"\xff" * 4000):
         assert keys.find(token) is None
 
@@ -64,7 +64,7 @@ def test_a_hash_is_compared_whole_and_once_whoever_asks(
     compare_digest = hmac.compare_digest
     monkeypatch.setattr("service.api_keys.hmac.compare_digest", compare)
     path.write_text(entry() + entry("other", "another"))
-    keys = ApiKeys(path, PrometheusMetrics())
+    keys = ApiKeys(path, PrometheusMetrics().server)
     assert keys.find(b"secret") is not None
     assert keys.find(b"nonsense") is None
     assert compared == [(32, 32)] * 2
@@ -73,18 +73,18 @@ def test_a_hash_is_compared_whole_and_once_whoever_asks(
 def test_the_first_bytes_of_a_hash_are_not_enough(path: Path) -> None:
     near = DIGEST[:-1] + ("0" if DIGEST[-1] != "0" else "1")
     path.write_text(entry().replace(DIGEST, near))
-    assert ApiKeys(path, PrometheusMetrics()).find(b"secret") is None
+    assert ApiKeys(path, PrometheusMetrics().server).find(b"secret") is None
 
 
 def test_a_rate_without_a_burst_allows_a_second_of_it(path: Path) -> None:
     path.write_text(entry(more="requests_per_second = 2.5"))
-    key = ApiKeys(path, PrometheusMetrics(), Clock()).find(b"secret")
+    key = ApiKeys(path, PrometheusMetrics().server, Clock()).find(b"secret")
     assert [key.take() > 0 for _ in range(4)] == [False, False, False, True]
 
 
 def test_without_a_rate_nothing_is_limited(path: Path) -> None:
     path.write_text(entry())
-    key = ApiKeys(path, PrometheusMetrics(), Clock()).find(b"secret")
+    key = ApiKeys(path, PrometheusMetrics().server, Clock()).find(b"secret")
     assert not any(key.take() for _ in range(1000))
 
 
@@ -107,7 +107,7 @@ def test_a_broken_file_is_one_sentence_without_a_secret(path: Path, case: str) -
     text, sentence = BROKEN[case]
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InvalidConfiguration) as caught:
-        ApiKeys(path, PrometheusMetrics())
+        ApiKeys(path, PrometheusMetrics().server)
     message = str(caught.value)
     assert sentence in message
     assert str(path) in message
@@ -117,12 +117,12 @@ def test_a_broken_file_is_one_sentence_without_a_secret(path: Path, case: str) -
 
 def test_a_missing_file_is_one_sentence(path: Path) -> None:
     with pytest.raises(InvalidConfiguration, match="cannot be read: No such file"):
-        ApiKeys(path, PrometheusMetrics())
+        ApiKeys(path, PrometheusMetrics().server)
 
 
 def test_a_changed_file_admits_and_revokes(path: Path) -> None:
     path.write_text(entry())
-    keys = ApiKeys(path, PrometheusMetrics())
+    keys = ApiKeys(path, PrometheusMetrics().server)
     path.write_text(entry("ops", "other"))
     with capture_logs() as logs:
         keys.reload()
@@ -135,7 +135,7 @@ def test_a_changed_file_admits_and_revokes(path: Path) -> None:
 
 def test_a_broken_change_leaves_the_keys_as_they_were(path: Path) -> None:
     path.write_text(entry())
-    keys = ApiKeys(path, PrometheusMetrics())
+    keys = ApiKeys(path, PrometheusMetrics().server)
     path.write_text("[shop")
     with capture_logs() as logs:
         keys.reload()
@@ -153,7 +153,7 @@ def test_whether_the_file_counts_can_be_watched(path: Path) -> None:
 
     assert counts() is None
     path.write_text(entry())
-    keys = ApiKeys(path, metrics)
+    keys = ApiKeys(path, metrics.server)
     assert counts() == 1
     for break_it in (lambda: path.write_text("[shop"), path.unlink):
         break_it()
@@ -167,7 +167,7 @@ def test_whether_the_file_counts_can_be_watched(path: Path) -> None:
 def test_a_change_elsewhere_gives_nobody_a_new_burst(path: Path) -> None:
     limited = entry(more="requests_per_second = 1")
     path.write_text(limited)
-    keys = ApiKeys(path, PrometheusMetrics(), Clock())
+    keys = ApiKeys(path, PrometheusMetrics().server, Clock())
     assert keys.find(b"secret").take() == 0
     path.write_text(limited + entry("other", "another"))
     keys.reload()
@@ -186,7 +186,7 @@ def test_the_command_shows_the_key_once_and_prints_the_lines_for_the_file(
     assert token not in out
     assert set(tomllib.loads(out)["ops"]["scopes"]) == {"predict", "admin"}
     path.write_text(out)
-    assert ApiKeys(path, PrometheusMetrics()).find(token.encode()).name == "ops"
+    assert ApiKeys(path, PrometheusMetrics().server).find(token.encode()).name == "ops"
 
 
 @pytest.mark.parametrize(

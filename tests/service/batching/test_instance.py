@@ -78,7 +78,7 @@ async def instance(tmp_path: Path, session: FakeSession) -> AsyncIterator[ModelI
         device=Device(1),
         max_batch_size=4,
         max_queue_size=8,
-        events=PrometheusMetrics(),
+        events=PrometheusMetrics().batches,
     )
     yield instance
     session.open.set()

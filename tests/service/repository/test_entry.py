@@ -79,7 +79,7 @@ async def opened(
 ) -> Models:
     metrics = PrometheusMetrics()
     loader = Loader(metrics)
-    repository = ModelRepository(path, loader, metrics, policy=policy, shadow=shadow)
+    repository = ModelRepository(path, loader, metrics.models, policy=policy, shadow=shadow)
     await repository.load_all()
     loader.begun.clear()
     loader.loaded.clear()
@@ -130,7 +130,9 @@ async def test_who_found_the_old_version_keeps_it_until_answered(models: Models)
 async def test_who_holds_it_for_too_long_is_not_waited_for(tmp_path: Path) -> None:
     write_versions(tmp_path, "1")
     metrics = PrometheusMetrics()
-    repository = ModelRepository(tmp_path, version_loader(metrics), metrics, drain_seconds=0.01)
+    repository = ModelRepository(
+        tmp_path, version_loader(metrics), metrics.models, drain_seconds=0.01
+    )
     await repository.load_all()
     with repository.get("colour").ready_instance().hold():
         await repository.unload("colour")

@@ -31,7 +31,7 @@ CLASSIFICATION, SEGMENTATION = Task.CLASSIFICATION, Task.SEGMENTATION
 
 def open_repository(path: Path) -> ModelRepository:
     metrics = PrometheusMetrics()
-    return ModelRepository(path, version_loader(metrics), metrics)
+    return ModelRepository(path, version_loader(metrics), metrics.models)
 
 
 async def loaded(path: Path) -> ModelRepository:
@@ -199,6 +199,6 @@ async def test_an_unexpected_failure_is_kept_out_of_the_reason(repository: Path)
     async def fail(*_: object) -> None:
         raise RuntimeError("/secret/path")
 
-    models = ModelRepository(repository, fail, PrometheusMetrics())
+    models = ModelRepository(repository, fail, PrometheusMetrics().models)
     await models.load_all()
     assert models.get("colour").reason == "it cannot be loaded; the server's log says why"
