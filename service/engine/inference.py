@@ -55,7 +55,7 @@ class Job:
 class Inferred:
     """Prepared photos with their outputs, one by one."""
 
-    photos: list[Photo]
+    photos: list[Photo | PreparedImage]
     outputs: list[Outputs]
 
 
@@ -105,10 +105,10 @@ class PhotoInference:
         self._events.images_predicted(instance.identity, summary)
         return Inferred(photos, inference.outputs)
 
-    def _photos(self, instance: ModelInstance, job: Job) -> list[Photo]:
+    def _photos(self, instance: ModelInstance, job: Job) -> list[Photo | PreparedImage]:
         preprocessing = instance.contract.preprocessing
         return [
-            Photo.ready(image)
+            image
             if isinstance(image, PreparedImage)
             else Photo(image, preprocessing, self.limits, index)
             for index, image in enumerate(job.images)
@@ -120,7 +120,7 @@ def _follow_the_photo(contract: Contract, outputs: Sequence[str]) -> bool:
     return any(-1 in each.shape[1:] for each in contract.outputs if each.name in outputs)
 
 
-def _check_one_size(photos: Sequence[Photo]) -> None:
+def _check_one_size(photos: Sequence[Photo | PreparedImage]) -> None:
     first, *others = (photo.prepare().pixels.shape[:2] for photo in photos)
     for index, size in enumerate(others, 1):
         if size != first:
@@ -181,36 +181,39 @@ class Segmenter:
     async def overlay(self, instance: ModelInstance, job: Job) -> bytes:
         """Return the one photo with its mask blended over it, as a PNG."""
         inferred = await self._inference.infer(instance, job)
+        (photo,) = inferred.photos
+        if not isinstance(photo, Photo):
+            raise InvalidRequest("An overlay needs a photo; a tensor was sent.")
         with job.timer.stage("encode"):
             return await self._inference.pool.run(
-                _overlay, inferred.photos[0], inferred.outputs[0]["labels"], instance.contract
+                _overlay, photo, inferred.outputs[0]["labels"], instance.contract
             )
 
 
 def _segmentation(
-    photo: Photo, output: Array, mask: MaskFormat, contract: Contract
+    photo: Photo | PreparedImage, output: Array, mask: MaskFormat, contract: Contract
 ) -> Segmentation:
     labels, image = _photo_labels(photo, output), photo.prepare()
-    return Segmentation(
+    segmentation = Segmentation(
         width=image.photo_width,
         height=image.photo_height,
         classes=class_areas(labels, contract.labels),
-        mask=_encode_mask(labels, mask, contract),
     )
+    if mask != "none":
+        segmentation["mask"] = _encode_mask(labels, mask, contract)
+    return segmentation
 
 
-def _encode_mask(labels: Labels, mask: MaskFormat, contract: Contract) -> PngMask | RleMask | None:
-    match mask:
-        case "png":
-            png = mask_png(labels, contract.colors)
-            return PngMask(data=base64.b64encode(png).decode("ascii"))
-        case "rle":
-            return RleMask(classes=run_lengths(labels, contract.labels))
-        case "none":
-            return None
+def _encode_mask(
+    labels: Labels, mask: Literal["png", "rle"], contract: Contract
+) -> PngMask | RleMask:
+    if mask == "rle":
+        return RleMask(format="rle", classes=run_lengths(labels, contract.labels))
+    png = mask_png(labels, contract.colors)
+    return PngMask(format="png", data=base64.b64encode(png).decode("ascii"))
 
 
-def _mask(photo: Photo, output: Array, contract: Contract) -> bytes:
+def _mask(photo: Photo | PreparedImage, output: Array, contract: Contract) -> bytes:
     return mask_png(_photo_labels(photo, output), contract.colors)
 
 
@@ -218,6 +221,6 @@ def _overlay(photo: Photo, output: Array, contract: Contract) -> bytes:
     return overlay_png(photo.upright(), _photo_labels(photo, output), contract.colors)
 
 
-def _photo_labels(photo: Photo, output: Array) -> Labels:
+def _photo_labels(photo: Photo | PreparedImage, output: Array) -> Labels:
     image = photo.prepare()
     return scale_labels(output.astype(np.uint8, copy=False), image.photo_width, image.photo_height)

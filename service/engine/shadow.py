@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-import numpy as np
 import structlog
 
 from service.batching.instance import ModelInstance
@@ -15,6 +14,7 @@ from service.engine.inference import Job, PhotoInference
 from service.images.photo import EncodedOrPrepared
 from service.runtime.session import Array
 from service.schema.shadow_rule import ShadowRule
+from service.schema.tasks import TASKS
 from service.schema.vocabulary import Task
 from service.telemetry.events import Events, ShadowDrop
 from service.telemetry.stage_timer import StageTimer
@@ -126,6 +126,4 @@ class Shadow:
 
 def agreement(task: Task, one: Array, other: Array) -> float:
     """Whether two predictions name the same class (1 or 0), or the share of equal pixels."""
-    if task is Task.CLASSIFICATION:
-        return float(one.argmax() == other.argmax())
-    return float(np.mean(one == other)) if one.shape == other.shape else 0.0
+    return TASKS[task].agreement([(one, other)])

@@ -20,6 +20,7 @@ from service.http.routes.request_body import TIMEOUT_HEADER_PARAMETER
 from service.http.routes.serving import Images, Predict, Serving
 from service.repository.repository import ModelRepository
 from service.runtime.image_threads import WorkerPool
+from service.schema.json import encode
 from service.schema.predictions import ClassifyResponse, SegmentResponse
 from service.schema.vocabulary import Task
 
@@ -137,7 +138,7 @@ class PredictRoutes:
 
         async def predict(instance: ModelInstance, job: Job) -> Response:
             answer = await self._classifier.classify(instance, job, query.top_k)
-            return _json(answer.model_dump_json())
+            return _json(encode(answer))
 
         return await self._serve(request, Task.CLASSIFICATION, query, predict)
 
@@ -155,7 +156,7 @@ class PredictRoutes:
     def _predict_json(self, query: SegmentQuery) -> Predict:
         async def predict(instance: ModelInstance, job: Job) -> Response:
             answer = await self._segmenter.segment(instance, job, query.mask)
-            return _json(await self._pool.run(answer.model_dump_json, exclude_none=True))
+            return _json(await self._pool.run(encode, answer))
 
         return predict
 
@@ -184,5 +185,5 @@ class PredictRoutes:
         return await self._pool.run(images_in_body, content_type, body, self._max_images)
 
 
-def _json(text: str) -> Response:
+def _json(text: bytes) -> Response:
     return Response(text, media_type="application/json")
