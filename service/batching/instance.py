@@ -13,7 +13,7 @@ from service.batching.batcher import DynamicBatcher
 from service.batching.plan import ExecutionPlan
 from service.batching.queue import PendingInference, Urgency
 from service.errors import DeadlineUnreachable, Outcome, PayloadTooLarge, QueueFull
-from service.images.photo import Photo
+from service.images.photo import Photo, PreparedImage
 from service.runtime.device import Device
 from service.runtime.graph_sessions import GraphSessions
 from service.runtime.session import Outputs
@@ -182,7 +182,7 @@ class ModelInstance:
             self._pending -= images
 
     async def infer(
-        self, photos: Sequence[Photo], outputs: Sequence[str], urgency: Urgency
+        self, photos: Sequence[Photo | PreparedImage], outputs: Sequence[str], urgency: Urgency
     ) -> Inference:
         """Predict photos of any sizes and number; only `outputs` are computed.
 

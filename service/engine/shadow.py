@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import numpy as np
 import structlog
 
 from service.batching.instance import ModelInstance
@@ -15,7 +14,7 @@ from service.engine.inference import ImageInference
 from service.images.photo import EncodedOrPrepared
 from service.runtime.session import Array, Outputs
 from service.schema.shadow_rule import ShadowRule
-from service.schema.vocabulary import Task
+from service.schema.tasks import TASKS
 from service.telemetry.events import ShadowDrop, ShadowEvents
 from service.telemetry.timings import Timings
 
@@ -122,7 +121,8 @@ class Shadow:
                 )
         finally:
             other.let_go()
-        return agreement(other.identity.task, copy.prediction, inferred.outputs[0][prediction])
+        found = inferred.outputs[0][prediction]
+        return TASKS[other.identity.task].agreement([(copy.prediction, found)])
 
     def _drop(self, images: int, reason: ShadowDrop) -> None:
         self._events.shadow_dropped(self._rule.model, self._rule.version, images, reason)
@@ -134,10 +134,3 @@ class Shadow:
             self._comparison.cancel()
             with suppress(asyncio.CancelledError):
                 await self._comparison
-
-
-def agreement(task: Task, one: Array, other: Array) -> float:
-    """Return 1.0 or 0.0 for the same or another class; for label maps the share of equal pixels."""
-    if task is Task.CLASSIFICATION:
-        return float(one.argmax() == other.argmax())
-    return float(np.mean(one == other)) if one.shape == other.shape else 0.0

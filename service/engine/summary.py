@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from service.images.photo import Photo
+from service.images.photo import Photo, PreparedImage
 from service.runtime.session import Array, Outputs
 from service.schema.contract import Contract
 from service.schema.vocabulary import Task
@@ -18,7 +18,7 @@ Shares = tuple[Mapping[str, float], float | None]
 
 
 def summarize(
-    contract: Contract, photos: Sequence[Photo], outputs: Sequence[Outputs]
+    contract: Contract, photos: Sequence[Photo | PreparedImage], outputs: Sequence[Outputs]
 ) -> list[Prediction]:
     """Describe each photo; without classes where the output that has them was not computed."""
     describe = _top_class if contract.task is Task.CLASSIFICATION else _class_shares
