@@ -37,7 +37,8 @@ from service.http.routes.request_body import BodyLimits
 from service.http.routes.serving import Serving
 from service.images.decode import ImageLimits
 from service.repository.calibration import CalibrationCache
-from service.repository.loading import LoadOptions, load_instance
+from service.repository.load_options import LoadOptions
+from service.repository.loading import LoadInstance, load_instance
 from service.repository.repository import ModelRepository
 from service.repository.watch import RepositoryWatch
 from service.runtime.cores import usable_cores
@@ -75,9 +76,14 @@ class Parts:
     tracing: "Tracing | None"
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Join the parts; raises `InvalidConfiguration` where there is nothing to serve."""
-    parts = _create_parts(settings)
+def create_app(
+    settings: Settings, *, cores: int | None = None, load: LoadInstance = load_instance
+) -> FastAPI:
+    """Join the parts; raises `InvalidConfiguration` if there is nothing to serve.
+
+    `cores` and `load` are for tests.
+    """
+    parts = _create_parts(settings, cores or usable_cores(), load)
     rules = AccessRules(
         keys=parts.keys,
         local_key=parts.local_key,
@@ -141,11 +147,10 @@ def _metrics_app(router: APIRouter) -> FastAPI:
     return app
 
 
-def _create_parts(settings: Settings) -> Parts:
-    cores = usable_cores()
+def _create_parts(settings: Settings, cores: int, load: LoadInstance) -> Parts:
     metrics = PrometheusMetrics()
     devices = Devices(cores, len(settings.gpu_devices))
-    repository = _create_repository(settings, devices, metrics)
+    repository = _create_repository(settings, devices, metrics, load)
     poll_seconds = settings.repository_poll_seconds
     pool = WorkerPool(settings.image_threads or cores)
     admission = Admission(
@@ -212,10 +217,10 @@ def _create_tracing(settings: Settings) -> "Tracing | None":
 
 
 def _create_repository(
-    settings: Settings, devices: Devices, metrics: PrometheusMetrics
+    settings: Settings, devices: Devices, metrics: PrometheusMetrics, load: LoadInstance
 ) -> ModelRepository:
     load_version = partial(
-        load_instance,
+        load,
         options=_load_options(settings),
         devices=devices,
         calibrations=CalibrationCache(settings.calibration_folder),

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -73,6 +73,8 @@ class ModelInstance:
         self.max_batch_size = max_batch_size
         """How many images a batch may have; how many it has is the plan's to say."""
         self.statistics = Statistics()
+        self.on_outage: Callable[[], None] = lambda: None
+        """Called on the event loop whenever `outage` has changed."""
         self._sessions = sessions
         self._events = events
         self._max_queue_size = max_queue_size
