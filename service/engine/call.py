@@ -15,7 +15,6 @@ from service.engine.shadow import Shadow
 from service.errors import InvalidRequest, ModelNotReady, Outcome, PayloadTooLarge, ServiceError
 from service.images.photo import EncodedOrPrepared
 from service.repository.version import ModelVersion
-from service.runtime.session import Outputs
 from service.telemetry.events import InferenceEvents
 from service.telemetry.timings import Timings
 
@@ -42,7 +41,7 @@ class Call:
 
     __slots__ = (
         *("deadline", "instance", "is_default_deadline", "outcome", "response_bytes"),
-        *("timings", "version", "_allowed", "_body_bytes", "_came_before_drain", "_answered"),
+        *("timings", "version", "_allowed", "_body_bytes", "_came_before_drain", "_inferred"),
         *("_parts", "_placed_at", "_started", "_timeout"),
     )
 
@@ -73,7 +72,7 @@ class Call:
         self._came_before_drain = came_before_drain
         self._body_bytes = 0
         self._placed_at: float | None = None
-        self._answered: tuple[Sequence[EncodedOrPrepared], Sequence[Outputs]] | None = None
+        self._inferred: Inferred | None = None
 
     async def __aenter__(self) -> Self:
         """Find what serves the version and let the request in, or refuse it.
@@ -150,25 +149,27 @@ class Call:
         if names is None:
             names = (self.instance.contract.prediction,)
         urgency = Urgency(self.deadline, priority, self.is_default_deadline)
-        inferred = await self._parts.inference.infer(
+        self._inferred = await self._parts.inference.infer(
             self.instance, images, names, urgency, self.timings, stacked=stacked
         )
-        self._answered = images, inferred.outputs
-        return inferred
+        return self._inferred
 
     def _end(self, error: BaseException | None) -> None:
-        parts, instance, timings = self._parts, self.instance, self.timings
+        parts, instance = self._parts, self.instance
         self.outcome = outcome = _outcome(error)
         seconds = None if self._placed_at is None else monotonic() - self._placed_at
         parts.admission.leave(self._timeout, self._body_bytes, seconds)
-        images = len(self._answered[0]) if outcome == "ok" and self._answered else 0
-        stages = timings.stages()
-        instance.statistics.answered(outcome, images, stages)
-        parts.events.inference_finished(instance.identity, outcome, images, stages)
-        if outcome == "ok" and self.response_bytes is not None:
-            parts.events.bodies_exchanged(instance.identity, self._body_bytes, self.response_bytes)
-        if parts.shadow is not None and images:
-            parts.shadow.answered(instance, *self._answered)
+        inferred = self._inferred if outcome == "ok" else None
+        instance.telemetry.finished(
+            outcome,
+            self.timings,
+            0 if inferred is None else len(inferred.images),
+            request_bytes=self._body_bytes,
+            response_bytes=self.response_bytes,
+            predictions=() if inferred is None else inferred.describe(instance.contract),
+        )
+        if parts.shadow is not None and inferred is not None:
+            parts.shadow.answered(instance, inferred)
         instance.let_go()
 
 

@@ -17,7 +17,8 @@ from service.engine.segment import MaskFormat, segment
 from service.engine.shadow import Shadow
 from service.images.decode import ImageLimits
 from service.repository.calibration import CalibrationCache
-from service.repository.loading import LoadOptions, load_instance
+from service.repository.load_options import LoadOptions
+from service.repository.loading import LoadInstance, load_instance
 from service.repository.repository import ModelRepository
 from service.repository.version import ModelVersion
 from service.repository.watch import RepositoryWatch
@@ -77,15 +78,24 @@ class Engine:
         self._loaded = asyncio.Event()
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """Join the parts; raises `InvalidConfiguration` if there is nothing to serve."""
-        cores = usable_cores()
+    def from_settings(
+        cls,
+        settings: Settings,
+        *,
+        cores: int | None = None,
+        load_instance: LoadInstance = load_instance,
+    ) -> Self:
+        """Join the parts; raises `InvalidConfiguration` if there is nothing to serve.
+
+        `cores` is by default the number that the process may use.
+        """
+        cores = cores or usable_cores()
         metrics = PrometheusMetrics()
         devices = Devices(cores, len(settings.gpu_devices))
-        repository = _repository(settings, devices, metrics)
+        repository = _repository(settings, devices, metrics, load_instance)
         pool = WorkerPool(settings.image_threads or cores)
         limits = ImageLimits(settings.max_image_pixels)
-        inference = ImageInference(pool, limits, metrics.inference)
+        inference = ImageInference(pool, limits)
         admission = Admission(
             settings.max_concurrent_requests,
             settings.default_timeout_seconds,
@@ -231,14 +241,14 @@ def _observe(
 
 
 def _repository(
-    settings: Settings, devices: Devices, metrics: PrometheusMetrics
+    settings: Settings, devices: Devices, metrics: PrometheusMetrics, load_instance: LoadInstance
 ) -> ModelRepository:
     load_version = partial(
         load_instance,
         options=_load_options(settings),
         devices=devices,
         calibrations=CalibrationCache(settings.calibration_folder),
-        events=metrics,
+        metrics=metrics,
     )
     return ModelRepository(
         settings.model_repository,

@@ -13,25 +13,29 @@ from service.images.photo import EncodedOrPrepared, Photo, PreparedImage
 from service.runtime.image_threads import WorkerPool
 from service.runtime.session import Outputs
 from service.schema.contract import Contract
-from service.telemetry.events import InferenceEvents
+from service.telemetry.events import Prediction
 from service.telemetry.timings import Timings
 
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """Prepared photos with their outputs, one by one."""
+    """Images as they were sent, prepared, and their outputs, one by one."""
 
-    photos: Sequence[Photo]
+    images: Sequence[EncodedOrPrepared]
+    photos: Sequence[Photo | PreparedImage]
     outputs: Sequence[Outputs]
+
+    def describe(self, contract: Contract) -> list[Prediction]:
+        """Return what the images and their predictions were like, for the metrics."""
+        return summarize(contract, self.photos, self.outputs)
 
 
 class ImageInference:
-    """Runs images through a model version, whoever asks: requests and the shadow."""
+    """Runs images through a model version, for requests and for the shadow."""
 
-    def __init__(self, pool: WorkerPool, limits: ImageLimits, events: InferenceEvents) -> None:
+    def __init__(self, pool: WorkerPool, limits: ImageLimits) -> None:
         self.pool = pool
         self._limits = limits
-        self._events = events
 
     async def infer(
         self,
@@ -70,14 +74,14 @@ class ImageInference:
         timings.queue = inference.queue_seconds
         timings.compute = inference.compute_seconds
         timings.batch_size = inference.batch_size
-        summary = summarize(instance.contract, photos, inference.outputs)
-        self._events.images_predicted(instance.identity, summary)
-        return Inferred(photos, inference.outputs)
+        return Inferred(images, photos, inference.outputs)
 
-    def _photos(self, contract: Contract, images: Sequence[EncodedOrPrepared]) -> list[Photo]:
+    def _photos(
+        self, contract: Contract, images: Sequence[EncodedOrPrepared]
+    ) -> list[Photo | PreparedImage]:
         preprocessing = contract.preprocessing
         return [
-            Photo.ready(image)
+            image
             if isinstance(image, PreparedImage)
             else Photo(image, preprocessing, self._limits, index)
             for index, image in enumerate(images)
@@ -89,7 +93,7 @@ def _follow_the_photo(contract: Contract, names: Sequence[str]) -> bool:
     return any(-1 in each.shape[1:] for each in contract.outputs if each.name in names)
 
 
-def _check_one_size(photos: Sequence[Photo]) -> None:
+def _check_one_size(photos: Sequence[Photo | PreparedImage]) -> None:
     first, *others = (photo.prepare().pixels.shape[:2] for photo in photos)
     for index, size in enumerate(others, 1):
         if size != first:

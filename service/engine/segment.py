@@ -11,7 +11,7 @@ import numpy as np
 from service.engine.call import Call
 from service.errors import InvalidRequest
 from service.images.masks import Labels, class_areas, mask_png, overlay_png, scale_labels
-from service.images.photo import EncodedOrPrepared, Photo
+from service.images.photo import EncodedOrPrepared, Photo, PreparedImage
 from service.images.run_lengths import run_lengths
 from service.runtime.image_threads import WorkerPool
 from service.runtime.session import Array
@@ -19,6 +19,7 @@ from service.schema.contract import Contract
 from service.schema.predictions import PngMask, RleMask, Segmentation, SegmentResponse
 
 MaskFormat = Literal["png", "rle", "none"]
+AnyPhoto = Photo | PreparedImage
 Draw = Callable[[Photo, Array, Contract], bytes]
 
 
@@ -57,13 +58,15 @@ async def _draw(
     inferred = await call.infer(images)
     began = perf_counter()
     photo, labels = inferred.photos[0], inferred.outputs[0]["labels"]
+    if not isinstance(photo, Photo):
+        raise InvalidRequest("Send an image file: a tensor has no photo to draw on.")
     picture = await pool.run(draw, photo, labels, call.instance.contract)
     call.timings.encode = perf_counter() - began
     return picture
 
 
 def _segmentation(
-    photo: Photo, output: Array, mask: MaskFormat, contract: Contract
+    photo: AnyPhoto, output: Array, mask: MaskFormat, contract: Contract
 ) -> Segmentation:
     labels, image = _photo_labels(photo, output), photo.prepare()
     segmentation = Segmentation(
@@ -89,7 +92,7 @@ def _overlay(photo: Photo, output: Array, contract: Contract) -> bytes:
     return overlay_png(photo.upright(), _photo_labels(photo, output), contract.colors)
 
 
-def _photo_labels(photo: Photo, output: Array) -> Labels:
+def _photo_labels(photo: AnyPhoto, output: Array) -> Labels:
     """Scale the graph's label map to the photo's own size."""
     image = photo.prepare()
     return scale_labels(output.astype(np.uint8, copy=False), image.photo_width, image.photo_height)

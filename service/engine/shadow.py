@@ -10,9 +10,9 @@ import structlog
 
 from service.batching.instance import ModelInstance
 from service.batching.queue import Urgency
-from service.engine.inference import ImageInference
+from service.engine.inference import ImageInference, Inferred
 from service.images.photo import EncodedOrPrepared
-from service.runtime.session import Array, Outputs
+from service.runtime.session import Array
 from service.schema.shadow_rule import ShadowRule
 from service.schema.tasks import TASKS
 from service.telemetry.events import ShadowDrop, ShadowEvents
@@ -63,21 +63,16 @@ class Shadow:
         self._waiting: deque[_Copy] = deque()
         self._comparison: asyncio.Task[None] | None = None
 
-    def answered(
-        self,
-        instance: ModelInstance,
-        images: Sequence[EncodedOrPrepared],
-        outputs: Sequence[Outputs],
-    ) -> None:
+    def answered(self, instance: ModelInstance, inferred: Inferred) -> None:
         """Copy what is due of a request that `instance` has answered; never waits."""
         identity = instance.identity
         if identity.name != self._rule.model or identity.version == self._rule.version:
             return
         prediction = instance.contract.prediction
-        if prediction in outputs[0]:  # a request for other outputs has nothing to compare
+        if prediction in inferred.outputs[0]:  # other outputs are not compared
             self._comparable += 1
             if self._rule.is_due(self._comparable):
-                self._copy(images, [each[prediction] for each in outputs])
+                self._copy(inferred.images, [each[prediction] for each in inferred.outputs])
         self._compare_next(instance)
 
     def _copy(self, images: Sequence[EncodedOrPrepared], predictions: Sequence[Array]) -> None:
@@ -121,6 +116,7 @@ class Shadow:
                 )
         finally:
             other.let_go()
+        other.telemetry.predicted(inferred.describe(other.contract))
         found = inferred.outputs[0][prediction]
         return TASKS[other.identity.task].agreement([(copy.prediction, found)])
 

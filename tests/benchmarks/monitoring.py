@@ -12,13 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from service.telemetry.stage_timer import StageTimer
 
 from service.engine.summary import summarize
 from service.images.photo import PreparedImage
 from service.schema.vocabulary import Task
 from service.telemetry.events import ModelIdentity
 from service.telemetry.metrics import PrometheusMetrics
-from service.telemetry.stage_timer import StageTimer
 from service.telemetry.trace_context import Answered
 from service.telemetry.tracing import Tracing
 

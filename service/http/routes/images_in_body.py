@@ -127,7 +127,9 @@ class _Form:
         if b"filename" in options or b"content-type" in self._headers:
             return
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        raise InvalidRequest(f"The form's field {name!r} is not a file; put options into the query string.")
+        raise InvalidRequest(
+            f"The form's field {name!r} is not a file; put options into the query string."
+        )
 
     def _end(self) -> None:
         self.complete = True

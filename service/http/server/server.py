@@ -47,7 +47,9 @@ def bind(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """Uvicorn, but the port stays open and answers "not ready" during the drain."""
 
-    def __init__(self, app: App, admission: Admission, events: ServerEvents, settings: Settings) -> None:
+    def __init__(
+        self, app: App, admission: Admission, events: ServerEvents, settings: Settings
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 _until_cancelled(app),

@@ -145,7 +145,9 @@ async def test_without_keys_a_server_that_others_reach_changes_no_models(
 
 async def test_without_keys_a_peer_that_is_elsewhere_changes_no_models(service: Running) -> None:
     async with asked_from(service, "192.0.2.7") as elsewhere:
-        response = await elsewhere.post(LOAD, headers=bearer(service.app.state.access.local_key.token))
+        response = await elsewhere.post(
+            LOAD, headers=bearer(service.app.state.access.local_key.token)
+        )
         assert response.status_code == 403
 
 
