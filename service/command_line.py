@@ -63,9 +63,9 @@ def _serve(settings: Settings) -> int:
         for name in unknown_variables():
             log.warning("unknown_variable", name=name)
         log.info("listening", **_addresses(listeners), version=__version__)
-        engine = app.state.engine
+        engine, asgi = app.state.engine, app.asgi
         _spare_the_collector()
-        Server(app.asgi, engine.admission, engine.metrics.server, settings).run(sockets=listeners)
+        Server(asgi, engine.admission, engine.metrics.server, settings).run(sockets=listeners)
         ended = engine.devices.close(CLOSE_SECONDS)
     if not ended:
         log.warning("threads_left", seconds=CLOSE_SECONDS)
