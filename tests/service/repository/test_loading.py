@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import structlog
 
 from service.batching.instance import ModelInstance
 from service.errors import InvalidEntry
-from service.repository.opening import open_chosen
-from service.repository.precision import PrecisionChoice
 from service.runtime.device import Devices
 from service.runtime.session import Session
 from service.schema.files import read_contract
@@ -228,53 +225,6 @@ def test_a_file_of_initializers_that_is_not_certified_is_never_read(
     (folder / "1" / "weights.bin").write_bytes(data)
     monkeypatch.chdir(folder / "1")
     assert refusal(folder) == "ONNX Runtime cannot load the graph"
-
-
-@dataclass(frozen=True)
-class FakeGraph:
-    """A graph that was opened, on the provider that it got."""
-
-    precision: str
-    active_provider: str
-
-
-class FakeRuntime:
-    """Opens any precision, always on the same provider."""
-
-    def __init__(self, active_provider: str) -> None:
-        self.active_provider = active_provider
-        self.opened: list[str] = []
-
-    def open(self, precision: str) -> FakeGraph:
-        self.opened.append(precision)
-        return FakeGraph(precision, self.active_provider)
-
-
-def best(provider: str) -> PrecisionChoice:
-    return PrecisionChoice({CPU: "int8", CUDA: "fp16"}[provider], f"on {provider}")
-
-
-def always_int8(provider: str) -> PrecisionChoice:
-    return PrecisionChoice("int8", f"on {provider}")
-
-
-@pytest.mark.parametrize(
-    ("choose", "active", "opened"),
-    [
-        (best, CUDA, ["fp16"]),
-        (best, CPU, ["fp16", "int8"]),
-        (always_int8, CPU, ["int8"]),
-    ],
-    ids=["as expected", "another provider", "another provider, the same precision"],
-)
-def test_the_precision_is_chosen_for_the_provider_that_the_graph_got(
-    choose: Callable[[str], PrecisionChoice], active: str, opened: list[str]
-) -> None:
-    runtime = FakeRuntime(active)
-    choice, graph = open_chosen(CUDA, choose, runtime.open)
-    assert runtime.opened == opened
-    assert choice == choose(active)
-    assert graph.precision == choice.precision
 
 
 def test_a_silent_fallback_to_the_cpu_serves_the_cpus_preference(tmp_path: Path) -> None:
