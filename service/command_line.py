@@ -66,25 +66,25 @@ def _serve(settings: Settings) -> int:
             log.warning("unknown_variable", name=name)
         log.info("listening", **_addresses(listeners), version=__version__)
         parts = app.state.parts
-        _spare_the_collector()
+        _freeze_garbage_collector()
         Server(app, parts.admission, parts.metrics, settings).run(sockets=listeners)
         ended = parts.devices.close(EXIT_SECONDS)
     if not ended:
         log.warning("threads_left", seconds=EXIT_SECONDS)
     log.info("stopped")
     if not ended:
-        _leave(0)
+        _exit_now(0)
     return 0
 
 
-def _leave(status: int) -> NoReturn:
+def _exit_now(status: int) -> NoReturn:
     """End the process at once: a thread in ONNX Runtime would abort a normal exit."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
-def _spare_the_collector() -> None:
+def _freeze_garbage_collector() -> None:
     """Exclude what is loaded by now from garbage collection, which stops every thread.
 
     Models are loaded later and are collected as usual.
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vt-serve",
         description="Serve the models of a model repository over HTTP.",
-        epilog="All other settings are VT_* environment variables; see docs/configuration.md.",
+        epilog="Every setting is also a VT_* environment variable; see docs/configuration.md.",
     )
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", help="port to listen on (default: 8000); 0 picks a free port")
