@@ -26,7 +26,7 @@ from pydantic import (
 
 from service.errors import InvalidConfiguration
 from service.schema.validation import first_problem
-from service.telemetry.events import Events
+from service.telemetry.events import ServerEvents
 from service.token_bucket import TokenBucket
 
 Scope = Literal["predict", "admin"]
@@ -83,7 +83,7 @@ class ApiKeys:
     """
 
     def __init__(
-        self, path: Path, events: Events, clock: Callable[[], float] = time.monotonic
+        self, path: Path, events: ServerEvents, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.path = path
         self._events = events

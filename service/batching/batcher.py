@@ -22,7 +22,7 @@ from service.errors import (
 from service.runtime.device import Device
 from service.runtime.session import Outputs
 from service.schema.model_status import Width
-from service.telemetry.events import DispatchReason, Events, ModelIdentity
+from service.telemetry.events import BatchEvents, DispatchReason, ModelIdentity
 
 HANG_SECONDS = 30.0
 HANG_FACTOR = 50
@@ -79,7 +79,7 @@ class DynamicBatcher:
         runner: BatchRunner,
         plan: ExecutionPlan,
         device: Device,
-        events: Events,
+        events: BatchEvents,
         in_flight: Callable[[], int] = lambda: 0,
         executed: Callable[[int, float], None] = lambda *_: None,
         rebuilt: Callable[[], None] = lambda: None,

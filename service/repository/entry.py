@@ -14,7 +14,7 @@ from service.repository.versions import Versions
 from service.schema.contract import Contract
 from service.schema.files import NOT_LISTED, read_contract
 from service.schema.version_policy import LATEST, VersionPolicy
-from service.telemetry.events import Events
+from service.telemetry.events import ModelEvents
 
 _log = structlog.get_logger()
 
@@ -30,7 +30,7 @@ class ModelEntry:
         self,
         folder: Path,
         load_version: LoadVersion,
-        events: Events,
+        events: ModelEvents,
         *,
         is_required: bool,
         policy: VersionPolicy | None,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import structlog
 
 from service.errors import InvalidEntry, LoadFailed
-from service.telemetry.events import Events
+from service.telemetry.events import ModelEvents
 
 UNEXPECTED = "an unexpected error, see the server's log"
 HELD_BACK = "another version of the same load failed"
@@ -15,7 +15,7 @@ MAX_REASONS = 5
 _log = structlog.get_logger()
 
 
-def report_failure(error: Exception, events: Events, model: str, **version: str) -> str:
+def report_failure(error: Exception, events: ModelEvents, model: str, **version: str) -> str:
     """Count and log a failure; return a reason that is safe to show to clients."""
     events.model_refused(model)
     log = _log.bind(model=model, **version)

@@ -16,6 +16,7 @@ from service.runtime.session import Array
 from service.schema.certificate import Certificate, SelfTestTolerance
 from service.schema.contract import Contract
 from service.schema.files import read_certified
+from service.schema.tasks import TASKS
 from service.schema.vocabulary import Task
 
 
@@ -91,13 +92,13 @@ def compare(task: Task, golden: Sequence[GoldenInput], actual: Sequence[Array]) 
                 f"the self-test failed: an output is {list(result.shape)}, "
                 f"not {list(each.expected.shape)}"
             )
+    row = TASKS[task]
+    agreement = row.agreement(
+        (each.expected, result) for each, result in zip(golden, actual, strict=True)
+    )
+    if not row.has_scores:  # the difference between two classes means nothing
+        return Comparison(0.0, 0.0, agreement)
     expected = np.concatenate([each.expected.reshape(-1) for each in golden]).astype(np.float64)
     found = np.concatenate([result.reshape(-1) for result in actual]).astype(np.float64)
-    if task is Task.SEGMENTATION:  # classes have no order: their difference means nothing
-        return Comparison(0.0, 0.0, float((expected == found).mean()))
     error = float(np.abs(expected - found).max())
-    answers = zip(golden, actual, strict=True)
-    same = [each.expected.argmax() == result.argmax() for each, result in answers]
-    return Comparison(
-        error, error / max(float(np.abs(expected).max()), 1e-12), float(np.mean(same))
-    )
+    return Comparison(error, error / max(float(np.abs(expected).max()), 1e-12), agreement)

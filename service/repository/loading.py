@@ -16,7 +16,7 @@ from service.repository.warm_up import Calibrate, plan_execution, self_test, war
 from service.runtime.device import Devices
 from service.runtime.session import Session, expected_provider
 from service.schema.contract import Contract
-from service.telemetry.events import Events
+from service.telemetry.metrics import PrometheusMetrics
 
 LoadInstance = Callable[..., Awaitable[ModelInstance]]
 """Load an instance; the arguments are those of `load_instance`."""
@@ -30,7 +30,7 @@ async def load_instance(
     options: LoadOptions,
     devices: Devices,
     calibrations: CalibrationCache,
-    events: Events,
+    metrics: PrometheusMetrics,
     calibrate: Calibrate = calibrate,
     open_session: OpenSession = Session,
     expected_provider: Callable[[str], str] = expected_provider,
@@ -48,7 +48,7 @@ async def load_instance(
     )
     candidate = await devices.opener.run(opening)
     try:
-        await self_test(candidate, events)
+        await self_test(candidate, metrics.models)
         plan = await plan_execution(candidate, options, calibrations, calibrate)
         await warm_up(candidate, plan)
     except InvalidEntry as error:
@@ -57,11 +57,11 @@ async def load_instance(
         raise InvalidEntry(f"{error}; try VT_PRECISION=fp32") from error
     except InferenceFailed as error:
         raise InvalidEntry("the graph cannot be run") from error
-    return _instance(candidate, plan, options, events)
+    return _instance(candidate, plan, options, metrics)
 
 
 def _instance(
-    candidate: Candidate, plan: ExecutionPlan, options: LoadOptions, events: Events
+    candidate: Candidate, plan: ExecutionPlan, options: LoadOptions, metrics: PrometheusMetrics
 ) -> ModelInstance:
     contract, graph = candidate.contract, candidate.graph
     return ModelInstance(
@@ -74,5 +74,6 @@ def _instance(
         device=graph.device,
         max_batch_size=options.batch_limit(contract),
         max_queue_size=options.queue_limit(contract),
-        events=events,
+        events=metrics.batches,
+        telemetry=metrics.inference.of(candidate.identity),
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from service.runtime.execution_providers import CPU, CUDA, TENSORRT
 from service.schema.certificate import AccuracyRecord, Certificate, Limits, PrecisionRecord
+from service.schema.tasks import TASKS
 from service.schema.vocabulary import Task
 
 AUTO = "auto"
@@ -12,7 +13,6 @@ INT8 = "int8"
 
 PREFERRED = {CPU: INT8, CUDA: "fp16", TENSORRT: "fp16"}
 
-_METRICS = {Task.CLASSIFICATION: "top1", Task.SEGMENTATION: "miou"}
 _ROUNDING = 1e-9
 """Tolerance, so that a loss of exactly the limit is allowed."""
 
@@ -77,7 +77,7 @@ def _loss_beyond(
     if theirs - ours <= limit + _ROUNDING:
         return None
     return (
-        f"{precision} loses {100 * (theirs - ours):.3g} points of {_METRICS[task]}; "
+        f"{precision} loses {100 * (theirs - ours):.3g} points of {TASKS[task].metric}; "
         f"at most {100 * limit:.3g} are allowed"
     )
 

@@ -19,7 +19,7 @@ from service.schema.contract import Contract
 from service.schema.model_status import ModelDetail
 from service.schema.shadow_rule import ShadowRule
 from service.schema.version_policy import VersionPolicy
-from service.telemetry.events import Events
+from service.telemetry.events import ModelEvents
 
 DRAIN_SECONDS = 30.0
 
@@ -38,7 +38,7 @@ class ModelRepository:
         self,
         path: Path,
         load_version: LoadVersion,
-        events: Events,
+        events: ModelEvents,
         *,
         policy: VersionPolicy | None = None,
         shadow: ShadowRule | None = None,

@@ -16,7 +16,7 @@ from service.repository.versions import Versions
 from service.runtime.allocator import trim_memory
 from service.schema.contract import Contract
 from service.schema.vocabulary import ModelState
-from service.telemetry.events import Events
+from service.telemetry.events import ModelEvents
 
 _log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ class Swap:
         folder: Path,
         versions: Versions,
         load_version: LoadVersion,
-        events: Events,
+        events: ModelEvents,
         drain_seconds: float,
     ) -> None:
         self._folder = folder

@@ -6,7 +6,7 @@ from service.errors import ModelNotFound
 from service.repository.version import UNLOADED, ModelVersion
 from service.schema.contract import Contract
 from service.schema.vocabulary import ModelState
-from service.telemetry.events import Events
+from service.telemetry.events import ModelEvents
 
 
 class Versions:
@@ -17,7 +17,7 @@ class Versions:
     """
 
     def __init__(
-        self, model: str, shadow: str | None, events: Events, changed: Callable[[], None]
+        self, model: str, shadow: str | None, events: ModelEvents, changed: Callable[[], None]
     ) -> None:
         self.model = model
         self.contract: Contract | None = None

@@ -27,7 +27,7 @@ from service.runtime.device_binding import padded
 from service.runtime.graph_sessions import Runnable, run_batch
 from service.runtime.session import Array
 from service.schema.model_status import Measurement
-from service.telemetry.events import Events
+from service.telemetry.events import ModelEvents
 
 Calibrate = Callable[[Measure, Sequence[int], int], Awaitable[list[Measurement]]]
 """Measure batches of up to so many images on each of these numbers of threads."""
@@ -35,7 +35,7 @@ Calibrate = Callable[[Measure, Sequence[int], int], Awaitable[list[Measurement]]
 _log = structlog.get_logger()
 
 
-async def self_test(candidate: Candidate, events: Events) -> None:
+async def self_test(candidate: Candidate, events: ModelEvents) -> None:
     """Run the golden inputs; raises `InvalidEntry` if the outputs are not the certificate's."""
     name, version = candidate.identity.name, candidate.identity.version
     _log.debug("self_test", model=name, version=version)

@@ -1,13 +1,11 @@
-"""What the service reports while it works; `metrics.py` turns it into numbers."""
+"""Everything that the service reports while it works, by subject; `metrics/` counts it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from service.errors import Outcome
 from service.schema.model_status import Accuracy
 from service.schema.vocabulary import ModelState, Task
-from service.telemetry.stage_timer import Stage
 
 DispatchReason = Literal["full", "idle", "delay", "retry"]
 DropReason = Literal["cancelled", "deadline"]
@@ -21,7 +19,7 @@ ConnectionDropReason = Literal[
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model version an event is about."""
+    """The model version that an event is about."""
 
     name: str
     version: str
@@ -30,7 +28,7 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class ModelBuild:
-    """What a loaded model version is made of."""
+    """The graph of a loaded model version and the execution provider it runs on."""
 
     precision: str
     requested_provider: str
@@ -38,14 +36,14 @@ class ModelBuild:
     graph_sha256: str
     accuracy: Accuracy | None = None
     nodes_on_cpu: int = 0
-    """Nodes that the active provider should run and does not, where it is not the CPU's."""
+    """Nodes that run on the CPU although the active provider is another one."""
 
 
 class Prediction(NamedTuple):
-    """What an image was like, and what the model made of it.
+    """An image's size, and what the model found in it.
 
-    `shares` are what of the image belongs to each class, by label; together 1. `confidence` is
-    the likeliest class's probability, where the model tells one.
+    `shares` maps the label of each class found to its share of the image; they add up to 1.
+    `confidence` is the probability of the most likely class, or None for a segmentation.
     """
 
     pixels: int
@@ -54,113 +52,112 @@ class Prediction(NamedTuple):
 
 
 class ModelLoad(Protocol):
-    """How busy a model is, now."""
+    """The current load of a model version."""
 
     @property
     def pending(self) -> int:
-        """Images admitted and not yet predicted."""
+        """Number of images admitted and not yet predicted."""
 
     @property
     def executing(self) -> int:
-        """Batches that run."""
+        """Number of batches currently running."""
 
     @property
     def oldest_wait_seconds(self) -> float:
-        """How long the oldest image in the queue has waited."""
+        """Time the oldest image in the queue has been waiting."""
 
     @property
     def predicted_wait_seconds(self) -> float:
-        """How long one more image would wait."""
+        """Predicted wait of one more image."""
 
 
-class Events(Protocol):
-    """Everything that is reported."""
+class ServerEvents(Protocol):
+    """Events of the process, its connections and its HTTP requests."""
 
     def loop_lagged(self, seconds: float) -> None:
-        """Report how late the event loop came to a timer."""
+        """Report the delay of a timer on the event loop."""
 
     def http_finished(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Report that an answer has left."""
+        """Report that a response was sent."""
 
     def api_key_used(self, key: str, outcome: KeyOutcome) -> None:
-        """Report what became of a request that needed a key; empty where the key is not known."""
+        """Report a request that required an API key; `key` is empty if the key is unknown."""
 
     def file_reloaded(self, file: WatchedFile, *, ok: bool) -> None:
-        """Report that a file was read, first or anew; not `ok` where what it held still counts."""
+        """Report that a file was loaded; if not `ok`, its previous contents stay in use."""
 
     def certificate_loaded(self, ends_at: float) -> None:
-        """Report when the certificate that serves ends, in seconds since 1970."""
+        """Report the Unix time at which the certificate in use expires."""
 
     def connection_dropped(self, reason: ConnectionDropReason) -> None:
-        """Report a connection that was ended because of what its client did."""
+        """Report a connection closed because of the client's behaviour."""
 
-    def inference_finished(
-        self,
-        model: ModelIdentity,
-        outcome: Outcome,
-        images: int,
-        stages: Mapping[Stage, float],
-    ) -> None:
-        """Report how an inference request ended; `images` were predicted."""
+
+class InferenceEvents(Protocol):
+    """Events of prediction requests."""
 
     def inference_unavailable(self, name: str, version: str, task: Task | None) -> None:
-        """Report a request for a version that does not serve; what is not known is empty."""
+        """Report a request for a version that does not serve; `version` may be empty."""
 
-    def bodies_exchanged(
-        self, model: ModelIdentity, request_bytes: int, response_bytes: int
-    ) -> None:
-        """Report the size of a request that was answered well, and of its answer."""
 
-    def images_predicted(self, model: ModelIdentity, predictions: Sequence[Prediction]) -> None:
-        """Report what a request's images were like and what the model made of them."""
+class BatchEvents(Protocol):
+    """Events of the batches of a model version, and of the sessions that run them."""
 
     def batch_dispatched(
         self, model: ModelIdentity, batch_size: int, reason: DispatchReason, room: int
     ) -> None:
-        """Report that an execution begins; it had room for so many images."""
+        """Report that a batch starts; it had room for `room` images."""
 
     def images_dropped(self, model: ModelIdentity, images: int, reason: DropReason) -> None:
-        """Report images that were admitted and never run."""
+        """Report images that were admitted but never run."""
 
     def ran_out_of_memory(self, model: ModelIdentity, max_batch_size: int) -> None:
-        """Report that an execution found no memory; batches are smaller from now on."""
+        """Report a batch that did not fit in memory, and the limit on the following ones."""
 
     def session_rebuilt(self, model: ModelIdentity, build: ModelBuild) -> None:
-        """Report that a session was made anew, and where it runs now."""
+        """Report that a session was reopened; it may run on another execution provider."""
 
     def session_lost(self, model: ModelIdentity) -> None:
-        """Report that a session could not be made anew; the model is not ready."""
+        """Report that a session could not be reopened; the model is not ready."""
 
     def session_recovered(self, model: ModelIdentity) -> None:
-        """Report that every session that was lost is there again; the model is ready."""
+        """Report that every lost session is open again; the model is ready."""
 
     def execution_hung(self, model: ModelIdentity, seconds: float) -> None:
-        """Report that an execution has not ended after so long; the model is not ready."""
+        """Report that a batch hangs, `seconds` after it started; the model is not ready."""
 
     def execution_recovered(self, model: ModelIdentity) -> None:
-        """Report that everything that hung has ended; the model is ready again."""
+        """Report that every batch that hung has ended; the model is ready again."""
+
+
+class ShadowEvents(Protocol):
+    """Events of a shadow version."""
 
     def shadow_compared(self, model: str, version: str, agreement: float) -> None:
-        """Report how far a shadow version's prediction of an image agrees, from 0 to 1."""
+        """Report the agreement of the shadow version for one image, from 0 to 1."""
 
     def shadow_dropped(self, model: str, version: str, images: int, reason: ShadowDrop) -> None:
-        """Report images that were copied to a shadow version and not compared."""
+        """Report images that were copied to a shadow version but not compared."""
+
+
+class ModelEvents(Protocol):
+    """Events in the life of a model version."""
 
     def model_loaded(
         self, model: ModelIdentity, build: ModelBuild, seconds: float, load: ModelLoad
     ) -> None:
-        """Report that a model version serves; its load may be read at any time."""
+        """Report that a version serves; its load may be read at any time until its release."""
 
     def model_released(self, name: str, version: str) -> None:
-        """Report that nothing of a model version is in memory any more."""
+        """Report that a version is no longer in memory."""
 
     def self_tested(
         self, model: ModelIdentity, max_absolute_error: float, agreement: float, *, ok: bool
     ) -> None:
-        """Report how far the golden outputs were off."""
+        """Report how closely the golden outputs were reproduced."""
 
     def model_refused(self, name: str) -> None:
-        """Report that a contract could not be read, or a version not be loaded."""
+        """Report a contract that could not be read, or a version that could not be loaded."""
 
     def model_state_changed(self, name: str, version: str, state: ModelState) -> None:
-        """Report where a model version is in its life."""
+        """Report the state that a version is now in."""

@@ -1,45 +1,77 @@
-"""Structured logs: one line an event, as JSON or for a person at a terminal."""
+"""Structured logs: one line per event, as JSON, or as text for a terminal."""
 
+import json
 import logging
 import sys
+from datetime import UTC, datetime
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from service.schema.json import encode
 
 
 def configure_log(log_format: str, level: str) -> None:
-    """Send structlog's and the libraries' lines to standard error in one format."""
-    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
-    common = _processors()
+    """Write the lines of structlog and of the libraries to standard error, in one format."""
+    wrapper = structlog.make_filtering_bound_logger(level)
+    if log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()):
+        _configure_json(wrapper)
+    else:
+        _configure_console(wrapper)
+
+
+def _configure_json(wrapper: type[structlog.typing.FilteringBoundLogger]) -> None:
     structlog.configure(
-        processors=[*common, *_renderers(as_json)],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        processors=[_json_line],
+        wrapper_class=wrapper,
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=common,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_renderers(as_json),
-            ],
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    _format_libraries([], _json_text)
 
 
-def _processors() -> list[Processor]:
-    return [
+def _json_line(_: WrappedLogger, level: str, fields: EventDict) -> bytes:
+    """Return a line as JSON, with the fields of its context; all processors in one."""
+    structlog.contextvars.merge_contextvars(None, level, fields)
+    fields["level"] = level
+    fields["timestamp"] = now = datetime.now(UTC)
+    if "exc_info" in fields:
+        structlog.processors.format_exc_info(None, level, fields)
+    try:
+        return encode(fields, repr)
+    except TypeError:  # a file name that is not UTF-8, or a number of more than 64 bits
+        fields["timestamp"] = f"{now:%Y-%m-%dT%H:%M:%S.%f}Z"
+        return json.dumps(fields, default=repr).encode()
+
+
+def _json_text(_: WrappedLogger, level: str, fields: EventDict) -> str:
+    return _json_line(_, level, fields).decode()
+
+
+def _configure_console(wrapper: type[structlog.typing.FilteringBoundLogger]) -> None:
+    common: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    plain = structlog.dev.plain_traceback  # with rich installed, it would print every variable
+    renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+    structlog.configure(
+        processors=[*common, renderer],
+        wrapper_class=wrapper,
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    _format_libraries(common, renderer)
 
 
-def _renderers(as_json: bool) -> list[Processor]:
-    if as_json:
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    plain = structlog.dev.plain_traceback  # with rich installed: every variable, whatever it holds
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+def _format_libraries(common: list[Processor], renderer: Processor) -> None:
+    """Write the warnings of the libraries, which use the standard library's logging."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=common,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

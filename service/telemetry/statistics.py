@@ -1,8 +1,9 @@
-"""What a model version did so far, in the terms of the protocol's statistics extension."""
+"""The counts of a loaded model version in the terms of the protocol's statistics extension."""
 
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from service.errors import Outcome
 from service.schema.open_inference import (
@@ -11,64 +12,66 @@ from service.schema.open_inference import (
     InferenceStatistics,
     ModelStatistics,
 )
-from service.telemetry.stage_timer import Stage
-
-_STAGES: dict[str, Stage] = {
-    "queue": "queue",
-    "compute_input": "decode",
-    "compute_infer": "compute",
-    "compute_output": "encode",
-}
+from service.telemetry.timings import Stage
 
 
+@dataclass(slots=True)
 class _Duration:
-    """How often something happened, and how long it took in all."""
+    """How many times something happened, and how long it took in total."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.seconds = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.count += 1
-        self.seconds += seconds
+    count: int = 0
+    seconds: float = 0.0
 
     def wire(self) -> DurationStatistic:
-        return DurationStatistic(count=self.count, ns=round(self.seconds * 1e9))
+        return _wire(self.count, self.seconds)
+
+
+def _wire(count: int, seconds: float) -> DurationStatistic:
+    return DurationStatistic(count=count, ns=round(seconds * 1e9))
 
 
 class Statistics:
-    """Counts requests and executions. Belongs to the event loop."""
+    """Counts the requests and executions of a version since it was loaded.
+
+    Only the event loop may use it.
+    """
 
     def __init__(self) -> None:
         self._images = 0
         self._last_inference = 0.0
-        self._requests: dict[str, _Duration] = defaultdict(_Duration)
+        self._succeeded = _Duration()
+        self._failed = _Duration()
+        self._stages: defaultdict[Stage, float] = defaultdict(float)
+        """Total seconds of the requests that succeeded."""
         self._failures: Counter[Outcome] = Counter()
-        self._executions: dict[int, _Duration] = defaultdict(_Duration)
+        self._executions: defaultdict[int, _Duration] = defaultdict(_Duration)
 
     def answered(self, outcome: Outcome, images: int, stages: Mapping[Stage, float]) -> None:
-        """Count a request: how it ended, how many images were predicted, where its time went."""
-        self._requests["success" if outcome == "ok" else "fail"].add(sum(stages.values()))
+        """Count a request: its outcome, the images predicted and the time of each stage."""
+        requests = self._succeeded if outcome == "ok" else self._failed
+        requests.count += 1
+        requests.seconds += sum(stages.values())
         if outcome != "ok":
             self._failures[outcome] += 1
-        else:
-            self._images += images
-            self._last_inference = time.time()
-            for name, stage in _STAGES.items():
-                self._requests[name].add(stages.get(stage, 0.0))
+            return
+        self._images += images
+        self._last_inference = time.time()
+        for stage, seconds in stages.items():
+            self._stages[stage] += seconds
 
     @property
     def failures(self) -> dict[Outcome, int]:
-        """How many requests did not end well, by how they ended."""
+        """Return the number of requests that failed, by outcome."""
         return dict(self._failures)
 
     def executed(self, batch_size: int, seconds: float) -> None:
-        """Count an execution that ended well."""
-        self._executions[batch_size].add(seconds)
+        """Count a batch that succeeded."""
+        executions = self._executions[batch_size]
+        executions.count += 1
+        executions.seconds += seconds
 
     def wire(self, name: str, version: str) -> ModelStatistics:
-        """Return the numbers as clients read them."""
-        names = ("success", "fail", *_STAGES)
+        """Return the counts as clients read them."""
         return ModelStatistics(
             name=name,
             version=version,
@@ -76,10 +79,18 @@ class Statistics:
             inference_count=self._images,
             execution_count=sum(each.count for each in self._executions.values()),
             inference_stats=InferenceStatistics(
-                **{each: self._requests[each].wire() for each in names}
+                success=self._succeeded.wire(),
+                fail=self._failed.wire(),
+                queue=self._stage("queue"),
+                compute_input=self._stage("decode"),
+                compute_infer=self._stage("compute"),
+                compute_output=self._stage("encode"),
             ),
             batch_stats=[
                 BatchStatistics(batch_size=size, compute_infer=duration.wire())
                 for size, duration in sorted(self._executions.items())
             ],
         )
+
+    def _stage(self, stage: Stage) -> DurationStatistic:
+        return _wire(self._succeeded.count, self._stages[stage])

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.telemetry.stage_timer import StageTimer
+from service.telemetry.timings import Timings
 
 _TRACEPARENT = re.compile(
     rb"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace>[0-9a-f]{32})"
@@ -47,7 +47,7 @@ class Answered:
     model: str | None = None
     version: str | None = None
     outcome: str | None = None
-    stages: StageTimer | None = None
+    stages: Timings | None = None
 
 
 class RequestSpan(Protocol):

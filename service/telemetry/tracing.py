@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 from service import __version__
-from service.telemetry.stage_timer import StageTimer
+from service.telemetry.timings import Timings
 from service.telemetry.trace_context import Answered, TraceContext
 
 EXPORT_SECONDS = 5.0
@@ -92,11 +92,11 @@ class ServerSpan:
             self._add_stages(answered.stages)
         self._span.end()
 
-    def _add_stages(self, stages: StageTimer) -> None:
+    def _add_stages(self, stages: Timings) -> None:
         """Lay the stages end to end: that is how they follow one another."""
         context = trace.set_span_in_context(self._span)
         at = self._began_ns + round((stages.began - self._began) * 1e9)
-        for stage, seconds in stages.seconds.items():
+        for stage, seconds in stages.stages().items():
             span = self._tracer.start_span(stage, context, start_time=at)
             at += round(seconds * 1e9)
             span.end(at)

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from service.telemetry.stage_timer import StageTimer
 
 from service.engine.summary import summarize
-from service.images.photo import Photo, PreparedImage
+from service.images.photo import PreparedImage
 from service.schema.vocabulary import Task
 from service.telemetry.events import ModelIdentity
 from service.telemetry.metrics import PrometheusMetrics
-from service.telemetry.stage_timer import StageTimer
 from service.telemetry.trace_context import Answered
 from service.telemetry.tracing import Tracing
 
@@ -37,7 +37,7 @@ def metrics_of(task: Task, name: str, output: np.ndarray) -> Callable[[], None]:
     """What one request with one image adds."""
     metrics, model = PrometheusMetrics(), ModelIdentity("model", "1", task)
     contract: Any = SimpleNamespace(task=task, prediction=name, labels=LABELS)
-    photos = [Photo.ready(PreparedImage(np.zeros((8, 8, 3), np.uint8), 640, 480))]
+    photos = [PreparedImage(np.zeros((8, 8, 3), np.uint8), 640, 480)]
     outputs = [{name: output}]
 
     def request() -> None:

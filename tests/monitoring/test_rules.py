@@ -12,7 +12,7 @@ import yaml
 
 from service.telemetry.metrics import PrometheusMetrics
 from tests.monitoring.files import PROMETHEUS, ROOT, alerts, promtool
-from tests.service.telemetry.test_metrics import MODEL, Load, ModelBuild
+from tests.service.telemetry.samples import BUILD, MODEL, Load
 from tests.tools import needs
 
 ROUTE = 'route="/v1/classify",status="200"'
@@ -290,8 +290,8 @@ def test_the_rules_of_the_operator_are_those_of_the_file() -> None:
 @needs("promtool")
 def test_the_metrics_follow_the_conventions() -> None:
     metrics = PrometheusMetrics()
-    metrics.model_loaded(MODEL, ModelBuild("fp32", "cpu", "cpu", "ab"), 0.2, Load())
-    metrics.http_finished("POST", "/v1/classify", 200, 0.1)
+    metrics.models.model_loaded(MODEL, BUILD, 0.2, Load())
+    metrics.server.http_finished("POST", "/v1/classify", 200, 0.1)
     assert promtool("check", "metrics", given=metrics.render("")[0]) == ""
 
 

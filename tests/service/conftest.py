@@ -5,7 +5,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ import structlog
 from fastapi import FastAPI
 
 from service.api_keys import new_key
-from service.app import Parts, create_app
+from service.app import create_app
 from service.batching.instance import ModelInstance
+from service.engine.engine import Engine
 from service.repository.calibration import CalibrationCache
 from service.repository.load_options import LoadOptions
 from service.repository.loading import LoadInstance, load_instance
@@ -27,7 +28,7 @@ from service.runtime.device import Devices
 from service.runtime.session import Session
 from service.schema.model_status import Measurement
 from service.settings import Settings
-from service.telemetry.events import Events
+from service.telemetry.metrics import PrometheusMetrics
 from tests.service.repository_fixture import write_both
 
 
@@ -61,8 +62,8 @@ class Running:
     def __init__(self, app: FastAPI, loader: "Loader") -> None:
         self.app = app
         self.loader = loader
-        self.parts: Parts = app.state.parts
-        local_key = self.parts.local_key
+        self.parts: Engine = app.state.engine
+        local_key = app.state.access.local_key
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),
             base_url="http://test",
@@ -93,7 +94,7 @@ class Running:
         for gate in self.gates:
             gate.open()
         await self.http.aclose()
-        await asyncio.to_thread(self.parts.pool.close)
+        await asyncio.to_thread(self.parts.image_threads.close)
         await self.parts.repository.close()
 
 
@@ -147,7 +148,7 @@ class Loader:
 
 
 def version_loader(
-    events: Events, precision: str = "auto", load: LoadInstance = load_instance
+    metrics: PrometheusMetrics, precision: str = "auto", load: LoadInstance = load_instance
 ) -> LoadVersion:
     """Loads versions on one core of the CPU."""
     return partial(
@@ -155,13 +156,23 @@ def version_loader(
         options=LoadOptions("cpu", precision),
         devices=Devices(1),
         calibrations=CalibrationCache(None),
-        events=events,
+        metrics=metrics,
     )
 
 
 def sessions_of(instance: ModelInstance) -> dict[int, object]:
     """The sessions by number of threads; what is put in their place will be run."""
     return instance._runner._sessions._sessions
+
+
+@contextmanager
+def held(instance: ModelInstance) -> Iterator[None]:
+    """Keep an instance loaded, as a request does."""
+    instance.hold()
+    try:
+        yield
+    finally:
+        instance.let_go()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -214,7 +225,9 @@ def start(repository: Path) -> Start:
     ) -> AsyncIterator[Running]:
         loader = Loader(**{"calibrate": measured, **(load or {})})
         settings = {"model_repository": repository, "image_threads": 2, **settings}
-        running = Running(create_app(Settings(**settings), cores=cores, load=loader), loader)
+        chosen = Settings(**settings)
+        engine = Engine.from_settings(chosen, cores=cores, load_instance=loader)
+        running = Running(create_app(chosen, engine), loader)
         await running.parts.repository.load_all()
         try:
             yield running

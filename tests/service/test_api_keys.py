@@ -10,7 +10,7 @@ from service.__main__ import main
 from service.api_keys import ApiKeys, new_key
 from service.errors import InvalidConfiguration
 from service.telemetry.metrics import PrometheusMetrics
-from tests.service.telemetry.test_metrics import value
+from tests.service.telemetry.samples import value
 from tests.service.test_token_bucket import Clock
 
 DIGEST = hashlib.sha256(b"secret").hexdigest()
@@ -30,7 +30,7 @@ def test_a_new_key_is_admitted_by_its_lines(path: Path) -> None:
     first, first_lines = new_key("shop", ["predict"])
     second, second_lines = new_key("ops", ["predict", "admin"])
     path.write_text(first_lines + second_lines)
-    keys = ApiKeys(path, PrometheusMetrics())
+    keys = ApiKeys(path, PrometheusMetrics().server)
     assert (keys.find(first.encode()).name, keys.find(first.encode()).scopes) == (
         "shop",
         {"predict"},
@@ -47,7 +47,7 @@ def test_keys_have_256_random_bits() -> None:
 
 def test_other_tokens_are_not_found(path: Path) -> None:
     path.write_text(entry())
-    keys = ApiKeys(path, PrometheusMetrics())
+    keys = ApiKeys(path, PrometheusMetrics().server)
     for token in (b"", b"secre", b"secret ", b"Secret", DIGEST.encode(), b"\xff" * 4000):
         assert keys.find(token) is None
 
@@ -62,7 +62,7 @@ def test_each_lookup_compares_one_whole_hash(path: Path, monkeypatch: pytest.Mon
     compare_digest = hmac.compare_digest
     monkeypatch.setattr("service.api_keys.hmac.compare_digest", compare)
     path.write_text(entry() + entry("other", "another"))
-    keys = ApiKeys(path, PrometheusMetrics())
+    keys = ApiKeys(path, PrometheusMetrics().server)
     assert keys.find(b"secret") is not None
     assert keys.find(b"nonsense") is None
     assert compared == [(32, 32)] * 2
@@ -71,18 +71,18 @@ def test_each_lookup_compares_one_whole_hash(path: Path, monkeypatch: pytest.Mon
 def test_a_hash_with_the_same_first_bytes_does_not_match(path: Path) -> None:
     near = DIGEST[:-1] + ("0" if DIGEST[-1] != "0" else "1")
     path.write_text(entry().replace(DIGEST, near))
-    assert ApiKeys(path, PrometheusMetrics()).find(b"secret") is None
+    assert ApiKeys(path, PrometheusMetrics().server).find(b"secret") is None
 
 
 def test_the_default_burst_is_one_second_of_the_rate(path: Path) -> None:
     path.write_text(entry(more="requests_per_second = 2.5"))
-    key = ApiKeys(path, PrometheusMetrics(), Clock()).find(b"secret")
+    key = ApiKeys(path, PrometheusMetrics().server, Clock()).find(b"secret")
     assert [key.take() > 0 for _ in range(4)] == [False, False, False, True]
 
 
 def test_a_key_without_a_rate_is_not_limited(path: Path) -> None:
     path.write_text(entry())
-    key = ApiKeys(path, PrometheusMetrics(), Clock()).find(b"secret")
+    key = ApiKeys(path, PrometheusMetrics().server, Clock()).find(b"secret")
     assert not any(key.take() for _ in range(1000))
 
 
@@ -105,7 +105,7 @@ def test_an_invalid_file_is_reported_in_one_sentence_without_secrets(path: Path,
     text, sentence = BROKEN[case]
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InvalidConfiguration) as caught:
-        ApiKeys(path, PrometheusMetrics())
+        ApiKeys(path, PrometheusMetrics().server)
     message = str(caught.value)
     assert sentence in message
     assert str(path) in message
@@ -115,12 +115,12 @@ def test_an_invalid_file_is_reported_in_one_sentence_without_secrets(path: Path,
 
 def test_a_missing_file_is_reported_in_one_sentence(path: Path) -> None:
     with pytest.raises(InvalidConfiguration, match="cannot be read: No such file"):
-        ApiKeys(path, PrometheusMetrics())
+        ApiKeys(path, PrometheusMetrics().server)
 
 
 def test_reloading_admits_new_keys_and_revokes_missing_ones(path: Path) -> None:
     path.write_text(entry())
-    keys = ApiKeys(path, PrometheusMetrics())
+    keys = ApiKeys(path, PrometheusMetrics().server)
     path.write_text(entry("ops", "other"))
     with capture_logs() as logs:
         keys.reload()
@@ -133,7 +133,7 @@ def test_reloading_admits_new_keys_and_revokes_missing_ones(path: Path) -> None:
 
 def test_an_invalid_change_keeps_the_previous_keys(path: Path) -> None:
     path.write_text(entry())
-    keys = ApiKeys(path, PrometheusMetrics())
+    keys = ApiKeys(path, PrometheusMetrics().server)
     path.write_text("[shop")
     with capture_logs() as logs:
         keys.reload()
@@ -151,7 +151,7 @@ def test_a_metric_shows_whether_the_last_reload_succeeded(path: Path) -> None:
 
     assert succeeded() is None
     path.write_text(entry())
-    keys = ApiKeys(path, metrics)
+    keys = ApiKeys(path, metrics.server)
     assert succeeded() == 1
     for damage in (lambda: path.write_text("[shop"), path.unlink):
         damage()
@@ -165,7 +165,7 @@ def test_a_metric_shows_whether_the_last_reload_succeeded(path: Path) -> None:
 def test_a_reload_keeps_the_bucket_of_a_key_with_the_same_limits(path: Path) -> None:
     limited = entry(more="requests_per_second = 1")
     path.write_text(limited)
-    keys = ApiKeys(path, PrometheusMetrics(), Clock())
+    keys = ApiKeys(path, PrometheusMetrics().server, Clock())
     assert keys.find(b"secret").take() == 0
     path.write_text(limited + entry("other", "another"))
     keys.reload()
@@ -184,7 +184,7 @@ def test_the_command_prints_the_key_to_stderr_and_its_lines_to_stdout(
     assert token not in out
     assert set(tomllib.loads(out)["ops"]["scopes"]) == {"predict", "admin"}
     path.write_text(out)
-    assert ApiKeys(path, PrometheusMetrics()).find(token.encode()).name == "ops"
+    assert ApiKeys(path, PrometheusMetrics().server).find(token.encode()).name == "ops"
 
 
 @pytest.mark.parametrize(

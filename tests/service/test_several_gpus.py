@@ -133,7 +133,7 @@ async def test_each_gpu_is_tested_and_warm_for_every_shape_before_a_model_is_rea
 
 def reported(service: Running, name: str) -> asyncio.Event:
     """Tell when something is reported to the metrics."""
-    metrics, happened = service.parts.metrics, asyncio.Event()
+    metrics, happened = service.parts.metrics.batches, asyncio.Event()
     report = getattr(metrics, name)
     setattr(metrics, name, lambda *arguments: (report(*arguments), happened.set()))
     return happened

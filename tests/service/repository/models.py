@@ -73,7 +73,7 @@ async def opened(
 ) -> Models:
     metrics = PrometheusMetrics()
     loader = GatedLoader(metrics)
-    repository = ModelRepository(path, loader, metrics, policy=policy, shadow=shadow)
+    repository = ModelRepository(path, loader, metrics.models, policy=policy, shadow=shadow)
     await repository.load_all()
     loader.begun.clear()
     loader.loaded.clear()

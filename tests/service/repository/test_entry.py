@@ -10,7 +10,7 @@ import structlog
 from service.errors import LoadFailed, ModelNotFound, ModelNotReady
 from service.schema.shadow_rule import ShadowRule
 from service.schema.version_policy import parse_version_policy
-from tests.service.conftest import until
+from tests.service.conftest import held, until
 from tests.service.repository.models import READY, UNAVAILABLE, UNLOADING, Models, opened
 from tests.service.repository_fixture import write_classifier, write_versions
 
@@ -159,7 +159,7 @@ async def test_unloading_answers_requests_in_flight_and_refuses_new_ones(
     models: Models,
 ) -> None:
     instance = models.find()
-    with instance.hold():
+    with held(instance):
         unloading = asyncio.create_task(models.repository.unload("colour"))
         await until(lambda: models.states()["1"][0] is UNLOADING)
         with pytest.raises(ModelNotReady, match="colour version 1 is unloading"):

@@ -32,7 +32,7 @@ IMAGE = np.zeros((2, 2, 3), np.uint8)
 
 def load(path: Path) -> tuple[ModelRepository, CollectorRegistry]:
     metrics = PrometheusMetrics()
-    repository = ModelRepository(path, version_loader(metrics), metrics)
+    repository = ModelRepository(path, version_loader(metrics), metrics.models)
     asyncio.run(repository.load_all())
     return repository, metrics.registry
 

@@ -143,7 +143,7 @@ async def test_a_model_without_the_precision_that_was_set_is_refused_and_the_oth
     async with start(precision="int8") as service:
         response = await service.http.get("/v2/health/ready")
         assert response.status_code == 503
-        assert "pixels version 1 is unavailable: certificate.json states no int8 graph" in error_of(
+        assert "pixels version 1 is unavailable: certificate.json lists no int8 graph" in error_of(
             response
         )
         assert (await colour(service))["precision"] == "int8"

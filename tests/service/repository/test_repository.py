@@ -31,7 +31,7 @@ CLASSIFICATION, SEGMENTATION = Task.CLASSIFICATION, Task.SEGMENTATION
 
 def open_repository(path: Path) -> ModelRepository:
     metrics = PrometheusMetrics()
-    return ModelRepository(path, version_loader(metrics), metrics)
+    return ModelRepository(path, version_loader(metrics), metrics.models)
 
 
 async def loaded(path: Path) -> ModelRepository:
@@ -201,6 +201,6 @@ async def test_the_reason_does_not_show_an_unexpected_error(repository: Path) ->
     async def fail(*_: object) -> None:
         raise RuntimeError("/secret/path")
 
-    models = ModelRepository(repository, fail, PrometheusMetrics())
+    models = ModelRepository(repository, fail, PrometheusMetrics().models)
     await models.load_all()
     assert models.get("colour").reason == "an unexpected error, see the server's log"

@@ -11,7 +11,7 @@ from service.errors import LoadFailed, ModelNotReady
 from service.repository.repository import ModelRepository
 from service.schema.version_policy import parse_version_policy
 from service.telemetry.metrics import PrometheusMetrics
-from tests.service.conftest import Running, Start, until, version_loader
+from tests.service.conftest import Running, Start, held, until, version_loader
 from tests.service.photos import GREEN, encode, solid
 from tests.service.repository.models import LOADING, READY, UNAVAILABLE, UNLOADING, Models, opened
 from tests.service.repository_fixture import write_versions
@@ -39,7 +39,7 @@ async def test_a_new_version_takes_over_once_it_is_ready(models: Models) -> None
 async def test_a_request_keeps_the_version_that_it_found(models: Models) -> None:
     write_versions(models.path, "1", "2")
     old = models.find()
-    with old.hold():
+    with held(old):
         loading = models.load()
         await until(lambda: models.states()["1"][0] is UNLOADING)
         assert models.find().identity.version == "2"
@@ -54,9 +54,11 @@ async def test_a_request_keeps_the_version_that_it_found(models: Models) -> None
 async def test_a_drain_ends_at_its_time_limit(tmp_path: Path) -> None:
     write_versions(tmp_path, "1")
     metrics = PrometheusMetrics()
-    repository = ModelRepository(tmp_path, version_loader(metrics), metrics, drain_seconds=0.01)
+    repository = ModelRepository(
+        tmp_path, version_loader(metrics), metrics.models, drain_seconds=0.01
+    )
     await repository.load_all()
-    with repository.get("colour").ready_instance().hold():
+    with held(repository.get("colour").ready_instance()):
         await repository.unload("colour")
     assert repository.ready_versions("colour") == []
 
@@ -167,7 +169,7 @@ async def test_if_one_of_several_versions_fails_nothing_changes(
 async def test_versions_of_one_load_take_over_together(models: Models) -> None:
     labels = ["a", "b", "c"]
     write_versions(models.path, "1", "2", labels=labels)
-    with models.find().hold():
+    with held(models.find()):
         loading = models.load("all")
         await until(lambda: models.repository.ready_versions("colour") == ["1", "2"])
         assert models.find("1").contract.labels == labels

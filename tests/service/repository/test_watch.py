@@ -28,7 +28,7 @@ class Watched:
         metrics = PrometheusMetrics()
         self._load = version_loader(metrics)
         self.loaded: list[str] = []
-        self.repository = ModelRepository(path, self._load_version, metrics)
+        self.repository = ModelRepository(path, self._load_version, metrics.models)
         self.watch = RepositoryWatch(self.repository, 1.0)
 
     async def _load_version(self, folder: Path, contract: Contract, version: str) -> ModelInstance:

@@ -18,7 +18,7 @@ from service.http.server.tls import Tls
 from service.telemetry.metrics import PrometheusMetrics
 from tests.service.http.server.test_server import Process
 from tests.service.repository_fixture import write_classifier
-from tests.service.telemetry.test_metrics import value
+from tests.service.telemetry.samples import value
 
 BEGINS = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -107,12 +107,12 @@ def test_a_renewed_certificate_serves_without_a_restart(
 
 
 def test_nothing_older_than_tls_1_2_is_spoken(tmp_path: Path, authority: trustme.CA) -> None:
-    context = Tls(*write_certificate(tmp_path, authority), PrometheusMetrics()).context
+    context = Tls(*write_certificate(tmp_path, authority), PrometheusMetrics().server).context
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 def test_half_a_renewal_changes_nothing(tmp_path: Path, authority: trustme.CA) -> None:
-    tls = Tls(*write_certificate(tmp_path, authority), PrometheusMetrics())
+    tls = Tls(*write_certificate(tmp_path, authority), PrometheusMetrics().server)
     other = tmp_path / "other"
     other.mkdir()
     write_certificate(other, authority)[0].replace(tmp_path / "tls.crt")
@@ -139,7 +139,7 @@ def test_whether_the_files_count_and_when_the_certificate_ends_can_be_watched(
         return last_reload, expiry
 
     assert watched() == (None, None)
-    tls = Tls(*write_certificate(tmp_path, authority, ends[0]), metrics)
+    tls = Tls(*write_certificate(tmp_path, authority, ends[0]), metrics.server)
     assert watched() == (1, ends[0].timestamp())
     (tmp_path / "tls.crt").unlink()
     tls.reload()
@@ -155,8 +155,8 @@ def test_a_certificate_that_does_not_say_when_it_ends_is_one_sentence(
     files = write_certificate(tmp_path, authority)
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", lambda *_args, **_kwargs: None)
     files[0].write_text("none")
-    with pytest.raises(InvalidConfiguration, match="does not say when it ends"):
-        Tls(*files, PrometheusMetrics())
+    with pytest.raises(InvalidConfiguration, match="has no valid expiry date"):
+        Tls(*files, PrometheusMetrics().server)
 
 
 @pytest.mark.parametrize("missing", ["tls.crt", "tls.key"])
@@ -166,14 +166,14 @@ def test_a_missing_file_is_one_sentence(
     files = write_certificate(tmp_path, authority)
     (tmp_path / missing).unlink()
     with pytest.raises(InvalidConfiguration, match="cannot be read: No such file"):
-        Tls(*files, PrometheusMetrics())
+        Tls(*files, PrometheusMetrics().server)
 
 
 def test_a_key_that_is_none_is_one_sentence(tmp_path: Path, authority: trustme.CA) -> None:
     files = write_certificate(tmp_path, authority)
     files[1].write_text("none")
-    with pytest.raises(InvalidConfiguration, match="are of no use"):
-        Tls(*files, PrometheusMetrics())
+    with pytest.raises(InvalidConfiguration, match="cannot be used"):
+        Tls(*files, PrometheusMetrics().server)
 
 
 def test_the_health_check_speaks_tls_where_the_service_does(
