@@ -23,5 +23,6 @@ def decode(data: bytes) -> Any:
     """Parse UTF-8 JSON; raises `ValueError`, which says where parsing stopped."""
     try:
         return orjson.loads(data)
-    except orjson.JSONDecodeError as error:  # it holds a copy of all the data: do not chain it
-        raise ValueError(f"{error.msg} at line {error.lineno} column {error.colno}") from None
+    except orjson.JSONDecodeError as error:
+        message = f"{error.msg} at line {error.lineno} column {error.colno}"
+    raise ValueError(message)  # not from the error, which keeps a copy of all the data
