@@ -37,6 +37,6 @@ COSTLY: dict[str, bytes] = {
     "lists, and numbers": filled(b"[0]," * LISTS),
     "deep lists, and numbers": filled(DEEP * (LISTS // 190)),
     "objects": filled(b"{}," * (LIMITS[b"{"] - 9)),
-    "long numbers": filled(b"", b"9" * 300 + b","),
+    "huge numbers": filled(b"", b"9" * 4000 + b","),
     "a common photo, nested": holding(json.dumps(np.full((352, 480, 3), 200).tolist()).encode()),
 }
