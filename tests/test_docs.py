@@ -1,6 +1,8 @@
 """What the service has is documented, and what is documented is there."""
 
 import re
+import subprocess
+import sys
 from argparse import _SubParsersAction
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from service.telemetry.triton_names import add_triton_names
 from tests.service.repository_fixture import write_classifier
 
 DOCS = Path(__file__).parents[1] / "docs"
+ROOT_PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
 def read(name: str) -> str:
@@ -158,7 +161,31 @@ def test_every_status_of_the_error_tree_is_documented() -> None:
     assert "499" in section
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", each).lower() for each in headings)
+    return {re.sub(r"[^\w\- ]", "", each).replace(" ", "-") for each in plain}
+
+
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in DOCS.glob("*.md"):
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (DOCS / target).exists(), f"{page.name}: {target}"
+    for page in [*DOCS.glob("*.md"), *(DOCS.parent / name for name in ROOT_PAGES)]:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text):
+            linked = page.parent / target if target else page
+            assert linked.exists(), f"{page.name}: {target}"
+            if anchor:
+                assert anchor in anchors(linked), f"{page.name}: {target}#{anchor}"
+
+
+def test_the_example_of_the_engine_does_what_it_says() -> None:
+    section = read("concepts.md").split("### The engine without HTTP")[1]
+    code, output = re.findall(r"```(?:python)?\n(.+?)```", section, re.DOTALL)[:2]
+    command = [sys.executable, "-W", "error", "-c", code]
+    ended = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    printed = [line.rsplit(" ", 1) for line in ended.stdout.splitlines()]
+    expected = [line.rsplit(" ", 1) for line in output.splitlines()]
+    assert [label for label, _ in printed] == [label for label, _ in expected]
+    scores = [float(score) for _, score in expected]  # processors round int8 differently
+    assert [float(score) for _, score in printed] == pytest.approx(scores, abs=0.05)
