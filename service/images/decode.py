@@ -74,7 +74,9 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Im
         InvalidRequest: Pillow cannot decode the file.
     """
     try:
-        name = _format(data)
+        name = _signed_format(data)
+        if name is None:
+            raise UnsupportedMediaType("it is not a JPEG, PNG, WebP, BMP, GIF or TIFF file")
         check_structure(name, data)
         image: Image.Image = Image.open(io.BytesIO(data), formats=[name])
         check_size(image, limits)
@@ -91,13 +93,6 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Im
 def is_image_file(data: bytes) -> bool:
     """Whether the data start with the signature of a supported format."""
     return _signed_format(data) is not None
-
-
-def _format(data: bytes) -> str:
-    name = _signed_format(data)
-    if name is None:
-        raise UnsupportedMediaType("it is not a JPEG, PNG, WebP, BMP, GIF or TIFF file")
-    return name
 
 
 def _signed_format(data: bytes) -> str | None:

@@ -20,8 +20,9 @@ def resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 
 def _crop(image: Image.Image, crop: Crop, resample: Image.Resampling) -> Image.Image:
     longest = MAX_ASPECT_RATIO * min(image.size)
-    middle = _cut_centre(image, min(image.width, longest), min(image.height, longest))
-    scaled = _scale(middle, _short_side_size(middle.size, crop.short_side), resample)
+    if max(image.size) > longest:
+        image = _cut_centre(image, min(image.width, longest), min(image.height, longest))
+    scaled = _scale(image, _short_side_size(image.size, crop.short_side), resample)
     return _cut_centre(scaled, crop.width, crop.height)
 
 
