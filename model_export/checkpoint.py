@@ -1,10 +1,7 @@
-"""Read checkpoints without executing anything, account for every key, write our own."""
+"""Read checkpoints without executing code, load them key by key, and write our own."""
 
-import hashlib
 import json
-import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from model_export.errors import InvalidCheckpoint
+from model_export.files import write_atomically
+from model_export.models.registry import Dimensions
 from model_export.models.resnet import ResNet
-from model_export.registry import Dimensions
 
 WRAPPERS = ("ema", "model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "backbone.", "trunk.")
@@ -27,14 +25,14 @@ SUFFIXES = (*PICKLED_SUFFIXES, ".safetensors")
 _LISTED_KEYS = 20
 _COUNTERS = re.compile(r"(^|\.)(num_batches_tracked|n_averaged)$")
 _STRUCTURE_HINT = (
-    "Re-implementations of Visual Transformers found elsewhere differ in structure (groups, "
-    "biases, widths), so their checkpoints cannot be loaded by renaming keys."
+    "Other implementations of Visual Transformers differ in structure (groups, biases, widths), "
+    "so their checkpoints cannot be loaded by renaming keys."
 )
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The tensors of a file by key, and the text that was stored beside them."""
+    """The tensors of a file by key, and the metadata stored with them."""
 
     path: Path
     tensors: Mapping[str, Tensor]
@@ -42,35 +40,40 @@ class Checkpoint:
 
     @property
     def dimensions(self) -> Dimensions | None:
-        """The model's dimensions, where the file says them."""
+        """The dimensions of the model, or None if the file does not contain them."""
         text = self.metadata.get("dimensions")
         try:
             return None if text is None else Dimensions.from_dict(json.loads(text))
         except ValueError as error:
-            raise InvalidCheckpoint(f"{self.path} names no dimensions: {error}") from error
+            raise InvalidCheckpoint(f"{self.path} has invalid dimensions: {error}") from error
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a `.pt`, `.pth` or `.safetensors` file; nothing in it is executed.
+    """Read a `.pt`, `.pth` or `.safetensors` file without executing any code in it.
 
-    Training wrappers are opened (`WRAPPERS`, averaged weights before raw ones).
+    Training wrappers are opened (`WRAPPERS`); averaged weights take precedence over raw ones.
 
     Raises:
-        InvalidCheckpoint: no such file, another format, truncated, or not tensors by name.
+        InvalidCheckpoint: the file is missing, truncated, of another format, or does not map
+            names to tensors.
     """
     if not path.is_file():
-        raise InvalidCheckpoint(f"there is no checkpoint {path}")
+        raise InvalidCheckpoint(f"checkpoint {path} does not exist or is not a file")
     if path.suffix not in SUFFIXES:
-        raise InvalidCheckpoint(f"{path} is none of {', '.join(SUFFIXES)}")
+        raise InvalidCheckpoint(f"{path} has an unsupported suffix; use {', '.join(SUFFIXES)}")
     if path.suffix in PICKLED_SUFFIXES:
         return Checkpoint(path, _tensors_of(path, _read_pickled(path)))
+    return _read_safetensors(path)
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return Checkpoint(path, tensors, file.metadata() or {})
     except Exception as error:
         raise InvalidCheckpoint(
-            f"{path} is not a whole safetensors file: {_first_line(error)}"
+            f"{path} is not a complete safetensors file: {_first_line(error)}"
         ) from error
 
 
@@ -80,20 +83,20 @@ def _read_pickled(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InvalidCheckpoint(
-            f"{path} cannot be read as tensors alone (truncated, not a PyTorch file, or with "
+            f"{path} cannot be read as plain tensors (truncated, not a PyTorch file, or with "
             f"objects that would execute code): {_first_line(error)}"
         ) from error
 
 
 def _refuse_compressed(path: Path) -> None:
-    """PyTorch stores its archives uncompressed; a compressed one may unpack to anything."""
+    """Reject compressed archives: PyTorch never writes them, and they may unpack to any size."""
     try:
         with zipfile.ZipFile(path) as archive:
             compressed = any(info.compress_type != zipfile.ZIP_STORED for info in archive.filelist)
     except (zipfile.BadZipFile, OSError, ValueError):
-        return  # an old-style or broken file: `torch.load` says what it is
+        return  # an old-style or broken file: `torch.load` reports it
     if compressed:
-        raise InvalidCheckpoint(f"{path} is a compressed archive, which PyTorch never writes")
+        raise InvalidCheckpoint(f"{path} is a compressed archive; save it with `torch.save`")
 
 
 def _first_line(error: Exception) -> str:
@@ -103,23 +106,21 @@ def _first_line(error: Exception) -> str:
 
 def _tensors_of(path: Path, content: Any) -> dict[str, Tensor]:
     for _ in range(len(WRAPPERS)):  # wrappers may be nested
-        inner = _unwrapped(content)
-        if inner is content:
-            break
-        content = inner
+        content = _unwrapped(content)
     if not isinstance(content, Mapping) or not content:
-        raise InvalidCheckpoint(f"{path} holds no tensors by name, but {type(content).__name__}")
-    strangers = [str(key) for key, value in content.items() if not _is_plain(value)]
-    if strangers:
+        kind = type(content).__name__
+        raise InvalidCheckpoint(f"{path} contains no tensors by name, only a {kind}")
+    others = [str(key) for key, value in content.items() if not _is_plain(value)]
+    if others:
         raise InvalidCheckpoint(
-            f"{path} holds more than tensors, and none of {', '.join(WRAPPERS)}:"
-            + _listing("not a plain tensor", strangers)
+            f"{path} contains values that are not tensors, and no {', '.join(WRAPPERS)}:"
+            + _listing("not a plain tensor", others)
         )
     return {str(key): value for key, value in content.items()}
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it is a tensor of numbers in memory: not sparse, quantized or without storage."""
+    """Whether a value is a dense tensor in memory: not sparse, quantized or without storage."""
     if not isinstance(value, Tensor) or value.is_quantized:
         return False
     return value.layout == torch.strided and value.device.type == "cpu"
@@ -134,44 +135,51 @@ def _unwrapped(content: Any) -> Any:
 
 
 def load(network: nn.Module, checkpoint: Checkpoint, unused: re.Pattern[str] | None = None) -> None:
-    """Load parameters and buffers, every key accounted for but those that match `unused`.
+    """Load parameters and buffers; every key must fit, except those that match `unused`.
 
     Raises:
-        InvalidCheckpoint: keys are missing, unexpected, of the wrong shape or type, or hold
-            numbers that are not finite. Nothing was loaded.
+        InvalidCheckpoint: keys are missing or unexpected, or have the wrong shape, the wrong type
+            or values that are not finite. The network is unchanged.
     """
     own: dict[str, Tensor] = network.state_dict()
     given = _without_prefixes(checkpoint.tensors, own.keys())
     if unused is not None:
-        own, given = (
-            {key: value for key, value in tensors.items() if not unused.match(key)}
-            for tensors in (own, given)
-        )
-    shared = own.keys() & given.keys()
-    faults = {
-        "missing": _sorted(own.keys() - given.keys()),
-        "unexpected": _sorted(given.keys() - own.keys()),
-        "wrong shape": [
-            f"{key} {list(given[key].shape)}, not {list(own[key].shape)}"
-            for key in own
-            if key in shared and given[key].shape != own[key].shape
-        ],
-        "wrong type": [
-            f"{key} {given[key].dtype}"
-            for key in own
-            if key in shared and own[key].is_floating_point() != given[key].is_floating_point()
-        ],
-    }
-    if not any(faults.values()):
-        faults["not finite"] = [key for key in own if key in shared and not _finite(given[key])]
+        own, given = _unmatched(own, unused), _unmatched(given, unused)
+    faults = _faults(own, given)
     if any(faults.values()):
         listing = "".join(_listing(fault, keys) for fault, keys in faults.items() if keys)
         raise InvalidCheckpoint(f"{checkpoint.path} does not fit the model:{listing}")
     network.load_state_dict(given, strict=False)
 
 
+def _unmatched(tensors: Mapping[str, Tensor], unused: re.Pattern[str]) -> dict[str, Tensor]:
+    return {key: value for key, value in tensors.items() if not unused.match(key)}
+
+
+def _faults(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """The keys that do not fit, by fault; values are compared only if all keys fit."""
+    shared = [key for key in own if key in given]
+    faults = {
+        "missing": _sorted(own.keys() - given.keys()),
+        "unexpected": _sorted(given.keys() - own.keys()),
+        "wrong shape": [
+            f"{key} {list(given[key].shape)}, not {list(own[key].shape)}"
+            for key in shared
+            if given[key].shape != own[key].shape
+        ],
+        "wrong type": [
+            f"{key} {given[key].dtype}"
+            for key in shared
+            if own[key].is_floating_point() != given[key].is_floating_point()
+        ],
+    }
+    if not any(faults.values()):
+        faults["not finite"] = [key for key in shared if not _finite(given[key])]
+    return faults
+
+
 def load_model(network: nn.Module, checkpoint: Checkpoint, dimensions: Dimensions) -> None:
-    """`load` for a whole model, with a word on foreign checkpoints where that may be the cause."""
+    """`load` for a whole model; the error of a VT model explains foreign checkpoints."""
     try:
         load(network, checkpoint)
     except InvalidCheckpoint as error:
@@ -180,13 +188,13 @@ def load_model(network: nn.Module, checkpoint: Checkpoint, dimensions: Dimension
 
 
 def load_backbone(trunk: ResNet, checkpoint: Checkpoint) -> None:
-    """Load a torchvision ResNet: `fc`, and `layer4` where VT replaces it, stay out."""
+    """Load a torchvision ResNet without `fc`, and without `layer4` if VT modules replace it."""
     stages_left_out = "".join(rf"|layer{stage}" for stage in range(trunk.stages + 1, 5))
     load(trunk, checkpoint, unused=re.compile(rf"^(fc{stages_left_out})\."))
 
 
 def _finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor.float()).all())  # not every type knows `isfinite`
+    return bool(torch.isfinite(tensor.float()).all())  # some dtypes lack `isfinite`
 
 
 def _sorted(keys: Iterable[str]) -> list[str]:
@@ -194,7 +202,7 @@ def _sorted(keys: Iterable[str]) -> list[str]:
 
 
 def _without_prefixes(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-    """Strip a wrapper's prefix as long as all keys have it and none is the model's own."""
+    """Strip prefixes that all keys share, until one key is the model's own."""
     given = {key: value for key, value in tensors.items() if key != "n_averaged"}
     while given and not own & given.keys():
         prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in given)), None)
@@ -218,7 +226,7 @@ def write(
     *,
     half: bool = True,
 ) -> None:
-    """Write a model as safetensors, float16 or as it is, with its dimensions; whole or not."""
+    """Write a model and its dimensions as safetensors atomically, in float16 if `half`."""
     tensors = {
         key: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
         for key, value in network.state_dict().items()
@@ -226,28 +234,7 @@ def write(
     overflowed = [key for key, value in tensors.items() if not _finite(value)]
     if overflowed:
         raise InvalidCheckpoint(
-            "these parameters do not fit into float16:" + _listing("overflow", overflowed)
+            "these parameters overflow float16:" + _listing("overflow", overflowed)
         )
     described = {**metadata, "dimensions": json.dumps(dimensions.as_dict())}
     write_atomically(path, safetensors.torch.save(tensors, described))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it into it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""From an image file to the graph's RGB bytes, as the contract writes it down.
+"""Turn an image file into the graph's RGB bytes by the rules of the contract.
 
-The service has its own implementation of the same rules (`docs/model_repository.md`); a test
-compares the two image by image.
+The service implements the same rules (`docs/model_repository.md`); a test compares the two image by
+image.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ RgbArray = npt.NDArray[np.uint8]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 BUCKET_RATIOS = ((1, 1), (7, 6), (4, 3), (3, 2), (16, 9), (7, 3), (3, 1))
-"""Long to short side: what cameras make, and steps between, at most a third apart."""
+"""Long to short side: common camera formats and steps in between, at most a third apart."""
 MAX_ASPECT_RATIO = 16
-"""Of what is scaled before a crop: a strip would become a huge image."""
+"""Limit before a crop: scaling a narrow strip would make a huge image."""
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,7 +39,7 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class Squash:
-    """Straight to `height` x `width`, whatever the aspect ratio."""
+    """Resize to `height` x `width`, ignoring the aspect ratio."""
 
     height: int
     width: int
@@ -48,7 +48,7 @@ class Squash:
 
 @dataclass(frozen=True)
 class Crop:
-    """The short side to `short_side`, then the centre `height` x `width`."""
+    """Resize the short side to `short_side`, then cut out the centre `height` x `width`."""
 
     short_side: int
     height: int
@@ -58,9 +58,9 @@ class Crop:
 
 @dataclass(frozen=True)
 class Buckets:
-    """To whichever of `sizes` (height, width) is nearest in aspect ratio.
+    """Resize to the one of `sizes` (height, width) with the nearest aspect ratio.
 
-    Photos of one bucket can share a batch, and memory does not grow with the variety of photos.
+    Photos of one bucket can share a batch, and memory is bounded for any mix of photos.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -68,7 +68,7 @@ class Buckets:
 
     @classmethod
     def around(cls, short_side: int, multiple_of: int = 32) -> "Buckets":
-        """Landscape and portrait for every ratio, in multiples; longer strips are half as high."""
+        """Landscape and portrait for every ratio, and half-height buckets for longer strips."""
 
         def side(length: float) -> int:
             return max(multiple_of, multiple_of * int(length / multiple_of + 0.5))
@@ -79,7 +79,7 @@ class Buckets:
         return cls(tuple(dict.fromkeys([*landscape, *portrait])))
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """The width and height that a photo of this width and height is resized to."""
+        """The width and height of the bucket for a photo of this width and height."""
         bucket = min(
             self.sizes, key=lambda each: abs(math.log(width * each[0] / (height * each[1])))
         )
@@ -88,7 +88,7 @@ class Buckets:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The `preprocessing` of a contract. `mean` and `std` are inside the graph."""
+    """The `preprocessing` of a contract. The graph itself applies `mean` and `std`."""
 
     resize: Squash | Crop | Buckets
     filter: str = "bilinear"
@@ -105,13 +105,13 @@ class Preprocessing:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the JSON with sorted keys and no spaces."""
+        """SHA-256 of the JSON with sorted keys and without spaces."""
         text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def common_size(self) -> tuple[int, int]:
-        """Height and width of the input that a photo of aspect ratio 4:3 becomes."""
+        """Height and width of the input for a photo of aspect ratio 4:3."""
         if isinstance(self.resize, Buckets):
             width, height = self.resize.size(4000, 3000)
             return height, width
@@ -137,7 +137,7 @@ class Preprocessing:
         return np.array(self.resized(to_rgb(image, self.fill)))
 
     def resized(self, image: Image.Image) -> Image.Image:
-        """Resize (and crop) an RGB image by the contract's mode; unchanged where it fits."""
+        """Resize and crop an RGB image by the contract's mode; a fitting image stays unchanged."""
         match self.resize:
             case Squash(height, width):
                 return self._scaled(image, (width, height))
@@ -165,7 +165,7 @@ def _short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 
 def to_rgb(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
-    """Upright 8-bit RGB from any mode Pillow knows; transparency is composited over `fill`."""
+    """Upright 8-bit RGB from any Pillow mode, with transparency composited over `fill`."""
     image = _turned_upright(image)
     if image.mode.startswith("I;16"):
         wide = np.asarray(image.convert("I"))
@@ -183,13 +183,13 @@ def _turned_upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
-        return image  # broken metadata does not make a photo unreadable
+        return image  # a photo with broken metadata is still readable
     transpose = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if transpose is None else image.transpose(transpose)
 
 
 def _stretched(values: npt.NDArray[np.float64]) -> Image.Image:
-    """Numbers of any range to 0-255 by their finite extremes; a constant image becomes black."""
+    """Scale the finite range of the values to 0-255; a constant image becomes black."""
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     bounded = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
@@ -198,10 +198,10 @@ def _stretched(values: npt.NDArray[np.float64]) -> Image.Image:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode the first frame of an image file; raises `InvalidData` naming the file."""
+    """Decode the first frame of an image file; raises `InvalidData` with the file name."""
     try:
         image = Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)
         image.load()
-    except Exception as error:  # Pillow's decoders raise anything on broken bytes
+    except Exception as error:  # Pillow's decoders raise all kinds of errors on broken bytes
         raise InvalidData(f"{path} cannot be read as an image: {error}") from error
     return image

@@ -1,4 +1,4 @@
-"""Other libraries' chatter, kept from the command line."""
+"""Keep the chatter of other libraries off the command line."""
 
 import logging
 import warnings
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet(name: str | None) -> Iterator[None]:
-    """No warnings, and of the named logger (None: the root) nothing below an error."""
+    """Suppress warnings, and log records below ERROR of a logger (None: the root logger)."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

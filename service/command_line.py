@@ -14,14 +14,12 @@ import structlog
 from service import __version__
 from service.api_keys import SCOPES, Scope, new_key
 from service.app import create_app
+from service.engine.engine import CLOSE_SECONDS
 from service.errors import InvalidConfiguration
 from service.http.server.server import Server, bind
 from service.runtime.allocator import return_large_blocks
 from service.settings import Settings, read_settings, unknown_variables
 from service.telemetry.log import configure_log
-
-EXIT_SECONDS = 2.0
-"""How long to wait for threads that still open or run a model when everything else has ended."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -65,12 +63,12 @@ def _serve(settings: Settings) -> int:
         for name in unknown_variables():
             log.warning("unknown_variable", name=name)
         log.info("listening", **_addresses(listeners), version=__version__)
-        parts = app.state.parts
+        engine = app.state.engine
         _spare_the_collector()
-        Server(app, parts.admission, parts.metrics.server, settings).run(sockets=listeners)
-        ended = parts.devices.close(EXIT_SECONDS)
+        Server(app.asgi, engine.admission, engine.metrics.server, settings).run(sockets=listeners)
+        ended = engine.devices.close(CLOSE_SECONDS)
     if not ended:
-        log.warning("threads_left", seconds=EXIT_SECONDS)
+        log.warning("threads_left", seconds=CLOSE_SECONDS)
     log.info("stopped")
     if not ended:
         _leave(0)

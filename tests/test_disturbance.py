@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import uvloop
 
-from model_export.artifact import Version, open_version
-from model_export.predictors import graph_predictor
+from model_export.comparison.predictors import graph_predictor
+from model_export.entry.version import Version, open_version
 from model_export.preprocessing import open_image
 from tests.benchmarks.load import LEFT, Connection, closed_loop, connect, post
 from tests.service.http.server.test_server import Process

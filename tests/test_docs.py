@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily
 
-from model_export.__main__ import _parser as export_parser
-from model_export.precisions import PRECISIONS
+from model_export.commands.parser import parser as export_parser
+from model_export.entry.precisions import PRECISIONS
 from service import errors
 from service.app import create_app
 from service.command_line import _parser
@@ -113,11 +113,12 @@ def test_every_option_of_a_prediction_is_documented(described: dict) -> None:
 
 
 def test_every_export_command_and_flag_is_documented() -> None:
-    text = read("export.md")
+    text = read("cli.md")
     commands = next(a for a in export_parser()._actions if isinstance(a, _SubParsersAction))
     for name, command in commands.choices.items():
         section = (
-            text.split(f"## `vt-export {name}")[1].split("\n## ")[0] + text.split("## Flags")[1]
+            text.split(f"\n## `vt-export {name}")[1].split("\n## ")[0]
+            + text.split("\n## Shared flags")[1].split("\n## ")[0]
         )
         for action in command._actions:
             flag = action.option_strings[-1] if action.option_strings else action.metavar
@@ -125,7 +126,7 @@ def test_every_export_command_and_flag_is_documented() -> None:
 
 
 def test_every_tolerance_and_limit_of_a_precision_is_documented() -> None:
-    verify = read("export.md").split("## `vt-export verify")[1].split("\n## ")[0]
+    verify = read("cli.md").split("\n## `vt-export verify")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (\w+) \| .+? \| ([\d.]+) \| ([\d.]+) % \|$", verify, re.MULTILINE)
     assert {name: (float(far), float(equal)) for name, far, equal in rows} == {
         name: (each.parity.max_relative_difference, pytest.approx(100 * each.parity.agreement))

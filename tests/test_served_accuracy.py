@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_export.artifact import Version, open_version
-from model_export.predictors import graph_predictor
+from model_export.comparison.predictors import graph_predictor
+from model_export.entry.version import Version, open_version
 from model_export.preprocessing import open_image
 from service.app import create_app
 from service.settings import Settings
@@ -29,13 +29,13 @@ def precision(request: pytest.FixtureRequest) -> str:
 async def service(precision: str) -> AsyncIterator[httpx.AsyncClient]:
     """The whole application on the shipped weights."""
     app = create_app(Settings(model_repository=WEIGHTS, precision=precision))
-    parts = app.state.parts
+    parts = app.state.engine
     await parts.repository.load_all()
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://test", timeout=60
     ) as http:
         yield http
-    await asyncio.to_thread(parts.pool.close)
+    await asyncio.to_thread(parts.image_threads.close)
     await parts.repository.close()
 
 

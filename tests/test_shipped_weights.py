@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model_export import artifact
+from model_export.entry.version import open_version
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 NAMES = sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
@@ -17,18 +17,18 @@ def test_one_model_a_task_is_shipped() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_is_the_one_that_was_certified(name: str) -> None:
-    artifact.open_version(WEIGHTS, name).check_files()
+    open_version(WEIGHTS, name).check_files()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_checkpoint_loads_into_the_dimensions_of_the_contract(name: str) -> None:
-    version = artifact.open_version(WEIGHTS, name)
+    version = open_version(WEIGHTS, name)
     assert version.network().training is False
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_model_card_tells_the_accuracy_of_the_certificate(name: str) -> None:
-    certificate = artifact.open_version(WEIGHTS, name).certificate()
+    certificate = open_version(WEIGHTS, name).certificate()
     provider = certificate["precisions"]["fp32"]["execution_providers"]["CPUExecutionProvider"]
     accuracy = provider["accuracy"]
     card = (WEIGHTS / name / "README.md").read_text()

@@ -1,1 +1,1 @@
-"""The networks, small to large: ResNet, the Visual Transformer module, VT-ResNet, FPN, VT-FPN."""
+"""Networks: ResNet, the Visual Transformer module, VT-ResNet, FPN, VT-FPN; and their registry."""

@@ -20,12 +20,12 @@ STRIDES = (4, 8, 16, 32)
 
 
 def laterals(in_channels: Sequence[int]) -> nn.ModuleList:
-    """One 1x1 convolution a level, to the pyramid's 256 channels."""
+    """One 1x1 convolution per level, to the 256 channels of the pyramid."""
     return nn.ModuleList(nn.Conv2d(channels, PYRAMID_CHANNELS, 1) for channels in in_channels)
 
 
 def add_top_down(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Add to each level the one above it, enlarged by nearest neighbour; fine to coarse."""
+    """Add the next coarser sum, enlarged by nearest neighbour, to each level; fine to coarse."""
     summed = [maps[-1]]
     for finer in reversed(maps[:-1]):
         summed.append(finer + functional.interpolate(summed[-1], scale_factor=2.0, mode="nearest"))
@@ -43,14 +43,14 @@ class FeaturePyramid(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps at strides 4, 8, 16, 32 to as many of 256 channels."""
+        """Maps at strides 4, 8, 16, 32 to maps of 256 channels at the same strides."""
         maps = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
         summed = add_top_down(maps)
         return [output(x) for output, x in zip(self.output, summed, strict=True)]
 
 
 class SegmentationHead(nn.Module):
-    """Brings every level to stride 4 by convolutions and x2 steps, sums, predicts the classes."""
+    """Bring every level to stride 4 by convolutions and x2 steps, sum, and predict the classes."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class SegmentationHead(nn.Module):
 
 
 def _head_level(stride: int) -> nn.Sequential:
-    """`max(1, log2(stride) - 2)` times convolution, GroupNorm, ReLU and, above stride 4, x2."""
+    """`max(1, log2(stride) - 2)` times: convolution, GroupNorm, ReLU and, above stride 4, x2."""
     layers: list[nn.Module] = []
     channels = PYRAMID_CHANNELS
     for _ in range(max(1, stride.bit_length() - 3)):
@@ -88,7 +88,7 @@ class SegmentationNetwork(nn.Module):
         self.pyramid = pyramid
         self.head = SegmentationHead(classes)
         initialise(self.head)
-        # He's scale over so few outputs would start at a loss of 15 instead of ln(classes).
+        # With so few outputs, He initialisation would start at a loss of 15 instead of ln(classes).
         nn.init.normal_(self.head.predictor.weight, std=PREDICTOR_STD)
 
     def forward(self, images: Tensor) -> Tensor:

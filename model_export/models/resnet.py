@@ -1,6 +1,4 @@
-"""ResNet (arXiv 1512.03385) under torchvision's parameter names, whole or as a trunk."""
-
-import itertools
+"""ResNet (arXiv 1512.03385) with torchvision's parameter names, whole or as a trunk."""
 
 from torch import Tensor, nn
 
@@ -38,8 +36,8 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions around a shortcut (ResNet-50 and -101).
 
-    torchvision strides in the 3x3; `stride_in_1x1` strides in the first 1x1, as the original
-    paper and the published VT costs do.
+    torchvision puts the stride into the 3x3. `stride_in_1x1` puts it into the first 1x1, as in the
+    original paper and the published VT costs.
     """
 
     expansion = 4
@@ -81,10 +79,25 @@ def _block(depth: int) -> type[BasicBlock] | type[Bottleneck]:
     return BasicBlock if depth in (18, 34) else Bottleneck
 
 
+def _stage(depth: int, index: int, stride_in_1x1: bool) -> nn.Sequential:
+    """A residual stage; all but the first halve the resolution in their first block."""
+    in_channels, out_channels = (STEM_CHANNELS, *stage_channels(depth))[index : index + 2]
+    blocks = [
+        _block(depth)(
+            out_channels if position else in_channels,
+            STAGE_WIDTHS[index],
+            stride=2 if index and not position else 1,
+            stride_in_1x1=stride_in_1x1,
+        )
+        for position in range(BLOCKS_PER_STAGE[depth][index])
+    ]
+    return nn.Sequential(*blocks)
+
+
 class ResNet(nn.Module):
     """ResNet-18/34/50/101.
 
-    With `classes` the classifier of torchvision, key by key. Without, a trunk: `stages` residual
+    With `classes`, the classifier of torchvision, key by key. Without, a trunk of `stages` residual
     stages (3 for VT-ResNet, 4 for the feature pyramids) and no head.
     """
 
@@ -92,29 +105,18 @@ class ResNet(nn.Module):
         self, depth: int, *, classes: int | None, stages: int = 4, stride_in_1x1: bool = False
     ) -> None:
         super().__init__()
-        block = _block(depth)
         self.stages = stages
         self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-        widths = itertools.pairwise((STEM_CHANNELS, *stage_channels(depth)))
-        for index, (in_channels, out_channels) in enumerate(itertools.islice(widths, stages)):
-            blocks = [
-                block(
-                    out_channels if position else in_channels,
-                    STAGE_WIDTHS[index],
-                    stride=2 if index and not position else 1,
-                    stride_in_1x1=stride_in_1x1,
-                )
-                for position in range(BLOCKS_PER_STAGE[depth][index])
-            ]
-            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
+        for index in range(stages):
+            self.add_module(f"layer{index + 1}", _stage(depth, index, stride_in_1x1))
         self.fc = None if classes is None else nn.Linear(stage_channels(depth)[stages - 1], classes)
         initialise(self)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """`[B, 3, H, W]` to one map a stage, at strides 4, 8, 16, 32."""
+        """`[B, 3, H, W]` to one map per stage, at strides 4, 8, 16, 32."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = []
         for index in range(self.stages):

@@ -2,11 +2,11 @@
 
 Shapes: a feature map X is `[B, C, H, W]`, N = H * W pixels; visual tokens T are `[B, C_T, L]`,
 channels first, so that every linear map is a 1x1 convolution that can be grouped and followed by
-a BatchNorm (which folds away at export). Attention is single-headed over the axis that the paper's
-equation names, scaled by 1/sqrt(channels); the transformer's heads are a dimension of the model.
-There is no position encoding: permuting the tokens permutes the output alike.
+a BatchNorm (which folds away at load). Attention has a single head over the axis in the paper's
+equation, scaled by 1/sqrt(channels); only the transformer may have several heads. There is no
+position encoding: permuting the tokens permutes the output.
 
-Layers were reconstructed from the published cost tables; see `docs/models.md`.
+The layers are reconstructed from the published cost tables; see `docs/models.md`.
 """
 
 import math
@@ -45,20 +45,20 @@ def _grouped_2d(
 
 
 def _tokens_1d(in_channels: int, out_channels: int) -> nn.Module:
-    """The identity where the width already fits, as the published R50/R101 costs imply."""
+    """1x1 convolution over tokens, or the identity if the width fits (as R50/R101 costs imply)."""
     if in_channels == out_channels:
         return nn.Identity()
     return _pointwise_1d(in_channels, out_channels)
 
 
 def _cells(tokens: int) -> tuple[int, int]:
-    """The grid nearest to a square that has `tokens` cells: 16 -> 4x4, 32 -> 4x8."""
+    """The most square grid of `tokens` cells: 16 -> 4x4, 32 -> 4x8."""
     rows = next(n for n in range(math.isqrt(tokens), 0, -1) if tokens % n == 0)
     return rows, tokens // rows
 
 
 class Tokenized(NamedTuple):
-    """What a tokenizer returns: tokens `[B, C_T, L]`, attention `[B, L, N]` or None."""
+    """The output of a tokenizer: tokens `[B, C_T, L]`, attention `[B, L, N]` or None."""
 
     tokens: Tensor
     attention: Tensor | None
@@ -74,7 +74,7 @@ class FilterTokenizer(nn.Module):
         self.out = _tokens_1d(channels, token_channels)
 
     def reset_parameters(self) -> None:
-        """Spread the coefficients so that the attention is not uniform at the start.
+        """Draw coefficients that make the initial attention non-uniform.
 
         The scale 1/sqrt(C) expects coefficients of unit variance: their product with C
         channels of unit mean square then has unit variance too.
@@ -100,7 +100,7 @@ class RecurrentTokenizer(nn.Module):
 
     def forward(self, x: Tensor, previous: Tensor | None = None) -> Tokenized:
         """`[B, C, H, W]` and tokens `[B, C_T, L]` to new tokens and attention `[B, L, N]`."""
-        assert previous is not None, "a recurrent tokenizer is guided by earlier tokens"  # noqa: S101
+        assert previous is not None, "a recurrent tokenizer needs earlier tokens"  # noqa: S101
         logits = self.query(previous).transpose(1, 2) @ self.key(x).flatten(2)  # [B, L, N]
         attention = torch.softmax(logits / math.sqrt(x.shape[1]), dim=2)
         return Tokenized(self.out(_pool(self.value(x), attention)), attention)
@@ -115,16 +115,16 @@ class PoolingTokenizer(nn.Module):
         self.out = _tokens_1d(channels, token_channels)
 
     def forward(self, x: Tensor, previous: Tensor | None = None) -> Tokenized:  # noqa: ARG002
-        """`[B, C, H, W]` to tokens `[B, C_T, L]`; there is no attention."""
+        """`[B, C, H, W]` to tokens `[B, C_T, L]`, without attention."""
         return Tokenized(self.out(_downsample(x, self.cells)), None)
 
 
 class ClusteringTokenizer(nn.Module):
     """Equation 1 with `W_A` = k-means centroids of the image's own pixels (ablation).
 
-    Pixels and centroids are L2-normalised, the centroids start from the map downsampled to L
-    cells, and two Lloyd steps assign each pixel to its nearest centroid. A centroid that loses
-    all its pixels stays where it was. No gradient flows through the clustering.
+    Pixels and centroids are L2-normalised. The centroids start from the map downsampled to L cells
+    and take two Lloyd steps. A centroid without pixels does not move. No gradient flows through
+    the clustering.
     """
 
     def __init__(self, channels: int, token_channels: int, tokens: int, value: bool = True) -> None:
@@ -142,7 +142,7 @@ class ClusteringTokenizer(nn.Module):
 
     @torch.no_grad()
     def _centroids(self, x: Tensor) -> Tensor:
-        x = x.float()  # sums over pixels: not in half precision
+        x = x.float()  # sums over pixels need full precision
         pixels = functional.normalize(x.flatten(2), dim=1)  # [B, C, N]
         centroids = functional.normalize(_downsample(x, self.cells), dim=1)
         for _ in range(LLOYD_STEPS):
@@ -205,7 +205,7 @@ class GraphConvolution(nn.Module):
 
 
 class TokenLinear(nn.Module):
-    """`T + T W`: the tokens are not related at all (ablation `none` of the paper)."""
+    """`T + T W`: the tokens are not related (ablation `none` of the paper)."""
 
     def __init__(self, token_channels: int) -> None:
         super().__init__()
@@ -243,14 +243,14 @@ class Projector(nn.Module):
         return self.shortcut(x) + projected.unflatten(2, x.shape[2:])  # type: ignore[no-any-return]
 
     def attention(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """How much each pixel takes from each token: `[B, L, N]`, summing to 1 over L."""
+        """The weight of each token for each pixel: `[B, L, N]`, summing to 1 over L."""
         query = self.query(x).flatten(2)  # [B, C_out, N]
         logits = self.key(tokens).transpose(1, 2) @ query  # [B, L, N]
         return torch.softmax(logits / math.sqrt(query.shape[1]), dim=1)
 
 
 def initialise_tokenizers(network: nn.Module) -> None:
-    """Give every filter tokenizer its own start, after the network's general initialisation."""
+    """Initialise every filter tokenizer, after the general initialisation of the network."""
     for module in network.modules():
         if isinstance(module, FilterTokenizer):
             module.reset_parameters()

@@ -13,11 +13,11 @@ QUERY_GROUP_CHANNELS = 16
 
 
 class VTFeaturePyramid(nn.Module):
-    """Tokens of every level meet in one transformer, then return to their own level's pixels.
+    """Tokens of all levels meet in one transformer, then return to the pixels of their level.
 
-    The tokenizers take no `value` convolution over the pixels (it would be one linear map after
-    another); the projector's query is the one grouped convolution per pixel. With recurrent
-    tokenizers the coarsest level tokenizes by filter and guides the next finer one, and so on.
+    The tokenizers have no `value` convolution over the pixels, which would follow the linear map
+    of the lateral; the only grouped convolution per pixel is the projector's query. With recurrent
+    tokenizers, the coarsest level uses a filter and guides the next finer level, and so on.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class VTFeaturePyramid(nn.Module):
         initialise_tokenizers(self)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps at strides 4, 8, 16, 32 to as many of 256 channels."""
+        """Maps at strides 4, 8, 16, 32 to maps of 256 channels at the same strides."""
         maps = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
         tokens = self._tokenize(maps)
         related = self.relation(torch.cat(tokens, dim=2)).split([t.shape[2] for t in tokens], dim=2)
@@ -47,7 +47,7 @@ class VTFeaturePyramid(nn.Module):
         return add_top_down(projected)
 
     def _tokenize(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Each level's tokens `[B, C_T, L]`, fine to coarse; made from coarse to fine."""
+        """The tokens `[B, C_T, L]` of each level, fine to coarse; computed from coarse to fine."""
         tokens: list[Tensor] = []
         for tokenizer, x in zip(reversed(self.tokenizers), reversed(maps), strict=True):
             tokens.append(tokenizer(x, tokens[-1] if tokens else None).tokens)

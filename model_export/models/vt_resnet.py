@@ -17,8 +17,8 @@ from model_export.models.visual_transformer import (
 class VisualTransformer(nn.Module):
     """One VT module: tokenize the map, relate the tokens, project them back.
 
-    A module has no tokenizer where it goes on with the tokens of the one before it, and no
-    projector where nobody reads its map.
+    A module without a tokenizer continues with the tokens of the previous module. A module whose
+    map is not used has no projector.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class VisualTransformer(nn.Module):
         self.projector = projector
 
     def forward(self, x: Tensor, previous: Tensor | None) -> tuple[Tensor, Tokenized]:
-        """Map `[B, C_in, H, W]` and earlier tokens `[B, C_T, L]` to the next map and tokens."""
+        """Map `[B, C_in, H, W]` and previous tokens `[B, C_T, L]` to the next map and tokens."""
         if self.tokenizer is None:
             assert previous is not None, "the first module needs a tokenizer"  # noqa: S101
             tokens, attention = previous, None
@@ -56,14 +56,13 @@ class VTResNet(nn.Module):
 
     @property
     def has_attention(self) -> bool:
-        """Whether the tokenizers attend at all; pooling ones do not."""
+        """Whether the tokenizers have attention maps; pooling tokenizers do not."""
         return not isinstance(self.visual_transformers[0].tokenizer, PoolingTokenizer)
 
     def visual_tokens(self, images: Tensor) -> Tokenized:
         """Images `[B, 3, H, W]` to the last tokens `[B, C_T, L]` and every tokenizer's attention.
 
-        The attention is `[B, modules, L, h, w]` on the stride-16 map, or None where the
-        tokenizers have none (`pooling`).
+        The attention is `[B, modules, L, h, w]` on the stride-16 map, or None for `pooling`.
         """
         x = self.trunk.features(images)[-1]
         grid, tokens, attentions = x.shape[2:], None, []

@@ -1,1 +1,1 @@
-"""The recipes that made the shipped weights: data, loop, metrics."""
+"""Training: random views of the data, the loop, recipes and learning curves."""

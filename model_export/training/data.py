@@ -1,9 +1,8 @@
-"""Image folders and image/label pairs, and the random views that training takes of them."""
+"""Random views of labelled images, in batches for training."""
 
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,78 +13,22 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from model_export.errors import InvalidData
 from model_export.preprocessing import open_image, to_rgb
+from model_export.samples import IGNORED, Sample, load_labels
 from model_export.training.recipes import Recipe
 
-IGNORED = 255
 FILL = (124, 116, 104)
-_IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""The colour outside a photo: the ImageNet mean."""
 
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels of an image."""
 View = Callable[[Image.Image, Any, random.Random], tuple[npt.NDArray[np.uint8], Any]]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """An image file and its target: a class index, or the file of a label map."""
-
-    image: Path
-    target: int | Path
-
-
-def image_folder(root: Path) -> tuple[list[Sample], list[str]]:
-    """The samples below `root/<class>/` and the class folders' names, sorted."""
-    classes = sorted(path.name for path in _listed(root) if path.is_dir())
-    samples = [
-        Sample(path, index) for index, name in enumerate(classes) for path in _images(root / name)
-    ]
-    if not samples:
-        raise InvalidData(f"{root} holds no images in class folders")
-    return samples, classes
-
-
-def image_label_pairs(root: Path) -> list[Sample]:
-    """`root/images/<stem>.*` with `root/labels/<stem>.png`; every image needs its labels."""
-    samples = [
-        Sample(path, root / "labels" / f"{path.stem}.png") for path in _images(root / "images")
-    ]
-    missing = [sample.target for sample in samples if not Path(str(sample.target)).is_file()]
-    if missing or not samples:
-        what = f"{missing[0]} and {len(missing) - 1} more label files" if missing else "any image"
-        raise InvalidData(f"{root} does not hold {what}")
-    return samples
-
-
-def photos_below(folder: Path) -> list[Path]:
-    """Every image file in a folder and its subfolders, sorted; at least one."""
-    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
-    if not photos:
-        raise InvalidData(f"{folder} holds no photos")
-    return photos
-
-
-def _listed(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise InvalidData(f"{folder} is not a folder")
-    return sorted(folder.iterdir())
-
-
-def _images(folder: Path) -> list[Path]:
-    return [path for path in _listed(folder) if path.suffix.lower() in _IMAGE_SUFFIXES]
-
-
-def load_labels(path: Path, classes: int) -> npt.NDArray[np.uint8]:
-    """A label map UINT8 `[H, W]`; ids that are no class become `IGNORED`."""
-    labels = np.array(open_image(path))
-    if labels.ndim != 2:
-        raise InvalidData(f"{path} is not a label map: it has {labels.ndim} axes, not 2")
-    return np.where(labels < classes, labels, IGNORED).astype(np.uint8)
-
-
 class Samples(Dataset[tuple[Tensor, Tensor]]):
-    """Random views of samples, decoded once and kept in memory.
+    """Random views of samples, which are decoded once and kept in memory.
 
-    A view depends on seed, epoch and index alone, not on which worker takes it.
+    A view depends only on seed, epoch and index, not on the worker.
     """
 
     def __init__(self, samples: list[Sample], view: View, classes: int, seed: int) -> None:
@@ -110,7 +53,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(view), torch.as_tensor(target, dtype=torch.int64)
 
     def label_shares(self, classes: int) -> Tensor:
-        """Each class's share of all labelled pixels, FP32 `[classes]`."""
+        """The share of each class in all labelled pixels, FP32 `[classes]`."""
         counts = np.zeros(classes, np.int64)
         for target in self._targets:
             labels = np.asarray(target)
@@ -119,36 +62,36 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
 
 def classification_view(recipe: Recipe, size: tuple[int, int]) -> View:
-    """Crop of random area and aspect ratio, resized; mirrored half of the time; coloured."""
+    """A crop of random area and aspect ratio, resized, randomly mirrored and colour-jittered."""
     height, width = size
 
     def view(image: Image.Image, target: int, chance: random.Random) -> tuple[Any, int]:
-        area = image.width * image.height * chance.uniform(*recipe.scale)
-        aspect = math.exp(chance.uniform(-1, 1) * math.log(recipe.aspect))
-        crop_width = min(image.width, math.sqrt(area * aspect))
-        crop_height = min(image.height, math.sqrt(area / aspect))
-        left = chance.uniform(0, image.width - crop_width)
-        top = chance.uniform(0, image.height - crop_height)
-        box = (left, top, left + crop_width, top + crop_height)
+        box = _random_crop(image, recipe, chance)
         view = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
         return _finish(view, recipe, chance.random() < 0.5, chance), target
 
     return view
 
 
+def _random_crop(image: Image.Image, recipe: Recipe, chance: random.Random) -> Box:
+    """A box inside the image, of random area and aspect ratio."""
+    area = image.width * image.height * chance.uniform(*recipe.scale)
+    aspect = math.exp(chance.uniform(-1, 1) * math.log(recipe.aspect))
+    width = min(image.width, math.sqrt(area * aspect))
+    height = min(image.height, math.sqrt(area / aspect))
+    left = chance.uniform(0, image.width - width)
+    top = chance.uniform(0, image.height - height)
+    return left, top, left + width, top + height
+
+
 def segmentation_view(recipe: Recipe, size: tuple[int, int]) -> View:
-    """The photo enlarged at random, stretched a little, cropped, mirrored, coloured."""
+    """The photo randomly scaled, stretched, cropped, mirrored and colour-jittered."""
     height, width = size
 
     def view(
         image: Image.Image, target: npt.NDArray[np.uint8], chance: random.Random
     ) -> tuple[Any, npt.NDArray[np.uint8]]:
-        scale = chance.uniform(*recipe.scale)
-        stretch = math.exp(chance.uniform(-1, 1) * math.log(recipe.aspect) / 2)
-        box_width, box_height = width / scale / stretch, height / scale * stretch
-        left = chance.uniform(min(0.0, image.width - box_width), max(0.0, image.width - box_width))
-        top = chance.uniform(min(0, image.height - box_height), max(0, image.height - box_height))
-        box = (left, top, left + box_width, top + box_height)
+        box = _random_box(image, size, recipe, chance)
         mirrored = chance.random() < 0.5
         photo = _extract(image, (width, height), box, Image.Resampling.BILINEAR, FILL)
         labels = _extract(
@@ -160,14 +103,26 @@ def segmentation_view(recipe: Recipe, size: tuple[int, int]) -> View:
     return view
 
 
+def _random_box(
+    image: Image.Image, size: tuple[int, int], recipe: Recipe, chance: random.Random
+) -> Box:
+    """A box of a size `(height, width)`, scaled and stretched; it may exceed a small image."""
+    scale = chance.uniform(*recipe.scale)
+    stretch = math.exp(chance.uniform(-1, 1) * math.log(recipe.aspect) / 2)
+    width, height = size[1] / scale / stretch, size[0] / scale * stretch
+    left = chance.uniform(min(0.0, image.width - width), max(0.0, image.width - width))
+    top = chance.uniform(min(0.0, image.height - height), max(0.0, image.height - height))
+    return left, top, left + width, top + height
+
+
 def _extract(
     image: Image.Image,
     size: tuple[int, int],
-    box: tuple[float, float, float, float],
+    box: Box,
     resample: Image.Resampling,
     fill: Any,
 ) -> Image.Image:
-    """The part of an image in a box, resized; what lies outside of the image is `fill`."""
+    """The part of an image in a box, resized; `fill` outside the image."""
     left, top, right, bottom = box
     margin_x = math.ceil(max(0, -left, right - image.width))
     margin_y = math.ceil(max(0, -top, bottom - image.height))
@@ -192,7 +147,7 @@ def _finish(
 
 
 def batches(samples: Samples, batch_size: int, workers: int, seed: int) -> DataLoader[Any]:
-    """One epoch of shuffled batches; the last one is dropped where it is not full."""
+    """One epoch of shuffled batches; an incomplete last batch is dropped."""
     return DataLoader(
         samples,
         batch_size=min(batch_size, len(samples)),

@@ -1,4 +1,4 @@
-"""The training loop: averaged weights, mixed precision, resumable after every epoch."""
+"""The training loop: averaged weights, mixed precision, resumable after each epoch."""
 
 import csv
 import dataclasses
@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,15 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from model_export import checkpoint
+from model_export.comparison.evaluation import task_accuracy
+from model_export.comparison.predictors import reference_predictor
 from model_export.errors import InvalidCheckpoint
-from model_export.evaluation import task_accuracy
-from model_export.predictors import reference_predictor
+from model_export.files import write_atomically
+from model_export.models.registry import Dimensions, build
+from model_export.models.served import Normalisation, served
 from model_export.preprocessing import Preprocessing
-from model_export.registry import Dimensions, build
-from model_export.served import Normalisation, served
+from model_export.samples import IGNORED, Sample
 from model_export.training.data import (
-    IGNORED,
-    Sample,
     Samples,
     batches,
     classification_view,
@@ -52,7 +52,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: what is trained, on what, how, and where the results go."""
+    """One training run: model, recipe, data and the folder for the results."""
 
     dimensions: Dimensions
     recipe: Recipe
@@ -60,15 +60,15 @@ class Run:
     preprocessing: Preprocessing
     directory: Path
     backbone: Path | None = None
-    """A ResNet's checkpoint to start the trunk from."""
+    """A ResNet checkpoint to initialise the trunk."""
     initial_checkpoint: Path | None = None
-    """The model's own checkpoint to start from, to fine-tune it."""
+    """A checkpoint of the same model to fine-tune."""
     seed: int = 0
     workers: int = 1
     evaluate_every: int = 1
 
     def identity(self) -> str:
-        """What must be equal for a training to be resumed."""
+        """The settings that must be equal to resume a run, as JSON."""
         parts = {
             "dimensions": self.dimensions.as_dict(),
             "recipe": dataclasses.asdict(self.recipe),
@@ -80,10 +80,10 @@ class Run:
 
 
 def train(run: Run) -> dict[str, Any]:
-    """Train to the end, or on from the last whole epoch; returns the last metrics.
+    """Train, or resume after the last complete epoch; returns the last metrics.
 
-    Writes `metrics.csv` (a row an epoch), `learning_curve.png`, `last.pt` (to resume from) and, at
-    the end, `checkpoint.safetensors` with the averaged weights in float16.
+    Writes `metrics.csv` (one row per epoch), `learning_curve.png`, `last.pt` (to resume from) and,
+    at the end, `checkpoint.safetensors` with the averaged weights in float16.
     """
     torch.manual_seed(run.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -95,18 +95,12 @@ def train(run: Run) -> dict[str, Any]:
 
 
 class _Trainer:
-    """The state of one training; `epoch` counts the finished ones."""
+    """The state of one run; `epoch` counts complete epochs."""
 
     def __init__(self, run: Run, device: torch.device) -> None:
         self.run = run
         self.device = device
-        self.network = build(run.dimensions)
-        if run.initial_checkpoint is not None:
-            source = checkpoint.read(run.initial_checkpoint)
-            checkpoint.load_model(self.network, source, run.dimensions)
-        if run.backbone is not None:
-            trunk = self.network.get_submodule(_trunk_name(run.dimensions))
-            checkpoint.load_backbone(trunk, checkpoint.read(run.backbone))  # type: ignore[arg-type]
+        self.network = _initial_network(run)
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = AveragedModel(
             self.network, multi_avg_fn=_averaging(run.recipe.ema_decay), use_buffers=True
@@ -129,18 +123,15 @@ class _Trainer:
         return (weights / weights.mean()).to(self.device)
 
     def resume(self) -> None:
-        """Go on from the directory's last whole epoch, where it has one of the same training."""
+        """Continue after the last complete epoch in the folder, if there is one."""
         path = self.run.directory / STATE_FILE
         if not path.is_file():
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
-        groups = state["optimizer"]["param_groups"]  # a backbone's parameters have their own
-        if state["identity"] != self.run.identity() or len(groups) != len(
-            self.optimizer.param_groups
-        ):
+        if not self._is_of_this_run(state):
             raise InvalidCheckpoint(
-                f"{path} belongs to a training with another model, backbone, recipe, seed or data; "
-                "choose another output folder, or remove it to start anew"
+                f"{path} belongs to a run with a different model, backbone, recipe, seed or data; "
+                "choose another --output folder, or remove the file to start over"
             )
         self.network.load_state_dict(state["network"])
         self.averaged.load_state_dict(state["averaged"])
@@ -149,8 +140,13 @@ class _Trainer:
         self.epoch = state["epoch"]
         self.rows = json.loads(state["rows"])
 
+    def _is_of_this_run(self, state: Mapping[str, Any]) -> bool:
+        groups = state["optimizer"]["param_groups"]  # a backbone adds groups
+        same_groups = len(groups) == len(self.optimizer.param_groups)
+        return bool(state["identity"] == self.run.identity() and same_groups)
+
     def train_epoch(self) -> None:
-        """One pass over the samples; then evaluate, and write what a resumed run needs."""
+        """Train one epoch, evaluate, and save the state and the metrics."""
         start = time.perf_counter()
         loss = self._fit()
         self.epoch += 1
@@ -161,9 +157,11 @@ class _Trainer:
             row |= {key: value for key, value in self.evaluate().items() if key != "iou"}
         self.rows.append(row)
         print(json.dumps(row), flush=True)
-        self._save()
+        self._save_state()
+        self._save_metrics()
 
     def _fit(self) -> float:
+        """One pass over the samples; returns the mean loss."""
         recipe, self.samples.epoch = self.run.recipe, self.epoch
         self.samples.view = _view(self.run, self.epoch)
         loader = batches(self.samples, recipe.batch_size, self.run.workers, self.run.seed)
@@ -176,30 +174,36 @@ class _Trainer:
             progress.set_postfix(loss=f"{losses[-1]:.3f}")
         mean = sum(losses) / len(losses)
         if not math.isfinite(mean):
-            raise InvalidCheckpoint("the training diverged (the loss is not finite)")
+            raise InvalidCheckpoint(
+                "training diverged: the loss is not finite; try a lower --learning-rate"
+            )
         return mean
 
     def _step(self, images: Tensor, targets: Tensor, done: float) -> float:
+        """One update of the weights; returns the loss. `done` is as in `learning_rate`."""
         recipe, ignored = self.run.recipe, IGNORED if targets.dim() > 1 else -1
         if (targets == ignored).all():
-            return 0.0  # nothing to learn from: the mean loss would be 0 / 0
+            return 0.0  # no labelled pixel: the mean loss would be 0 / 0
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, done) * group["factor"]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=_fast_bfloat16(self.device)):
-            logits = self.network(self.normalisation(images))
-        loss = functional.cross_entropy(
-            logits.float(),
-            targets,
-            weight=self.class_weights,
-            ignore_index=ignored,
-            label_smoothing=recipe.label_smoothing,
-        )
+        loss = self._loss(images, targets, ignored)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), recipe.max_gradient_norm)
         self.optimizer.step()
         self.averaged.update_parameters(self.network)
         return float(loss.detach())
+
+    def _loss(self, images: Tensor, targets: Tensor, ignored: int) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=_fast_bfloat16(self.device)):
+            logits = self.network(self.normalisation(images))
+        return functional.cross_entropy(
+            logits.float(),
+            targets,
+            weight=self.class_weights,
+            ignore_index=ignored,
+            label_smoothing=self.run.recipe.label_smoothing,
+        )
 
     def evaluate(self) -> dict[str, Any]:
         """Accuracy of the averaged weights on the validation samples."""
@@ -211,7 +215,7 @@ class _Trainer:
             predict, self.run.data.validation, self.run.preprocessing, self.run.dimensions
         )
 
-    def _save(self) -> None:
+    def _save_state(self) -> None:
         state = {
             "identity": self.run.identity(),
             "epoch": self.epoch,
@@ -223,20 +227,20 @@ class _Trainer:
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        checkpoint.write_atomically(self.run.directory / STATE_FILE, buffer.getvalue())
+        write_atomically(self.run.directory / STATE_FILE, buffer.getvalue())
+
+    def _save_metrics(self) -> None:
         text = io.StringIO()
         fields = list(dict.fromkeys(key for row in self.rows for key in row))
         writer = csv.DictWriter(text, fields, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        checkpoint.write_atomically(self.run.directory / METRICS_FILE, text.getvalue().encode())
+        write_atomically(self.run.directory / METRICS_FILE, text.getvalue().encode())
         title = f"{self.run.dimensions.name}, seed {self.run.seed}"
-        checkpoint.write_atomically(
-            self.run.directory / CURVE_FILE, learning_curve(self.rows, title)
-        )
+        write_atomically(self.run.directory / CURVE_FILE, learning_curve(self.rows, title))
 
     def finish(self) -> dict[str, Any]:
-        """Write the averaged weights; return the last row of metrics."""
+        """Write the averaged weights and return the last row of metrics."""
         metadata = {
             "recipe": json.dumps(dataclasses.asdict(self.run.recipe)),
             "metrics": json.dumps(self.rows[-1]),
@@ -250,7 +254,7 @@ class _Trainer:
 
 
 def learning_rate(recipe: Recipe, done: float) -> float:
-    """Linear warm-up, then a cosine to 0; `done` is the finished fraction of all steps."""
+    """Linear warm-up, then a cosine to 0; `done` is the completed fraction of all steps."""
     if done < recipe.warmup:
         return recipe.learning_rate * (0.01 + 0.99 * done / recipe.warmup)
     rest = (done - recipe.warmup) / (1 - recipe.warmup)
@@ -258,7 +262,7 @@ def learning_rate(recipe: Recipe, done: float) -> float:
 
 
 def _averaging(decay: float) -> Any:
-    """Exponential moving average whose decay grows with the first updates."""
+    """Exponential moving average with a decay that grows during the first updates."""
 
     @torch.no_grad()
     def average(averaged: Iterable[Tensor], current: Iterable[Tensor], count: Tensor | int) -> None:
@@ -273,7 +277,7 @@ def _averaging(decay: float) -> Any:
 
 
 def _parameter_groups(network: nn.Module, run: Run) -> list[dict[str, Any]]:
-    """Norms and biases without weight decay; the backbone's parameters at a rate of their own."""
+    """No weight decay for norms and biases; a separate learning rate for a loaded backbone."""
     trunk = _trunk_name(run.dimensions)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
@@ -288,8 +292,20 @@ def _parameter_groups(network: nn.Module, run: Run) -> list[dict[str, Any]]:
 
 
 def _is_in(trunk: str, parameter: str) -> bool:
-    """Whether a parameter is the trunk's; a plain ResNet is its own, but for the head."""
+    """Whether a parameter belongs to the trunk; in a plain ResNet, all but the head do."""
     return parameter.startswith(f"{trunk}.") if trunk else not parameter.startswith("fc.")
+
+
+def _initial_network(run: Run) -> nn.Module:
+    """A fresh network, with the weights of the run's checkpoint or backbone, if any."""
+    network = build(run.dimensions)
+    if run.initial_checkpoint is not None:
+        source = checkpoint.read(run.initial_checkpoint)
+        checkpoint.load_model(network, source, run.dimensions)
+    if run.backbone is not None:
+        trunk = network.get_submodule(_trunk_name(run.dimensions))
+        checkpoint.load_backbone(trunk, checkpoint.read(run.backbone))  # type: ignore[arg-type]
+    return network
 
 
 def _trunk_name(dimensions: Dimensions) -> str:
@@ -310,7 +326,7 @@ def _view(run: Run, epoch: int) -> Any:
 
 
 def _fast_bfloat16(device: torch.device) -> bool:
-    """Mixed precision on GPUs, and on CPUs that multiply bfloat16 in hardware."""
+    """Whether the device multiplies bfloat16 in hardware."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported())

@@ -4,16 +4,16 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from model_export.registry import Task
+from model_export.models.registry import Task
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything besides model, data and seed that decides what the weights become.
+    """Everything except model, data and seed that determines the weights.
 
-    The learning rate rises linearly over `warmup` (a fraction of all steps), then falls along a
-    cosine to 0. `input_sizes` are stages of equal length in epochs: the first part of the training
-    sees smaller images, which is several times cheaper.
+    The learning rate rises linearly over `warmup` (a fraction of all steps), then falls to 0 along
+    a cosine. `input_sizes` are stages of equal length in epochs: training starts on smaller images,
+    which is several times cheaper.
     """
 
     epochs: int
@@ -22,18 +22,18 @@ class Recipe:
     weight_decay: float
     input_sizes: tuple[tuple[int, int], ...]
     scale: tuple[float, float]
-    """Classification: area of the crop, of the photo's. Segmentation: enlargement of the photo."""
+    """Classification: the crop's share of the photo's area. Segmentation: the photo's scale."""
     aspect: float
-    """Largest stretch of the crop's aspect ratio, either way."""
+    """Largest stretch of the aspect ratio, in either direction."""
     color_jitter: float
     betas: tuple[float, float] = (0.9, 0.99)
-    """AdamW's; the second moments are forgotten fast, for short runs."""
+    """AdamW's betas; the second is low because the runs are short."""
     warmup: float = 0.1
     label_smoothing: float = 0.0
     class_weight_offset: float | None = None
     """Segmentation: class weights `1 / ln(offset + share of pixels)` (ENet, arXiv 1606.02147)."""
     backbone_learning_rate: float = 1.0
-    """Factor on the learning rate of parameters that came from a backbone checkpoint."""
+    """Factor on the learning rate of parameters from a backbone checkpoint."""
     ema_decay: float = 0.998
     max_gradient_norm: float = 5.0
 
@@ -42,7 +42,7 @@ class Recipe:
         return self.input_sizes[epoch * len(self.input_sizes) // self.epochs]
 
     def changed(self, **changes: Any) -> "Recipe":
-        """This recipe with those fields changed that are not None."""
+        """A copy of the recipe with every change that is not None."""
         given = {key: value for key, value in changes.items() if value is not None}
         return dataclasses.replace(self, **given)
 

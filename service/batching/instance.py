@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,7 +13,7 @@ from service.batching.batcher import DynamicBatcher
 from service.batching.plan import ExecutionPlan
 from service.batching.queue import PendingInference, Urgency
 from service.errors import DeadlineUnreachable, Outcome, PayloadTooLarge, QueueFull
-from service.images.photo import Photo
+from service.images.photo import Photo, PreparedImage
 from service.runtime.device import Device
 from service.runtime.graph_sessions import GraphSessions
 from service.runtime.session import Outputs
@@ -23,7 +23,7 @@ from service.schema.contract import Contract
 from service.schema.model_status import Batching
 from service.schema.open_inference import ModelStatistics
 from service.telemetry.events import BatchEvents, ModelBuild, ModelIdentity
-from service.telemetry.statistics import Statistics
+from service.telemetry.metrics.inference import VersionTelemetry
 
 _log = structlog.get_logger()
 
@@ -65,6 +65,7 @@ class ModelInstance:
         max_batch_size: int,
         max_queue_size: int,
         events: BatchEvents,
+        telemetry: VersionTelemetry,
     ) -> None:
         self.identity = identity
         self.contract = contract
@@ -72,7 +73,10 @@ class ModelInstance:
         self.build = build
         self.max_batch_size = max_batch_size
         """How many images a batch may have; how many it has is the plan's to say."""
-        self.statistics = Statistics()
+        self.telemetry = telemetry
+        """Counts the requests of this instance."""
+        self.on_outage: Callable[[], None] = lambda: None
+        """Called on the event loop whenever `outage` has changed."""
         self._sessions = sessions
         self._events = events
         self._max_queue_size = max_queue_size
@@ -88,7 +92,7 @@ class ModelInstance:
             device=device,
             events=events,
             in_flight=lambda: self._pending,
-            executed=self.statistics.executed,
+            executed=self.telemetry.statistics.executed,
             rebuilt=self._tell_rebuilt,
         )
 
@@ -135,11 +139,11 @@ class ModelInstance:
 
     def model_statistics(self) -> ModelStatistics:
         """Return what this version did since it was loaded."""
-        return self.statistics.wire(self.identity.name, self.identity.version)
+        return self.telemetry.statistics.wire(self.identity.name, self.identity.version)
 
     def failures(self) -> dict[Outcome, int]:
         """Count the requests that did not end well, by how they ended."""
-        return self.statistics.failures
+        return self.telemetry.statistics.failures
 
     @property
     def batches(self) -> bool:
@@ -171,18 +175,17 @@ class ModelInstance:
                 late,
             )
 
-    @contextmanager
-    def reserve(self, images: int, deadline: float) -> Iterator[None]:
+    def reserve(self, images: int, deadline: float) -> None:
         """Hold room for a request's images, or refuse it at once, as `check` does."""
         self.check(images, deadline)
         self._pending += images
-        try:
-            yield
-        finally:
-            self._pending -= images
+
+    def free(self, images: int) -> None:
+        """Give back the room of images."""
+        self._pending -= images
 
     async def infer(
-        self, photos: Sequence[Photo], outputs: Sequence[str], urgency: Urgency
+        self, photos: Sequence[Photo | PreparedImage], outputs: Sequence[str], urgency: Urgency
     ) -> Inference:
         """Predict photos of any sizes and number; only `outputs` are computed.
 
@@ -203,20 +206,16 @@ class ModelInstance:
                 future.cancel()
         return _inference(inferences, results, time.monotonic() - now)
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep the instance loaded until a request is answered.
-
-        Who finds an instance holds it in the same turn of the event loop.
-        """
+    def hold(self) -> None:
+        """Keep the instance loaded until `let_go`."""
         self._users += 1
         self._unused.clear()
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if self._users == 0:
-                self._unused.set()
+
+    def let_go(self) -> None:
+        """End one `hold`."""
+        self._users -= 1
+        if self._users == 0:
+            self._unused.set()
 
     async def drain(self, seconds: float) -> None:
         """Wait until nobody holds the instance, for so long at most."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from service.images.photo import Photo
+from service.images.photo import Photo, PreparedImage
 from service.runtime.session import Outputs
 
 Group = tuple[tuple[int, ...] | None, tuple[str, ...], bool]
@@ -44,7 +44,7 @@ class PendingInference:
     ran with, itself included.
     """
 
-    photo: Photo
+    photo: Photo | PreparedImage
     outputs: tuple[str, ...]
     urgency: Urgency
     arrived_at: float

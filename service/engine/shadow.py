@@ -1,45 +1,44 @@
-"""Copies of some requests to another version of their model, whose answers are compared."""
+"""The shadow: another version of a model gets copies of some requests, and answers are compared."""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import numpy as np
 import structlog
 
 from service.batching.instance import ModelInstance
 from service.batching.queue import Urgency
-from service.engine.inference import Job, PhotoInference
+from service.engine.inference import ImageInference, Inferred
 from service.images.photo import EncodedOrPrepared
 from service.runtime.session import Array
 from service.schema.shadow_rule import ShadowRule
-from service.schema.vocabulary import Task
+from service.schema.tasks import TASKS
 from service.telemetry.events import ShadowDrop, ShadowEvents
-from service.telemetry.stage_timer import StageTimer
+from service.telemetry.timings import Timings
 
 MAX_WAITING = 64
-"""Images that wait to be compared; more, or larger ones in all, are dropped."""
+"""Images that may wait for a comparison; more, or larger ones in all, are dropped."""
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 TIMEOUT_SECONDS = 30.0
 
 Find = Callable[[str, str], ModelInstance]
-"""Return the instance of a model's version; raises `ServiceError` where it does not serve."""
+"""Return the instance of a model version; raises `ServiceError` if it does not serve."""
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """An image, and what the version that was asked made of it."""
+    """An image, and what the version that answered predicted for it."""
 
     image: EncodedOrPrepared
     prediction: Array
 
     @property
     def size(self) -> int:
-        """Bytes held."""
+        """The bytes that it holds."""
         image = self.image
         return self.prediction.nbytes + (
             len(image) if isinstance(image, bytes) else image.pixels.nbytes
@@ -47,14 +46,14 @@ class _Copy:
 
 
 class Shadow:
-    """Asks the other version while nobody waits for the one that answers: one image at a time,
-    in the background.
+    """Runs copies on the shadow version in the background, one image at a time, while no image
+    waits for the version that answers.
 
-    What cannot be compared is counted and forgotten; no request ever hears of it.
+    What cannot be compared is counted and forgotten; it never affects a request.
     """
 
     def __init__(
-        self, rule: ShadowRule, find: Find, inference: PhotoInference, events: ShadowEvents
+        self, rule: ShadowRule, find: Find, inference: ImageInference, events: ShadowEvents
     ) -> None:
         self._rule = rule
         self._find = find
@@ -64,28 +63,29 @@ class Shadow:
         self._waiting: deque[_Copy] = deque()
         self._comparison: asyncio.Task[None] | None = None
 
-    async def answered(self, instance: ModelInstance, job: Job) -> None:
-        """Copy what is due of a request whose answer has left; waits for nothing."""
+    def answered(self, instance: ModelInstance, inferred: Inferred) -> None:
+        """Copy what is due of a request that `instance` has answered; never waits."""
         identity = instance.identity
         if identity.name != self._rule.model or identity.version == self._rule.version:
             return
-        if job.predictions:  # a request for other outputs has nothing to compare
+        prediction = instance.contract.prediction
+        if prediction in inferred.outputs[0]:  # other outputs are not compared
             self._comparable += 1
             if self._rule.is_due(self._comparable):
-                self._copy(job)
+                self._copy(inferred.images, [each[prediction] for each in inferred.outputs])
         self._compare_next(instance)
 
-    def _copy(self, job: Job) -> None:
-        copies = list(map(_Copy, job.images, job.predictions))
-        images = len(self._waiting) + len(copies)
+    def _copy(self, images: Sequence[EncodedOrPrepared], predictions: Sequence[Array]) -> None:
+        copies = list(map(_Copy, images, predictions))
+        waiting = len(self._waiting) + len(copies)
         held = sum(each.size for each in [*self._waiting, *copies])
-        if images > MAX_WAITING or held > MAX_WAITING_BYTES:
+        if waiting > MAX_WAITING or held > MAX_WAITING_BYTES:
             self._drop(len(copies), "busy")
         else:
             self._waiting.extend(copies)
 
     def _compare_next(self, instance: ModelInstance) -> None:
-        """Go on while nobody waits for the instance that answers; its next answer comes back."""
+        """Go on while no image waits for the instance that answers; its next answer comes back."""
         if self._comparison is None and self._waiting and instance.pending == 0:
             self._comparison = asyncio.create_task(self._compare(self._waiting.popleft()))
             self._comparison.add_done_callback(lambda _: self._compared(instance))
@@ -106,26 +106,27 @@ class Shadow:
     async def _agreement(self, copy: _Copy) -> float:
         other = self._find(self._rule.model, self._rule.version)
         deadline = asyncio.get_running_loop().time() + TIMEOUT_SECONDS
-        job = Job([copy.image], Urgency(deadline, is_background=True), StageTimer())
-        with other.hold():
+        prediction = other.contract.prediction
+        urgency = Urgency(deadline, is_background=True)
+        other.hold()
+        try:
             async with asyncio.timeout_at(deadline):
-                await self._inference.infer(other, job)
-        return agreement(other.identity.task, copy.prediction, job.predictions[0])
+                inferred = await self._inference.infer(
+                    other, [copy.image], [prediction], urgency, Timings()
+                )
+        finally:
+            other.let_go()
+        other.telemetry.predicted(inferred.describe(other.contract))
+        found = inferred.outputs[0][prediction]
+        return TASKS[other.identity.task].agreement([(copy.prediction, found)])
 
     def _drop(self, images: int, reason: ShadowDrop) -> None:
         self._events.shadow_dropped(self._rule.model, self._rule.version, images, reason)
 
     async def close(self) -> None:
-        """Forget what waits, and stop what runs."""
+        """Forget the waiting copies, and stop the comparison that runs."""
         self._waiting.clear()
         if self._comparison is not None:
             self._comparison.cancel()
             with suppress(asyncio.CancelledError):
                 await self._comparison
-
-
-def agreement(task: Task, one: Array, other: Array) -> float:
-    """Whether two predictions name the same class (1 or 0), or the share of equal pixels."""
-    if task is Task.CLASSIFICATION:
-        return float(one.argmax() == other.argmax())
-    return float(np.mean(one == other)) if one.shape == other.shape else 0.0

@@ -1,27 +1,27 @@
-"""What images were like and what a model made of them, in a few numbers for the metrics."""
+"""Images and their predictions in a few numbers, for the metrics."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from service.images.photo import Photo
+from service.images.photo import Photo, PreparedImage
 from service.runtime.session import Array, Outputs
 from service.schema.contract import Contract
-from service.schema.vocabulary import Task
+from service.schema.tasks import TASKS
 from service.telemetry.events import Prediction
 
 GRID = 8
-"""Of a label map every eighth pixel of every eighth row is counted: it costs microseconds."""
+"""Every eighth pixel of every eighth row of a label map is counted, which takes microseconds."""
 
 Shares = tuple[Mapping[str, float], float | None]
 
 
 def summarize(
-    contract: Contract, photos: Sequence[Photo], outputs: Sequence[Outputs]
+    contract: Contract, photos: Sequence[Photo | PreparedImage], outputs: Sequence[Outputs]
 ) -> list[Prediction]:
-    """Describe each photo; without classes where the output that has them was not computed."""
-    describe = _top_class if contract.task is Task.CLASSIFICATION else _class_shares
+    """Describe each photo; without classes if the output that has them was not computed."""
+    describe = _top_class if TASKS[contract.task].has_scores else _class_shares
     predictions = []
     for photo, each in zip(photos, outputs, strict=True):
         output, image = each.get(contract.prediction), photo.prepare()
@@ -32,7 +32,7 @@ def summarize(
 
 
 def _top_class(logits: Array, labels: Sequence[str]) -> Shares:
-    """The likeliest class of logits [classes] and its softmax; nothing where one is no number."""
+    """The likeliest class of logits [classes] and its softmax; nothing if it is not a number."""
     top = int(logits.argmax())
     if not math.isfinite(logits[top]):
         return {}, None
@@ -41,7 +41,7 @@ def _top_class(logits: Array, labels: Sequence[str]) -> Shares:
 
 
 def _class_shares(labels: Array, names: Sequence[str]) -> Shares:
-    """The share of each class of a label map [height, width] that is there."""
+    """The share of each class that a label map [height, width] contains."""
     seen = labels[::GRID, ::GRID]
     counts = np.bincount(seen.ravel(), minlength=len(names)).tolist()
     there = zip(names, counts, strict=False)

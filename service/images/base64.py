@@ -1,4 +1,4 @@
-"""Image files as text."""
+"""Decode image files sent as base64 text."""
 
 import binascii
 import string
@@ -10,7 +10,7 @@ _WHITESPACE = string.whitespace.encode()
 
 
 def decode_base64(index: int, text: str) -> bytes:
-    """Decode an image's base64, with or without line breaks and a data URI's prefix.
+    """Decode an image's base64; line breaks and the prefix of a data URI are ignored.
 
     Raises `InvalidRequest`, which names the image's index in its request.
     """
@@ -23,7 +23,7 @@ def decode_base64(index: int, text: str) -> bytes:
 
 
 def _decode(characters: bytes) -> bytes:
-    """Decode piece by piece; only the last may be padded."""
+    """Decode piece by piece; only the last piece may be padded."""
     pieces = [
         characters[at : at + PIECE_CHARACTERS] for at in range(0, len(characters), PIECE_CHARACTERS)
     ]

@@ -1,4 +1,4 @@
-"""Logits to the likeliest classes."""
+"""Turn logits into the most likely classes."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from service.schema.predictions import ClassScore
 def top_classes(
     logits: npt.NDArray[np.generic], labels: Sequence[str], top_k: int
 ) -> list[ClassScore]:
-    """Return the `top_k` likeliest classes of logits [classes]; equal scores by index.
+    """Return the `top_k` most likely classes of logits [classes]; equal scores by index.
 
     The scores are the softmax over all classes.
     """

@@ -1,4 +1,4 @@
-"""Any image mode to 8-bit RGB, in strips so that wide intermediates stay small."""
+"""Convert any image mode to 8-bit RGB, in strips so that wide intermediates stay small."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,7 +25,7 @@ def to_rgb(image: Image.Image, fill: Color) -> Image.Image:
 
 
 def _in_strips(image: Image.Image, convert: Convert) -> Image.Image:
-    """Convert some rows at a time, so that wide intermediates stay small."""
+    """Convert some rows at a time."""
     result = Image.new("RGB", image.size)
     for top, strip in _strips(image):
         result.paste(convert(strip), (0, top))
@@ -52,7 +52,7 @@ def _narrow(strip: Image.Image) -> Image.Image:
 
 
 def _stretch(low: float, high: float) -> Convert:
-    """Map numbers of any range to 0-255 by their extremes; a constant image becomes black."""
+    """Map the range from `low` to `high` to 0-255; a constant image becomes black."""
     scale = 255 / ((high - low) or 1.0)
 
     def stretch(strip: Image.Image) -> Image.Image:
@@ -69,7 +69,7 @@ def _grey(values: npt.NDArray[np.generic]) -> Image.Image:
 
 
 def _range(image: Image.Image) -> tuple[float, float]:
-    """Return the least and greatest number; what is not finite does not count."""
+    """Return the smallest and largest finite number."""
     low, high = np.inf, -np.inf
     for _, strip in _strips(image):
         values = np.asarray(strip, np.float64)

@@ -1,16 +1,14 @@
-"""An image file's bytes to an upright 8-bit RGB image.
+"""Decode an image file to an upright 8-bit RGB image.
 
-Everything that arrives here is hostile until decoded: limits are checked on the header, before
-a pixel is allocated, and whatever Pillow raises on broken bytes is the client's error.
+Every file is treated as hostile. Limits are checked on the header, before pixels are allocated, and
+any exception that Pillow raises on broken bytes is reported as the client's error.
 """
 
 import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-from PIL import (  # the plug-ins too, so that no request pays for loading all of Pillow's
+from PIL import (  # with the plug-ins, so that no request waits for Pillow to load them all
     BmpImagePlugin,  # noqa: F401
     ExifTags,
     GifImagePlugin,  # noqa: F401
@@ -31,14 +29,14 @@ from service.images.color import to_rgb
 from service.images.structure import check_structure
 from service.schema.preprocessing import Preprocessing
 
-# Pillow's own limit only warns until an image is twice too large; `ImageLimits` replaces it.
+# `ImageLimits` replaces Pillow's own limit, which only warns up to twice its value.
 Image.MAX_IMAGE_PIXELS = None
-# Pillow warns of odd metadata; the image is what counts here.
+# Pillow warns about odd metadata, which does not matter here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-MAX_SIDE = 65_535  # a resize's table of weights grows with the side, whatever the area
-MAX_TILE_PIXELS = 1 << 24  # a TIFF's tile is decoded whole, even where the image is small
-MAX_WEBP_PIXELS = 1 << 24  # Pillow copies the canvas while no other thread may run
+MAX_SIDE = 65_535  # the weights of a resize grow with the side, not with the area
+MAX_TILE_PIXELS = 1 << 24  # a TIFF tile is decoded whole, even if the image is small
+MAX_WEBP_PIXELS = 1 << 24  # Pillow copies the canvas without releasing the GIL
 _SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -62,14 +60,20 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What an image may cost."""
+    """Limits on one image."""
 
     max_pixels: int
 
 
 def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Image.Image:
-    """Return the first frame, upright, as 8-bit RGB."""
-    with _clients_error():
+    """Return the first frame, upright, as 8-bit RGB.
+
+    Raises:
+        UnsupportedMediaType: the format is not supported.
+        PayloadTooLarge: the image, or the structure of its file, is beyond a limit.
+        InvalidRequest: Pillow cannot decode the file.
+    """
+    try:
         name = _format(data)
         check_structure(name, data)
         image: Image.Image = Image.open(io.BytesIO(data), formats=[name])
@@ -78,21 +82,14 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Im
         if preprocessing.exif_orientation:
             image = _turn_upright(image)
         return to_rgb(image, preprocessing.fill)
-
-
-@contextmanager
-def _clients_error() -> Iterator[None]:
-    """Turn what Pillow raises on broken bytes, which may be anything, into a refusal."""
-    try:
-        yield
     except ServiceError:
         raise
-    except Exception as error:
-        raise InvalidRequest(f"it cannot be decoded: {_why(error)}") from error
+    except Exception as error:  # Pillow may raise anything on broken bytes
+        raise InvalidRequest(f"it cannot be decoded: {_reason(error)}") from error
 
 
 def is_image_file(data: bytes) -> bool:
-    """Whether this begins as a file of one of the formats on the list does."""
+    """Whether the data start with the signature of a supported format."""
     return _signed_format(data) is not None
 
 
@@ -104,18 +101,19 @@ def _format(data: bytes) -> str:
 
 
 def _signed_format(data: bytes) -> str | None:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    return next((name for start, name in _SIGNATURES.items() if data.startswith(start)), None)
+    for signature, name in _SIGNATURES.items():
+        if data.startswith(signature):
+            return name
+    return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
 
 
-def _why(error: Exception) -> str:
-    cut_short = isinstance(error, EOFError) or "truncated" in str(error).lower()
-    return "the file is truncated" if cut_short else "the file is damaged"
+def _reason(error: Exception) -> str:
+    is_truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
+    return "the file is truncated" if is_truncated else "the file is damaged"
 
 
 def check_size(image: Image.Image, limits: ImageLimits) -> None:
-    """Refuse an opened image that is too large to be decoded."""
+    """Refuse an opened image that is too large to decode."""
     width, height = image.size
     if width < 1 or height < 1:
         raise InvalidRequest("it has no pixels")
@@ -128,13 +126,11 @@ def check_size(image: Image.Image, limits: ImageLimits) -> None:
         allowed = min(allowed, MAX_WEBP_PIXELS)
     if width * height > allowed:
         raise PayloadTooLarge(f"it has {width} x {height} pixels; {allowed:,} are allowed")
-    if _tile_pixels(image) > MAX_TILE_PIXELS:
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and _tile_pixels(image) > MAX_TILE_PIXELS:
         raise PayloadTooLarge(f"its tiles have more than {MAX_TILE_PIXELS:,} pixels")
 
 
-def _tile_pixels(image: Image.Image) -> int:
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 0
+def _tile_pixels(image: TiffImagePlugin.TiffImageFile) -> int:
     sides = (image.tag_v2.get(tag) for tag in (TiffImagePlugin.TILEWIDTH, 323))
     width, height = (side if isinstance(side, int) else 1 for side in sides)
     return width * height
@@ -149,5 +145,5 @@ def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
-        return 1  # broken metadata does not make a photo unreadable
+        return 1  # broken metadata do not make a photo unreadable
     return orientation if isinstance(orientation, int) else 1

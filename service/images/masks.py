@@ -1,7 +1,8 @@
-"""Label maps to areas, masks and overlays."""
+"""Turn label maps into areas, masks and overlays."""
 
 import io
 from collections.abc import Sequence
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,13 @@ from service.schema.predictions import ClassArea
 
 Labels = npt.NDArray[np.uint8]
 Palette = Sequence[tuple[int, int, int]]
-PNG_COMPRESS_LEVEL = 1  # the default level takes several times as long for a few per cent
+PNG_COMPRESS_LEVEL = 1  # the default takes several times as long to save a few per cent
 OVERLAY_OPACITY = 0.5
 BLEND_PIXELS = 1 << 20  # other threads run between two blends, not during one
 
 
 def scale_labels(labels: Labels, width: int, height: int) -> Labels:
-    """Scale a label map to the photo's size by the nearest neighbour."""
+    """Scale a label map to the photo's size with nearest-neighbour sampling."""
     if labels.shape == (height, width):
         return labels
     image = Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST)
@@ -26,7 +27,7 @@ def scale_labels(labels: Labels, width: int, height: int) -> Labels:
 
 
 def class_areas(labels: Labels, names: Sequence[str]) -> list[ClassArea]:
-    """Return the classes that are there, the largest first."""
+    """Return the area of each class in the map, the largest first."""
     counts = Image.fromarray(labels).histogram()
     if any(counts[len(names) :]):
         raise InferenceFailed("The model returned a class that has no label.")
@@ -35,16 +36,16 @@ def class_areas(labels: Labels, names: Sequence[str]) -> list[ClassArea]:
         for index, (name, pixels) in enumerate(zip(names, counts, strict=False))
         if pixels
     ]
-    return sorted(areas, key=lambda area: -area.pixels)
+    return sorted(areas, key=itemgetter("pixels"), reverse=True)
 
 
 def mask_png(labels: Labels, palette: Palette) -> bytes:
-    """Encode labels as an indexed PNG of 8 bits: the pixel values are the classes."""
+    """Encode labels as an indexed 8-bit PNG whose pixel values are class indices."""
     return _png(_indexed(labels, palette))
 
 
 def overlay_png(photo: Image.Image, labels: Labels, palette: Palette) -> bytes:
-    """Encode the photo with the mask's colours blended over it."""
+    """Encode the photo as a PNG with the mask's colours blended over it."""
     colors = _indexed(labels, palette).convert("RGB")
     rows = max(1, BLEND_PIXELS // photo.width)
     for top in range(0, photo.height, rows):
@@ -56,7 +57,7 @@ def overlay_png(photo: Image.Image, labels: Labels, palette: Palette) -> bytes:
 
 def _indexed(labels: Labels, palette: Palette) -> Image.Image:
     image = Image.fromarray(labels)
-    # Pillow writes fewer bits a pixel where the palette is short.
+    # With a short palette, Pillow would write fewer than 8 bits per pixel.
     image.putpalette(bytes(np.asarray(palette, np.uint8)).ljust(256 * 3, b"\0"))
     return image
 

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +18,32 @@ ImageArray = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """The graph's input, UINT8 [height, width, 3], and the upright photo's own size."""
+    """The graph's input, UINT8 [height, width, 3], and the size of the upright photo.
+
+    It travels like a `Photo` that has already been prepared.
+    """
 
     pixels: ImageArray
     photo_width: int
     photo_height: int
+    prepare_seconds: ClassVar[float] = 0.0
+
+    @property
+    def prepared(self) -> "PreparedImage":
+        """The image itself."""
+        return self
+
+    def prepare(self) -> "PreparedImage":
+        """Return the image itself."""
+        return self
 
 
 EncodedOrPrepared = bytes | PreparedImage
-"""An image file, or what has been the graph's input from the start."""
+"""An image file, or pixels that were sent as the graph's input."""
 
 
 class Photo:
-    """An image file on its way to the graph: prepared once, in the thread that needs it first."""
+    """An image file on its way to the graph; the thread that needs it first prepares it."""
 
     def __init__(
         self, data: bytes, preprocessing: Preprocessing, limits: ImageLimits, index: int = 0
@@ -41,15 +55,8 @@ class Photo:
         self.prepared: PreparedImage | None = None
         self.prepare_seconds = 0.0
 
-    @classmethod
-    def ready(cls, image: PreparedImage) -> "Photo":
-        """What needs no preparation."""
-        photo = cls.__new__(cls)
-        photo.prepared, photo.prepare_seconds = image, 0.0
-        return photo
-
     def prepare(self) -> PreparedImage:
-        """Return the graph's input; a refusal names the photo's index in its request."""
+        """Return the graph's input; an error names the photo's index in its request."""
         if self.prepared is None:
             started = time.perf_counter()
             try:
@@ -60,12 +67,12 @@ class Photo:
         return self.prepared
 
     def upright(self) -> Image.Image:
-        """Decode the photo once more, whole: what waits for the model is the small image only."""
+        """Decode the whole photo again: only the prepared image is kept while the model runs."""
         return decode(self._data, self._preprocessing, self._limits)
 
 
 def prepare(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> PreparedImage:
-    """Turn an image file into the graph's input, as the contract says."""
+    """Turn an image file into the graph's input, as the contract describes."""
     photo = decode(data, preprocessing, limits)
     pixels = np.asarray(resize(photo, preprocessing))
     return PreparedImage(pixels, photo.width, photo.height)

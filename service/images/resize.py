@@ -1,23 +1,28 @@
-"""Resize and crop an RGB image as the contract says."""
+"""Resize and crop an RGB image as the contract describes."""
 
 from PIL import Image
 
 from service.schema.preprocessing import Buckets, Crop, Preprocessing, Squash
 
-MAX_ASPECT_RATIO = 16  # of what is scaled before a crop: a strip would become a huge image
+MAX_ASPECT_RATIO = 16  # beyond it, a strip is cut before scaling, or it would become a huge image
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """Resize (and crop) an RGB image by the contract's mode; unchanged where it fits."""
+    """Resize (and crop) an RGB image in the contract's mode; one of the right size is unchanged."""
     resample = _FILTERS[preprocessing.filter]
     match preprocessing.resize:
+        case Crop() as crop:
+            return _crop(image, crop, resample)
         case Squash() | Buckets():
             return _scale(image, preprocessing.input_size(*image.size), resample)
-        case Crop() as crop:
-            middle = _cut_centre(image, *_at_most(MAX_ASPECT_RATIO, image.size))
-            scaled = _scale(middle, _short_side_size(middle.size, crop.short_side), resample)
-            return _cut_centre(scaled, crop.width, crop.height)
+
+
+def _crop(image: Image.Image, crop: Crop, resample: Image.Resampling) -> Image.Image:
+    longest = MAX_ASPECT_RATIO * min(image.size)
+    middle = _cut_centre(image, min(image.width, longest), min(image.height, longest))
+    scaled = _scale(middle, _short_side_size(middle.size, crop.short_side), resample)
+    return _cut_centre(scaled, crop.width, crop.height)
 
 
 def _scale(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
@@ -26,13 +31,8 @@ def _scale(image: Image.Image, size: tuple[int, int], resample: Image.Resampling
 
 def _short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     scale = short_side / min(size)
-    width, height = (max(short_side, int(side * scale + 0.5)) for side in size)
-    return width, height
-
-
-def _at_most(ratio: int, size: tuple[int, int]) -> tuple[int, int]:
-    longest = ratio * min(size)
-    return min(size[0], longest), min(size[1], longest)
+    width, height = size
+    return max(short_side, int(width * scale + 0.5)), max(short_side, int(height * scale + 0.5))
 
 
 def _cut_centre(image: Image.Image, width: int, height: int) -> Image.Image:

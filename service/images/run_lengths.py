@@ -1,4 +1,4 @@
-"""Label maps as COCO compressed run lengths."""
+"""Encode label maps as COCO compressed run lengths."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ Counts = npt.NDArray[np.int64]
 
 
 def run_lengths(labels: Labels, names: Sequence[str]) -> list[RleClass]:
-    """Encode each class that is there as COCO compressed run lengths, in one pass over the map."""
+    """Encode each class in the map as COCO compressed run lengths, in one pass over the map."""
     height, width = labels.shape
-    flat = labels.T.reshape(-1)  # COCO counts down the columns
+    flat = labels.T.reshape(-1)  # COCO counts column by column
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
     ends = np.append(starts[1:], flat.size)
     classes = flat[starts]
@@ -31,7 +31,7 @@ def run_lengths(labels: Labels, names: Sequence[str]) -> list[RleClass]:
 
 
 def _alternating(starts: Counts, ends: Counts, total: int) -> Counts:
-    """Return the lengths of runs outside and inside a class, in turns, outside first."""
+    """Return the lengths of runs outside and inside a class, alternating, outside first."""
     edges = np.empty(2 * starts.size, np.int64)
     edges[0::2], edges[1::2] = starts, ends
     counts = np.diff(edges, prepend=0)
@@ -39,7 +39,7 @@ def _alternating(starts: Counts, ends: Counts, total: int) -> Counts:
 
 
 def compress_counts(counts: Counts) -> str:
-    """Write counts as COCO does: the difference to the count two before, in 5-bit characters."""
+    """Write counts in COCO's form: differences to the count two before, in 5-bit characters."""
     rest = counts.copy()
     rest[3:] -= counts[1:-2]
     characters, wanted = [], []

@@ -1,9 +1,9 @@
-"""The JSON of an inference request, read within bounds: nothing else runs while it is parsed."""
+"""Parse the JSON of an inference request within bounds: no other thread runs meanwhile."""
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from service.errors import InvalidRequest, PayloadTooLarge
+from service.schema.json import decode
 from service.schema.open_inference import InferenceRequest
 from service.schema.validation import first_problem
 
@@ -15,30 +15,31 @@ MAX_JSON_PARTS = {
     b"{": (4096, "objects"),
     b":": (4096, "names"),
 }
-"""How often a byte may occur that shows what becomes an object in memory.
+"""The limit on each byte that stands for a new object in memory.
 
-A list takes several times as long as a number. The pixels of a photo of 352x480 may each be one.
+A list takes several times as long as a number. The limit on lists allows one for each pixel of a
+352x480 photo.
 """
 
 _WITHOUT_HEADER = (
-    f" Without {JSON_BYTES_HEADER} the whole body is taken for JSON; it must say how many bytes "
-    "are JSON where binary data follow, or 0 where the body is one photo or tensor."
+    f" Without {JSON_BYTES_HEADER} the whole body is read as JSON. If binary data follow the JSON, "
+    "set it to the number of bytes that are JSON; if the body is one photo or tensor, set it to 0."
 )
 
 
 def parse_json(body: bytes, json_bytes: int | None) -> InferenceRequest:
-    """Read the first `json_bytes` of a body; None means all of it.
+    """Parse the first `json_bytes` of a body; None means all of it.
 
     Raises:
-        InvalidRequest: it is not JSON, or not an inference request.
-        PayloadTooLarge: it is too long, or has too many parts.
+        InvalidRequest: the text is not JSON, or not an inference request.
+        PayloadTooLarge: the text is too long, or has too many parts.
     """
     hint = _WITHOUT_HEADER if json_bytes is None else ""
     _check_bytes(len(body) if json_bytes is None else json_bytes, hint)
     text = body[:json_bytes]
     _check_parts(text, hint)
     try:
-        values = from_json(text)
+        values = decode(text)
     except ValueError as error:
         raise InvalidRequest(f"The inference request is not JSON: {error}.{hint}") from error
     try:

@@ -1,4 +1,4 @@
-"""An inference request of the Open Inference Protocol: what it asks for, and its images."""
+"""Decode an inference request of the Open Inference Protocol: its images and wanted outputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ SHARED_MEMORY = "shared_memory_region"
 
 @dataclass(frozen=True)
 class WantedOutput:
-    """An output that is asked for; `classes` > 0 asks for so many of the best classes instead."""
+    """A requested output; with `classes` > 0, that many of the best classes in its place."""
 
     name: str
     binary: bool = False
@@ -32,7 +32,7 @@ class WantedOutput:
 
 @dataclass(frozen=True)
 class InferenceCall:
-    """A request that is understood. The highest `priority` is 1; 0 is none."""
+    """A decoded request. The highest `priority` is 1; 0 means none."""
 
     images: Sequence[EncodedOrPrepared]
     outputs: Sequence[WantedOutput]
@@ -44,20 +44,20 @@ class InferenceCall:
 def parse_inference(
     body: bytes, json_bytes: int | None, contract: Contract, max_images: int
 ) -> InferenceCall:
-    """Read a body whose first `json_bytes` are JSON, and the rest binary data.
+    """Decode a body whose first `json_bytes` are JSON and the rest binary data.
 
     None means that all of it is JSON, 0 that all of it is the one input.
 
     Raises:
-        InvalidRequest: it is not what the protocol or the contract says.
+        InvalidRequest: the body does not follow the protocol or the contract.
         PayloadTooLarge: the JSON is too long, or there are too many images.
-        UnsupportedMediaType: all of it should be the input, and is not.
+        UnsupportedMediaType: the whole body should be the input, but is neither image nor tensor.
     """
     if json_bytes == 0:
         return _raw_call(body, contract)
     if json_bytes is not None and json_bytes > len(body):
         raise InvalidRequest(
-            f"{JSON_BYTES_HEADER} is {json_bytes:,}, the body has {len(body):,} bytes."
+            f"{JSON_BYTES_HEADER} is {json_bytes:,}, but the body has {len(body):,} bytes."
         )
     request = parse_json(body, json_bytes)
     _refuse_sequences(request.parameters)
@@ -75,7 +75,9 @@ def parse_inference(
 
 def _refuse_sequences(parameters: Parameters) -> None:
     if parameters.get("sequence_id"):
-        raise InvalidRequest("No model here keeps a state: sequence_id is not supported.")
+        raise InvalidRequest(
+            "No model keeps state between requests, so sequence_id is not supported."
+        )
 
 
 def _only_input(request: InferenceRequest, contract: Contract) -> RequestInput:
@@ -107,14 +109,15 @@ def _holds_files(tensor: RequestInput) -> bool:
 
 
 def _check_type(tensor: RequestInput, contract: Contract) -> None:
-    """Refuse what is neither the model's input nor image files; how many is another matter."""
+    """Refuse a tensor that is neither the model's input nor image files, whatever their number."""
     if _holds_files(tensor):
         _check_shape_of_files(tensor.shape)
     elif tensor.datatype is Datatype.UINT8:
         _check_shape(tensor.shape, contract)
     else:
         raise InvalidRequest(
-            f"The input {tensor.name} is UINT8, or BYTES with image files, not {tensor.datatype}."
+            f"The input {tensor.name} must be UINT8, or BYTES with image files, "
+            f"not {tensor.datatype}."
         )
 
 
@@ -124,21 +127,21 @@ def _check_shape(shape: Sequence[int], contract: Contract) -> None:
         return
     allowed = ", ".join(f"{height}x{width}" for width, height in sizes)
     raise InvalidRequest(
-        f"The shape {list(shape)} is not the model's: [batch, height, width, 3] with "
-        f"height x width one of {allowed}."
+        f"The shape {list(shape)} is not the model's, which is [batch, height, width, 3] "
+        f"with height x width one of {allowed}."
     )
 
 
 def _check_shape_of_files(shape: Sequence[int]) -> None:
     if len(shape) != 1 and list(shape[1:]) != [1]:
         raise InvalidRequest(
-            f"A BYTES input has one image file an element and the shape [batch] or [batch, 1], "
+            "A BYTES input has one image file per element and the shape [batch] or [batch, 1], "
             f"not {list(shape)}."
         )
 
 
 def _binary_data(tensor: RequestInput, binary: memoryview) -> memoryview | None:
-    """Return the input's part of the binary data, which is all of it; None where it has JSON."""
+    """Return the input's binary data, which must be all of it; None if the input has JSON data."""
     stated = tensor.parameters.get("binary_data_size") is not None
     size = _whole(tensor.parameters, "binary_data_size")
     if stated == (tensor.data is not None):
@@ -147,8 +150,8 @@ def _binary_data(tensor: RequestInput, binary: memoryview) -> memoryview | None:
         )
     if size != len(binary):
         raise InvalidRequest(
-            f"The binary data after the request's JSON have {len(binary):,} bytes; "
-            f"the input {tensor.name} states a binary_data_size of {size:,}."
+            f"The binary data after the request's JSON have {len(binary):,} bytes, but the input "
+            f"{tensor.name} has a binary_data_size of {size:,}."
         )
     return binary if stated else None
 
@@ -175,19 +178,19 @@ def _files(tensor: RequestInput, data: memoryview | None, count: int) -> list[En
 
 
 def _files_in_json(data: list[Any], count: int) -> list[bytes]:
-    """Decode base64, the only form in which a file's bytes fit into JSON."""
+    """Decode image files from base64, their only form in JSON."""
     if len(data) == count:
         texts = [each[0] if isinstance(each, list) and len(each) == 1 else each for each in data]
         if all(isinstance(text, str) for text in texts):
             return [decode_base64(index, text) for index, text in enumerate(texts)]
     raise InvalidRequest(
-        "The data of a BYTES input must have a text for each image, which is its file in base64; "
-        f"the shape says how many: {count}."
+        "The data of a BYTES input must be one string per image, its file in base64; "
+        f"by its shape, there are {count}."
     )
 
 
 def _raw_call(body: bytes, contract: Contract) -> InferenceCall:
-    """Read a body that is one tensor or one image file; the answer's outputs are binary."""
+    """Decode a body that is one tensor or one image file; the response's outputs are binary."""
     if not body:
         raise InvalidRequest("The body is empty; send an image.")
     outputs = [WantedOutput(contract.outputs[0].name, binary=True)]
@@ -203,17 +206,17 @@ def _raw_call(body: bytes, contract: Contract) -> InferenceCall:
         else f"a tensor of this model has the shape {shape}, {prod(shape):,} bytes"
     )
     raise UnsupportedMediaType(
-        f"The body is taken for one photo or one tensor, since {JSON_BYTES_HEADER} is 0. It has "
+        f"The body must be one photo or one tensor, because {JSON_BYTES_HEADER} is 0. It has "
         f"{len(body):,} bytes and is not a JPEG, PNG, WebP, BMP, GIF or TIFF file; {tensor}."
     )
 
 
 def _outputs(request: InferenceRequest, contract: Contract) -> list[WantedOutput]:
-    """Return what is asked for; the first output where nothing is."""
+    """Return the requested outputs; by default, the first of the model."""
     binary = _flag(request.parameters, "binary_data_output", default=False)
     asked = request.outputs or [RequestOutput(name=contract.outputs[0].name)]
     if len({each.name for each in asked}) < len(asked):
-        raise InvalidRequest("An output is asked for twice.")
+        raise InvalidRequest("An output is asked for twice; name each output once.")
     return [_output(each, contract, binary=binary) for each in asked]
 
 
@@ -224,11 +227,11 @@ def _output(asked: RequestOutput, contract: Contract, *, binary: bool) -> Wanted
             f"The model {contract.name} has no output {asked.name}; it has {', '.join(shapes)}."
         )
     if SHARED_MEMORY in asked.parameters:
-        raise InvalidRequest("Shared memory is not supported; the data are in the answer.")
+        raise InvalidRequest("Shared memory is not supported; the response contains the data.")
     classes = _whole(asked.parameters, "classification")
     if classes and len(shapes[asked.name]) != 2:
         raise InvalidRequest(
-            f"The output {asked.name} has no classes: its shape is not [batch, n]."
+            f"The output {asked.name} has no classes, because its shape is not [batch, n]."
         )
     binary = _flag(asked.parameters, "binary_data", default=binary)
     return WantedOutput(asked.name, binary, classes)

@@ -1,4 +1,4 @@
-"""Tensors as they travel in the Open Inference Protocol: raw bytes, or JSON."""
+"""Read and write the tensors of the Open Inference Protocol, as raw bytes or JSON."""
 
 import struct
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic_core import to_json
 
 from service.errors import InvalidRequest
 from service.runtime.session import Array
+from service.schema.json import encode
 from service.schema.vocabulary import Datatype
 
 _LENGTH = struct.Struct("<I")
@@ -39,7 +39,7 @@ def zeros(shape: Sequence[int], datatype: Datatype) -> Array:
 
 
 def array_from_bytes(data: memoryview, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """View the bytes of a UINT8 tensor, without a copy, as an array of this shape."""
+    """Return the bytes of a UINT8 tensor as an array of this shape, without a copy."""
     if len(data) != prod(shape):
         raise InvalidRequest(
             f"A UINT8 tensor of shape {list(shape)} has {prod(shape):,} bytes, not {len(data):,}."
@@ -48,17 +48,17 @@ def array_from_bytes(data: memoryview, shape: Sequence[int]) -> npt.NDArray[np.u
 
 
 def array_from_json(data: list[Any], shape: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Return the UINT8 tensor of numbers, flat or nested as the shape says.
+    """Return a UINT8 tensor from numbers, flat or nested like the shape.
 
-    It costs what the shape costs, whatever the data hold: only lists of the right length are
-    looked into.
+    The cost depends on the shape alone: a list of the wrong length is refused without a look at
+    its items.
     """
     is_nested = bool(data) and isinstance(data[0], list)
     numbers = _flattened(data, shape) if is_nested else data
     if len(numbers) != prod(shape):
         raise _wrongly_shaped(shape)
     try:
-        if set(map(type, numbers)) <= {int}:  # a bool would pass for one
+        if set(map(type, numbers)) <= {int}:  # a bool is an int, too
             return np.frombuffer(bytes(numbers), np.uint8).reshape(shape)
     except ValueError:
         pass
@@ -66,7 +66,7 @@ def array_from_json(data: list[Any], shape: Sequence[int]) -> npt.NDArray[np.uin
 
 
 def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
-    """Return what lists nested by this shape hold."""
+    """Return the numbers in lists nested like this shape."""
     if len(data) != shape[0]:
         raise _wrongly_shaped(shape)
     for side in shape[1:]:
@@ -78,15 +78,15 @@ def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
 
 def _wrongly_shaped(shape: Sequence[int]) -> InvalidRequest:
     return InvalidRequest(
-        f"The tensor's data must be flat or have the shape {list(shape)}; "
-        f"flat, they are {prod(shape):,} numbers."
+        f"The tensor's data must be flat or have the shape {list(shape)}; a flat list has "
+        f"{prod(shape):,} numbers."
     )
 
 
 def split_elements(data: memoryview, count: int) -> list[bytes]:
-    """Return the elements of a BYTES tensor: each has its length, 4 bytes little-endian, before it.
+    """Return the elements of a BYTES tensor; each follows its length, 4 bytes little-endian.
 
-    Raises `InvalidRequest` where there are not exactly `count`.
+    Raises `InvalidRequest` unless there are exactly `count`.
     """
     elements, offset = list[bytes](), 0
     while offset < len(data) and len(elements) < count:
@@ -98,30 +98,30 @@ def split_elements(data: memoryview, count: int) -> list[bytes]:
             elements.append(bytes(data[start:offset]))
     if offset != len(data) or len(elements) != count:
         raise InvalidRequest(
-            f"The BYTES tensor does not hold exactly {count} elements, each after its length "
-            "of 4 bytes."
+            f"The BYTES tensor must hold exactly {count} elements, each after its length in "
+            "4 bytes."
         )
     return elements
 
 
 def join_elements(elements: Sequence[bytes]) -> bytes:
-    """Return a BYTES tensor's bytes: each element after its length, 4 bytes little-endian."""
+    """Return the bytes of a BYTES tensor: each element after its length, 4 bytes little-endian."""
     return b"".join(part for each in elements for part in (_LENGTH.pack(len(each)), each))
 
 
 def array_to_bytes(array: Array, datatype: Datatype) -> bytes:
-    """Return a tensor's bytes, row-major and little-endian."""
+    """Return the bytes of a tensor, row-major and little-endian."""
     return array.astype(_DTYPES[datatype], copy=False).tobytes()
 
 
 def array_to_json(array: Array, datatype: Datatype) -> bytes:
-    """Return a tensor's elements as a JSON list, flat and row-major; FP16 has no JSON form.
+    """Return the elements of a tensor as a JSON list, flat and row-major; FP16 has no JSON form.
 
-    A piece at a time: no other thread runs while one is written.
+    They are written in pieces, because no other thread runs while one is written.
     """
     if datatype is Datatype.FP16:
         raise InvalidRequest("An FP16 output can only be sent as binary data.")
     flat = array.ravel()
     pieces = (flat[at : at + _PIECE_ELEMENTS] for at in range(0, flat.size, _PIECE_ELEMENTS))
-    texts = (to_json(piece.tolist(), inf_nan_mode="null")[1:-1] for piece in pieces)
+    texts = (encode(piece, default=np.ndarray.tolist)[1:-1] for piece in pieces)
     return b"[" + b",".join(texts) + b"]"

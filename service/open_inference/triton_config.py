@@ -1,4 +1,4 @@
-"""A model's configuration in Triton's terms, which its clients and tools read."""
+"""A model's configuration in Triton's terms, for Triton's clients and tools."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ Json = dict[str, Any]
 
 
 def model_config(instance: ModelInstance, policy: VersionPolicy) -> Json:
-    """Return Triton's model configuration, as it is in force.
+    """Return Triton's model configuration with the values in force.
 
-    What settings, a load or the calibration decided stands there in place of the contract's.
+    Values from settings, from a load request or from calibration replace those of the contract.
     """
     contract, batching = instance.contract, instance.batching
     kind = "KIND_CPU" if instance.build.active_provider == CPU else "KIND_GPU"
@@ -35,7 +35,7 @@ def model_config(instance: ModelInstance, policy: VersionPolicy) -> Json:
 
 
 def _tensor(tensor: MetadataTensor) -> Json:
-    """A tensor without its first dimension, which is the batch."""
+    """Describe a tensor without its first dimension, the batch."""
     return {
         "name": tensor.name,
         "data_type": f"TYPE_{tensor.datatype}",

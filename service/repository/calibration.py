@@ -1,4 +1,4 @@
-"""What this device does with a model: measured at loading, remembered in memory and on disk."""
+"""Measures how fast a device runs a model, and keeps the measurements in memory and on disk."""
 
 import asyncio
 import hashlib
@@ -20,9 +20,9 @@ from service.schema.model_status import Measurement
 
 MAX_ROUNDS = 5
 BUDGET_SECONDS = 0.15
-"""For one model: what is left to measure when it is spent is left out."""
+"""Time to spend on one model; measurements beyond it are skipped."""
 WORTHWHILE = 1.05
-"""A batch twice as large must give this much more throughput for the next one to be tried."""
+"""Gain in throughput that a batch of twice the size must show for a larger one to be tried."""
 
 _MEASUREMENTS = TypeAdapter(list[Measurement])
 
@@ -30,12 +30,12 @@ _log = structlog.get_logger()
 
 Key = Mapping[str, object]
 Measure = Callable[[int, int], Awaitable[float]]
-"""Run a batch of so many images on so many threads, as often at once as the device has room;
-returns seconds."""
+"""Run batches on a number of threads, of a number of images, on all slots at once; return the
+seconds that one takes."""
 
 
 def thread_counts(slots: int) -> list[int]:
-    """The ways to divide a device's cores: 1, 2, 4 ... and all of them."""
+    """Return the numbers of threads to try: 1, 2, 4 ... and all cores."""
     counts = [1]
     while counts[-1] * 2 < slots:
         counts.append(counts[-1] * 2)
@@ -50,8 +50,8 @@ async def calibrate(
 ) -> list[Measurement]:
     """Measure one image on every number of threads, then batches of 2, 4 ... on the fewest.
 
-    Larger batches are measured as long as they pay and time is left. Each figure is the least
-    of as many rounds as there is time for: what else runs on the machine only ever adds to it.
+    Larger batches are measured while they pay and time is left. Each figure is the minimum of
+    several rounds, since other work on the machine can only slow a round down.
     """
     measurements: list[Measurement] = []
     spent = 0.0
@@ -79,9 +79,9 @@ async def calibrate(
 
 
 class Bench:
-    """Runs blank images on the device as they will be run: as many batches at once as fit.
+    """Runs blank images as the device will run real ones: as many batches at once as fit.
 
-    Nothing else runs meanwhile; between two runs those that wait for the device have their turn.
+    Nothing else runs during a run; between two runs, others that wait for the device get a turn.
     Every session must have run a single image before.
     """
 
@@ -99,12 +99,12 @@ class Bench:
         self._warm = {(threads, 1) for threads in sessions.threads}
 
     async def seconds(self, threads: int, batch_size: int) -> float:
-        """Return what one of the executions takes on average."""
+        """Return the mean duration of the executions."""
         await self._warm_up(threads, batch_size)
         return await self._run(threads, batch_size, max(1, self._device.slots // threads))
 
     async def _warm_up(self, threads: int, batch_size: int) -> None:
-        """The first run of a shape allocates and, on a GPU, chooses algorithms: on each GPU."""
+        """Run a shape once on each GPU: the first run allocates memory and chooses algorithms."""
         if (threads, batch_size) in self._warm:
             return
         batch = [self._image] * batch_size
@@ -130,16 +130,16 @@ async def run_on_each(
     images: Sequence[ImageArray],
     outputs: Sequence[str],
 ) -> None:
-    """Run a batch once on every session, all at once, while nothing else runs on the device."""
+    """Run a batch once on every session, all at once, while nothing else uses the device."""
     async with device.turn(device.slots):
         runs = [partial(session.run, images, outputs) for session in sessions]
         await asyncio.gather(*(device.workers.run(run) for run in runs))
 
 
 class CalibrationCache:
-    """Measurements by device, graph and everything else that decides them.
+    """Measurements by device, graph and everything else that they depend on.
 
-    They are in memory, for a graph that is loaded again, and on disk where there is a folder.
+    They are kept in memory for a graph that is loaded again, and on disk if a folder is given.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -147,7 +147,7 @@ class CalibrationCache:
         self._known: dict[str, list[Measurement]] = {}
 
     def read(self, key: Key) -> list[Measurement] | None:
-        """Return what was measured under this key; None where nothing was, or it is damaged."""
+        """Return the measurements under a key; None if there are none or the file is damaged."""
         name = _file_name(key)
         if name in self._known or self._folder is None:
             return self._known.get(name)
@@ -157,17 +157,17 @@ class CalibrationCache:
             return None
 
     def write(self, key: Key, measurements: list[Measurement]) -> None:
-        """Remember; where the folder cannot be written, log it and go on."""
+        """Keep measurements; a folder that cannot be written is logged."""
         name = _file_name(key)
         self._known[name] = measurements
         if self._folder is None:
             return
         path = self._folder / name
-        partial = path.with_suffix(f".{os.getpid()}")
+        unfinished = path.with_suffix(f".{os.getpid()}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(_MEASUREMENTS.dump_json(measurements))
-            partial.replace(path)
+            unfinished.write_bytes(_MEASUREMENTS.dump_json(measurements))
+            unfinished.replace(path)
         except OSError as error:
             _log.warning("calibration_not_kept", path=str(path), reason=error.strerror)
 

@@ -1,4 +1,4 @@
-"""The self-test: golden inputs through the loaded graph, on the very device that will serve."""
+"""The golden inputs of the self-test, and the comparison of their outputs."""
 
 import io
 import zipfile
@@ -16,22 +16,23 @@ from service.runtime.session import Array
 from service.schema.certificate import Certificate, SelfTestTolerance
 from service.schema.contract import Contract
 from service.schema.files import read_certified
+from service.schema.tasks import TASKS
 from service.schema.vocabulary import Task
 
 
 @dataclass(frozen=True)
 class GoldenInput:
-    """An input of the graph, UINT8 [height, width, 3], and the output that the certificate has."""
+    """An input of the graph, UINT8 [height, width, 3], and its certified output."""
 
     image: ImageArray
     expected: Array
 
 
 @dataclass(frozen=True)
-class SelfTest:
-    """How far the loaded graph is from its certificate.
+class Comparison:
+    """How far the outputs of a graph are from the certified ones.
 
-    `agreement` is the share of equal top-1 classes, or pixels.
+    `agreement` is the share of equal top-1 classes, or of equal pixels.
     """
 
     max_absolute_error: float
@@ -39,16 +40,16 @@ class SelfTest:
     agreement: float
 
     def failure(self, tolerance: SelfTestTolerance) -> str | None:
-        """Say what is beyond the tolerance; None where the graph does what it did."""
+        """Return what exceeds the tolerance; None if the test is passed."""
         if not self.max_relative_error <= tolerance.max_relative_difference:
             return (
-                f"the self-test failed: its output differs by {self.max_relative_error:.1e} of the "
-                f"largest, {tolerance.max_relative_difference:.1e} is allowed"
+                f"the self-test failed: an output differs by {self.max_relative_error:.1e} of the "
+                f"largest value; at most {tolerance.max_relative_difference:.1e} is allowed"
             )
         if not self.agreement >= tolerance.agreement:
             return (
-                f"the self-test failed: {self.agreement:.2%} of its answers are the certificate's, "
-                f"{tolerance.agreement:.2%} are needed"
+                f"the self-test failed: {self.agreement:.2%} of the answers match the certificate; "
+                f"at least {tolerance.agreement:.2%} is required"
             )
         return None
 
@@ -59,11 +60,11 @@ def read_golden(
     """Read a version's golden inputs and a precision's outputs; raises `InvalidEntry`."""
     images = _read_arrays(folder, certificate, certificate.golden, "image")
     if not images:
-        raise InvalidEntry(f"{certificate.golden} holds no golden inputs")
+        raise InvalidEntry(f"{certificate.golden} contains no golden inputs")
     file = certificate.golden_outputs(precision)
     outputs = _read_arrays(folder, certificate, file, contract.prediction)
     if images.keys() != outputs.keys():
-        raise InvalidEntry(f"{file} does not hold one output for each golden input")
+        raise InvalidEntry(f"{file} does not contain one output per golden input")
     return [GoldenInput(images[index], outputs[index]) for index in images]
 
 
@@ -83,19 +84,21 @@ def _read_arrays(
         raise InvalidEntry(f"{file} cannot be read as arrays") from error
 
 
-def compare(task: Task, golden: Sequence[GoldenInput], actual: Sequence[Array]) -> SelfTest:
-    """Compare what the graph returned with what it should; the order is the golden inputs'."""
+def compare(task: Task, golden: Sequence[GoldenInput], actual: Sequence[Array]) -> Comparison:
+    """Compare the outputs of a graph with the certified ones, in the order of the inputs."""
     for each, result in zip(golden, actual, strict=True):
         if each.expected.shape != result.shape:
             raise InvalidEntry(
                 f"the self-test failed: an output is {list(result.shape)}, "
                 f"not {list(each.expected.shape)}"
             )
+    row = TASKS[task]
+    agreement = row.agreement(
+        (each.expected, result) for each, result in zip(golden, actual, strict=True)
+    )
+    if not row.has_scores:  # the difference between two classes means nothing
+        return Comparison(0.0, 0.0, agreement)
     expected = np.concatenate([each.expected.reshape(-1) for each in golden]).astype(np.float64)
     found = np.concatenate([result.reshape(-1) for result in actual]).astype(np.float64)
-    if task is Task.SEGMENTATION:  # classes are names: how far apart two are means nothing
-        return SelfTest(0.0, 0.0, float((expected == found).mean()))
     error = float(np.abs(expected - found).max())
-    answers = zip(golden, actual, strict=True)
-    same = [each.expected.argmax() == result.argmax() for each, result in answers]
-    return SelfTest(error, error / max(float(np.abs(expected).max()), 1e-12), float(np.mean(same)))
+    return Comparison(error, error / max(float(np.abs(expected).max()), 1e-12), agreement)

@@ -1,9 +1,10 @@
-"""Which precision of a model serves: what the device is best at, if its certificate allows it."""
+"""Chooses the precision that serves: the device's preferred one, if the certificate allows it."""
 
 from dataclasses import dataclass
 
 from service.runtime.execution_providers import CPU, CUDA, TENSORRT
 from service.schema.certificate import AccuracyRecord, Certificate, Limits, PrecisionRecord
+from service.schema.tasks import TASKS
 from service.schema.vocabulary import Task
 
 AUTO = "auto"
@@ -12,15 +13,16 @@ INT8 = "int8"
 
 PREFERRED = {CPU: INT8, CUDA: "fp16", TENSORRT: "fp16"}
 
-_METRICS = {Task.CLASSIFICATION: "top1", Task.SEGMENTATION: "miou"}
-_ROUNDING = 1e-9  # a loss of exactly the limit is allowed
+_ROUNDING = 1e-9
+"""Tolerance, so that a loss of exactly the limit is allowed."""
 
 
 @dataclass(frozen=True)
 class PrecisionChoice:
     """The precision that serves.
 
-    `objection` speaks against the preferred precision, or against the one that was asked for.
+    `objection` says why the preferred precision is not used or, if a precision was set, why that
+    one should not be.
     """
 
     precision: str
@@ -30,7 +32,7 @@ class PrecisionChoice:
 def choose_precision(
     setting: str, certificate: Certificate, task: Task, provider: str
 ) -> PrecisionChoice:
-    """Choose for an execution provider; a setting other than `auto` is obeyed in any case."""
+    """Choose for an execution provider; a setting other than `auto` is always obeyed."""
     wanted = PREFERRED.get(provider, FP32) if setting == AUTO else setting
     found = objection(certificate, task, wanted, provider)
     if setting == AUTO and found is not None:
@@ -39,7 +41,7 @@ def choose_precision(
 
 
 def objection(certificate: Certificate, task: Task, precision: str, provider: str) -> str | None:
-    """Say why a precision is not within its limits on an execution provider; None where it is."""
+    """Return why a precision must not be used on an execution provider; None if it may be."""
     record = certificate.precisions.get(precision)
     if record is None:
         return f"there is no {precision} graph"
@@ -49,9 +51,9 @@ def objection(certificate: Certificate, task: Task, precision: str, provider: st
     if own is None:
         return _not_measured(precision)
     if precision == INT8 and provider != CPU and not _is_measured_on(provider, record):
-        return f"the int8 graph is made for CPUs and was not measured on {provider}"
+        return f"the int8 graph is meant for CPUs and was not measured on {provider}"
     if record.limits == Limits():
-        return f"no limits are stated for {precision}"
+        return f"the certificate states no limits for {precision}"
     fp32 = _on_the_same_data(own, certificate.precisions.get(FP32), provider)
     return _loss_beyond(record.limits.accuracy_loss, precision, task, own, fp32) or (
         _agreement_below(record.limits.agreement_with_fp32, precision, own)
@@ -75,8 +77,8 @@ def _loss_beyond(
     if theirs - ours <= limit + _ROUNDING:
         return None
     return (
-        f"{precision} loses {100 * (theirs - ours):.3g} points of {_METRICS[task]}, "
-        f"{100 * limit:.3g} are allowed"
+        f"{precision} loses {100 * (theirs - ours):.3g} points of {TASKS[task].metric}; "
+        f"at most {100 * limit:.3g} are allowed"
     )
 
 
@@ -88,8 +90,8 @@ def _agreement_below(limit: float | None, precision: str, own: AccuracyRecord) -
     if own.agreement_with_fp32 >= limit:
         return None
     return (
-        f"{precision} agrees with fp32 on {100 * own.agreement_with_fp32:.2f} % of the answers, "
-        f"{100 * limit:.2f} % are needed"
+        f"{precision} agrees with fp32 on {100 * own.agreement_with_fp32:.2f} % of the answers; "
+        f"at least {100 * limit:.2f} % is required"
     )
 
 

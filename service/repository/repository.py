@@ -1,4 +1,4 @@
-"""The models on disk and in memory: find, load in the background, name, unload."""
+"""All models of a repository: finds, loads and unloads them by name."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -16,8 +16,9 @@ from service.errors import (
     ModelNotFound,
     ModelNotReady,
 )
-from service.repository.entry import LoadVersion, ModelEntry
+from service.repository.entry import ModelEntry
 from service.repository.scan import entry_folders, has_contract
+from service.repository.swap import LoadVersion
 from service.repository.version import ModelVersion
 from service.schema.contract import Contract
 from service.schema.model_status import ModelDetail
@@ -32,11 +33,11 @@ _log = structlog.get_logger()
 
 
 class ModelRepository:
-    """Every entry of a folder, by the model's name.
+    """The entries of a folder, by the model's name.
 
-    `policy` wins over the contracts'. The version of the `shadow` is loaded beside what the policy
-    wants, and no request without a version gets it while another serves. Draining an instance
-    waits for `drain_seconds` at most: no request may live longer.
+    `policy` takes precedence over the contracts'. The `shadow`'s version is loaded in addition to
+    what the policy wants; requests without a version get it only if no other version is ready. A
+    version that is replaced or unloaded gets `drain_seconds` to finish its requests.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ModelRepository:
         self._entries = {
             folder.name: self._entry(folder, is_required=True) for folder in _folders(path)
         }
+        self._ready: dict[tuple[Task, str | None], ModelVersion] = {}
 
     def _entry(self, folder: Path, *, is_required: bool) -> ModelEntry:
         return ModelEntry(
@@ -70,92 +72,120 @@ class ModelRepository:
             policy=self._policy,
             shadow=self._shadow.version if _is_of(self._shadow, folder.name) else None,
             drain_seconds=self._drain_seconds,
+            changed=self._refresh,
         )
 
+    def _refresh(self) -> None:
+        """Update which version serves a request that names a task, a model or both, but no version.
+
+        Called whenever a model, a version or the state of one has changed.
+        """
+        currents = [entry.versions.current for entry in self._entries.values()]
+        self._ready = {
+            (each.task, each.name): each for each in currents if each.task and each.is_ready
+        }
+        for task in Task:
+            candidates = self._candidates(task)
+            if len(candidates) == 1 and candidates[0].versions.current.is_ready:
+                self._ready[task, None] = candidates[0].versions.current
+
     async def _one_at_a_time(self, folder: Path, contract: Contract, version: str) -> ModelInstance:
-        """Load a version while no other is loaded: two would disturb each other's measurements."""
+        """Load a version while no other is loading: two would distort each other's calibration."""
         async with self._loading:
             return await self._load_version(folder, contract, version)
 
+    def find(self, task: Task, name: str | None, version: str | None) -> ModelVersion:
+        """Return the version that a prediction request means, whether or not it is ready."""
+        if version is None:
+            ready = self._ready.get((task, name))
+            if ready is not None:
+                return ready
+        entry = self._only(task) if name is None else self._named(name)
+        current = entry.versions.current
+        if current.task not in (task, None):
+            raise InvalidRequest(f"The model {entry.name} does {current.task}, not {task}.")
+        return entry.versions.get(version)
+
     def get(self, name: str, version: str | None = None) -> ModelVersion:
-        """Return what is known of a version; by default of the newest that serves, or should."""
-        return self._named(name).version(version)
+        """Return a version; by default the newest that is ready or, if none is, should be."""
+        return self._named(name).versions.get(version)
 
     def detail(self, name: str, version: str | None = None) -> ModelDetail:
-        """Return what clients may know of a version, with the files that it was loaded from."""
-        entry = self._named(name)
-        return entry.version(version).detail(entry.refusal)
+        """Return what clients see of a version, with the files that it was loaded from."""
+        versions = self._named(name).versions
+        return versions.get(version).detail(versions.refusal)
 
     def version_policy(self, name: str) -> VersionPolicy:
         """Return the policy of a model that is in force."""
         return self._named(name).policy
 
     def ready_versions(self, name: str) -> list[str]:
-        """List the versions of a model that serve, in ascending order."""
-        return self._named(name).ready_versions
-
-    def find(self, task: Task, name: str | None, version: str | None) -> ModelVersion:
-        """Return the version that a prediction request means, whether or not it serves."""
-        entry = self._only(task) if name is None else self._named(name)
-        if entry.current.task not in (task, None):
-            raise InvalidRequest(f"The model {entry.name} does {entry.current.task}, not {task}.")
-        return entry.version(version)
+        """List the versions of a model that are ready, in ascending order."""
+        return self._named(name).versions.ready
 
     def wanted(self) -> list[ModelVersion]:
         """List every version that serves or should."""
-        return [version for entry in self._entries.values() for version in entry.wanted]
+        return [version for entry in self._entries.values() for version in entry.versions.wanted]
 
     def instances(self) -> list[ModelInstance]:
-        """List what serves."""
+        """List the instances in memory."""
         return [version.instance for version in self.wanted() if version.instance]
 
     def index(self) -> list[ModelVersion]:
-        """List every version, those that are only on the disk included.
+        """List every version, including those that are only on disk.
 
         A model whose contract cannot be read has a row with an empty version.
         """
-        return [version for entry in self._entries.values() for version in entry.known]
+        return [version for entry in self._entries.values() for version in entry.versions.known]
 
     def not_ready(self) -> list[ModelVersion]:
-        """List what keeps the server from being ready: one version a model.
+        """List what keeps the server from being ready, one version per model.
 
-        A model that somebody unloaded is none of them, nor is one of which another version serves.
-        One that came after the start and never served is only where no model serves at all.
+        A model counts as ready if any of its versions is. Models that were unloaded on request are
+        left out. A model that was added after the start and has never served counts only if no
+        model serves.
         """
         wanted = [entry for entry in self._entries.values() if not entry.is_unloaded]
-        waiting = [entry for entry in wanted if not entry.current.is_ready]
+        waiting = [entry for entry in wanted if not entry.versions.current.is_ready]
         required = [entry for entry in waiting if entry.is_required]
         serves_nothing = len(waiting) == len(wanted)
-        return [entry.current for entry in (waiting if serves_nothing else required)]
+        return [entry.versions.current for entry in (waiting if serves_nothing else required)]
 
     def serves_without(self, name: str) -> bool:
-        """Whether anything but this model serves."""
-        return any(each.ready_versions for each in self._entries.values() if each.name != name)
+        """Whether any other model serves."""
+        return any(each.versions.ready for each in self._entries.values() if each.name != name)
 
     @property
-    def _there(self) -> str:
-        return f"there are {', '.join(self._entries)}" if self._entries else "there is none at all"
+    def _available(self) -> str:
+        names = ", ".join(self._entries)
+        return f"the models are {names}" if names else "the repository has no models"
 
     def _named(self, name: str) -> ModelEntry:
         entry = self._entries.get(name)
         if entry is None:
-            raise ModelNotFound(f"There is no model {name}; {self._there}.")
+            raise ModelNotFound(f"There is no model {name}; {self._available}.")
         return entry
 
+    def _candidates(self, task: Task) -> list[ModelEntry]:
+        """List the models that a request may mean if it names only a task."""
+        entries = [each for each in self._entries.values() if each.versions.current.task is task]
+        unavailable = ModelState.UNAVAILABLE
+        serving = [each for each in entries if each.versions.current.state is not unavailable]
+        return serving or entries[:1]
+
     def _only(self, task: Task) -> ModelEntry:
-        entries = [each for each in self._entries.values() if each.current.task is task]
-        serving = [each for each in entries if each.current.state is not ModelState.UNAVAILABLE]
-        if len(serving) > 1:
-            names = ", ".join(entry.name for entry in serving)
+        candidates = self._candidates(task)
+        if len(candidates) > 1:
+            names = ", ".join(entry.name for entry in candidates)
             raise InvalidRequest(f"Name one of the {task} models in `model`: {names}.")
-        if entries:
-            return (serving or entries)[0]
+        if candidates:
+            return candidates[0]
         if any(version.state is ModelState.LOADING for version in self.wanted()):
             raise ModelNotReady("The models are loading.")
-        raise ModelNotFound(f"There is no {task} model; {self._there}.")
+        raise ModelNotFound(f"There is no {task} model; {self._available}.")
 
     async def load_all(self) -> None:
-        """Read every contract, then load the models one after the other; failures are kept out."""
+        """Read every contract, then load the models one by one; a failure affects one model."""
         entries = list(self._entries.values())
         if self._shadow is not None and self._shadow.model not in self._entries:
             _log.warning(
@@ -168,33 +198,37 @@ class ModelRepository:
             with suppress(LoadFailed):
                 await entry.announce()
         for entry in entries:
-            if entry.current.contract is not None:
+            if entry.versions.contract is not None:
                 with suppress(LoadFailed):
                     await entry.load()
 
     async def load(self, name: str, policy: VersionPolicy | None = None) -> None:
-        """Read a model's contract anew and make what serves agree with it and the policy.
+        """Read a model's contract again, and load and release versions as it and the policy say.
 
-        Without a policy the repository's counts, or else the contract's. Goes on to its end if
-        the caller leaves.
+        Without a policy the repository's applies, else the contract's. Continues if the caller is
+        cancelled.
 
         Raises:
             ModelNotFound: the repository has no folder of this name with a contract.
-            LoadFailed: something could not be loaded; what served before still does, unchanged.
+            LoadFailed: a version could not be loaded; what served before still does, unchanged.
         """
         if name not in self._entries:
             await self._discover(name)
-        await self._finish(self._named(name).load(policy))
+        await self._complete(self._named(name).load(policy))
 
     async def unload(self, name: str) -> None:
-        """Answer who is there, refuse who comes, free the memory; to the end, as `load` does."""
-        await self._finish(self._unload(self._named(name)))
+        """Refuse new requests for a model, finish those in flight, and free its memory.
+
+        Continues if the caller is cancelled.
+        """
+        await self._complete(self._unload(self._named(name)))
 
     async def _unload(self, entry: ModelEntry) -> None:
-        """A model that is on the disk no more is forgotten."""
+        """Unload a model, and forget it if it is no longer on disk."""
         await entry.unload()
         if not await asyncio.to_thread(has_contract, entry.folder):
             self._entries.pop(entry.name, None)
+            self._refresh()
 
     async def _discover(self, name: str) -> None:
         try:
@@ -207,15 +241,17 @@ class ModelRepository:
         for folder in folders:
             if folder.name == name:
                 self._entries.setdefault(name, self._entry(folder, is_required=False))
+        self._refresh()
 
-    async def _finish(self, change: Coroutine[None, None, None]) -> None:
+    async def _complete(self, change: Coroutine[None, None, None]) -> None:
+        """Run a change to its end, even if the caller is cancelled."""
         task = asyncio.create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Unload everything, once the last batch has run."""
+        """Stop the changes in progress, and free everything once the last batches have run."""
         for change in self._changes:
             change.cancel()
         await asyncio.gather(*self._changes, return_exceptions=True)
@@ -235,5 +271,5 @@ def _folders(path: Path) -> list[Path]:
             f"The model repository {path} cannot be read: {error.strerror}."
         ) from error
     if not folders:
-        raise InvalidConfiguration(f"The model repository {path} holds no <model>/config.json.")
+        raise InvalidConfiguration(f"The model repository {path} contains no <model>/config.json.")
     return folders

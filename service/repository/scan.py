@@ -1,4 +1,4 @@
-"""Which folders of the repository have a contract, and whether it is the one seen before."""
+"""Lists the folders of a repository that have a contract, with the state of each file."""
 
 import errno
 from pathlib import Path
@@ -9,31 +9,31 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def scan(path: Path) -> dict[str, Stamp | OSError]:
-    """Look at the `config.json` of every folder once, by the folder's name.
+    """Return the state of each folder's `config.json`, by the folder's name.
 
-    A folder without one is left out; where it cannot be told whether there is one, the error says
-    why. Raises `OSError` where the repository itself cannot be read.
+    Folders without the file are left out; if the file's state cannot be read, the value is the
+    error. Raises `OSError` if the repository itself cannot be read.
     """
-    found = {folder.name: _look(folder) for folder in path.iterdir()}
+    found = {folder.name: _stamp_or_error(folder) for folder in path.iterdir()}
     return {name: each for name, each in found.items() if each is not None}
 
 
 def entry_folders(path: Path) -> list[Path]:
     """List the folders that have a contract, by name; raises `OSError` as `scan` does.
 
-    One that may not be looked at, as a file system's `lost+found`, is none of them; one whose
-    contract cannot be read for another reason is.
+    Folders without permission, such as `lost+found`, are left out. A folder whose contract cannot
+    be read for another reason is included.
     """
     found = scan(path)
     return [path / name for name in sorted(found) if not isinstance(found[name], PermissionError)]
 
 
 def has_contract(folder: Path) -> bool:
-    """Whether a folder has a contract; where that cannot be told, it has."""
-    return _look(folder) is not None
+    """Return whether a folder has a contract, or may have one that cannot be seen."""
+    return _stamp_or_error(folder) is not None
 
 
-def _look(folder: Path) -> Stamp | OSError | None:
+def _stamp_or_error(folder: Path) -> Stamp | OSError | None:
     try:
         return stamp(folder / "config.json")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""One version of a model: where it is in its life, and what serves it."""
+"""One version of a model: its phase, and the instance that serves it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +10,16 @@ from service.schema.model_status import ExecutionProvider, ModelDetail, ModelSta
 from service.schema.vocabulary import ModelState, Task
 
 UNLOADED = "unloaded"
-"""The reason of a version that is on the disk and not asked for, in Triton's word."""
+"""Triton's reason for a version that is on disk and not loaded."""
 
 
 @dataclass(eq=False)
 class ModelVersion:
-    """What is known of a version.
+    """The state of a version.
 
-    `version` is empty while no contract of the model could be read. `contract` is as it was
-    when the instance was loaded, or else as it was read last. `failure` is why the version, or
-    a newer form of it, could not be loaded.
+    `version` is empty while no contract of the model could be read. `contract` is the one that
+    the instance was loaded with; without an instance, the one read last. `failure` says why the
+    version, or its replacement, could not be loaded.
     """
 
     name: str
@@ -29,15 +29,20 @@ class ModelVersion:
     failure: str | None = None
     instance: ModelInstance | None = None
 
-    @property
-    def state(self) -> ModelState:
-        """Where the version is in its life; one that does not answer is unavailable."""
-        return ModelState.UNAVAILABLE if self._outage else self.phase
+    def ready_instance(self) -> ModelInstance:
+        """Return the instance, or raise `ModelNotReady` with the reason.
+
+        The caller holds the instance in the same turn of the event loop.
+        """
+        instance = self.instance
+        if instance is None or instance.outage or self.phase is not ModelState.READY:
+            raise ModelNotReady(f"The model {self.describe()}.")
+        return instance
 
     @property
-    def reason(self) -> str | None:
-        """Why the version does not serve, or could not be replaced."""
-        return self._outage or self.failure
+    def state(self) -> ModelState:
+        """The phase; a version whose instance has an outage is unavailable."""
+        return ModelState.UNAVAILABLE if self._outage else self.phase
 
     @property
     def is_ready(self) -> bool:
@@ -45,35 +50,34 @@ class ModelVersion:
         return self.state is ModelState.READY
 
     @property
-    def number(self) -> int:
-        """The version as a number; 0 where there is none."""
-        return int(self.version or 0)
-
-    @property
-    def task(self) -> Task | None:
-        """What the model answers, where its contract could be read."""
-        return self.contract.task if self.contract else None
+    def reason(self) -> str | None:
+        """Why the version does not serve, or could not be replaced."""
+        return self._outage or self.failure
 
     @property
     def _outage(self) -> str | None:
         return None if self.instance is None else self.instance.outage
 
+    @property
+    def number(self) -> int:
+        """The version as a number; 0 if it is not known."""
+        return int(self.version or 0)
+
+    @property
+    def task(self) -> Task | None:
+        """The model's task; None if no contract could be read."""
+        return self.contract.task if self.contract else None
+
     def serves_by(self, contract: Contract) -> bool:
-        """Whether the version serves just as this contract says."""
+        """Whether the version serves, and loading it by this contract would change nothing."""
         return (
             self.is_ready
             and self.contract is not None
             and contract.says_the_same_of(self.version, self.contract)
         )
 
-    def ready_instance(self) -> ModelInstance:
-        """Return the instance, or say why there is none; hold it in the same turn of the loop."""
-        if self.instance is None or not self.is_ready:
-            raise ModelNotReady(f"The model {self.describe()}.")
-        return self.instance
-
     def describe(self) -> str:
-        """Say in a few words how the version is."""
+        """Return the name, version, state and reason in a few words."""
         name = f"{self.name} version {self.version}" if self.version else self.name
         if self.reason == UNLOADED:
             return f"{name} is unloaded"
@@ -81,13 +85,13 @@ class ModelVersion:
         return f"{words}: {self.reason}" if self.reason else words
 
     def status(self) -> ModelStatus:
-        """Return what clients may know."""
+        """Return the state that clients see."""
         return ModelStatus(**self._status())
 
     def detail(self, refusal: str | None = None) -> ModelDetail:
-        """Return what clients may know, with the contract and the certificate.
+        """Return the state that clients see, with the contract and the certificate.
 
-        `refusal` is why the contract that is on the disk now could not be read.
+        `refusal` is why the contract that is now on disk could not be read.
         """
         reasons = dict.fromkeys(filter(None, (self.reason, refusal)))
         return ModelDetail(

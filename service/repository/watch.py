@@ -1,4 +1,4 @@
-"""Watches the contracts of a repository, and loads what changed."""
+"""Watches the contracts of a repository, and loads the models whose contract changed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,16 +11,16 @@ from service.file_watch import Stamp
 from service.repository.repository import ModelRepository
 from service.repository.scan import scan
 
-KEPT = "its config.json is gone, and no other model serves"
+KEPT = "its config.json is missing, but no other model serves"
 
 _log = structlog.get_logger()
 
 
 class RepositoryWatch:
-    """Looks at nothing but each `config.json`: it is written last, so what it lists is there.
+    """Polls each `config.json`, which is written last: the files that it lists are complete.
 
-    A contract is read once for every time that it changes, whatever comes of it. A model is
-    unloaded only where its contract is surely gone: a share that fails for a while costs nothing.
+    A contract is read once each time it changes, even if loading fails. A model is unloaded only
+    if its contract is missing in two successive polls; a failing network share never unloads one.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class RepositoryWatch:
         self._seconds = seconds
         self._sleep = sleep
         self._missing: set[str] = set()
-        self._told: Mapping[str, str] = {}
+        self._reported: Mapping[str, str] = {}
         self._seen: dict[str, Stamp] = {}
-        with suppress(OSError):  # the first poll will say so
+        with suppress(OSError):  # the first poll reports it
             self._seen = _stamps(scan(repository.path))
 
     async def run(self) -> None:
-        """Poll for ever."""
+        """Poll until cancelled."""
         while True:
             await self._sleep(self._seconds)
             try:
@@ -48,9 +48,9 @@ class RepositoryWatch:
                 _log.error("repository_watch_failed", exc_info=error)
 
     async def poll(self) -> None:
-        """Load the models whose contract is new or changed, unload those that have none left.
+        """Load the models whose contract is new or changed; unload those whose contract is gone.
 
-        Nothing changes while the repository cannot be read or seems to be empty.
+        Nothing changes while the repository cannot be read or appears empty.
         """
         try:
             found = await asyncio.to_thread(scan, self._repository.path)
@@ -59,27 +59,27 @@ class RepositoryWatch:
             return
         stamps = _stamps(found)
         if self._seen and not stamps:
-            self._ignore("no config.json can be seen")
+            self._ignore("no config.json was found")
             return
         before, self._missing = self._missing, self._seen.keys() - found.keys()
         await self._load_changed(stamps)
         kept = await self._unload(self._missing & before)
         unreadable = self._seen.keys() & found.keys() - stamps.keys()
-        self._tell({name: str(found[name]) for name in unreadable} | dict.fromkeys(kept, KEPT))
+        self._report({name: str(found[name]) for name in unreadable} | dict.fromkeys(kept, KEPT))
 
     def _ignore(self, reason: str) -> None:
         self._missing = set()
-        self._tell({"": reason})
+        self._report({"": reason})
 
     async def _load_changed(self, stamps: Mapping[str, Stamp]) -> None:
         for name in sorted(stamps):
             if self._seen.get(name) != stamps[name]:
                 self._seen[name] = stamps[name]
-                with suppress(LoadFailed, ModelNotFound):  # logged where it is found
+                with suppress(LoadFailed, ModelNotFound):  # already logged
                     await self._repository.load(name)
 
     async def _unload(self, names: set[str]) -> list[str]:
-        """Unload models, but for the last that serves; return those that are kept."""
+        """Unload models, except the last one that serves; return those that were kept."""
         kept = []
         for name in sorted(names):
             if not self._repository.serves_without(name):
@@ -90,10 +90,10 @@ class RepositoryWatch:
                 await self._repository.unload(name)
         return kept
 
-    def _tell(self, troubles: Mapping[str, str]) -> None:
-        """Log what was not so at the poll before: a reason by model, or of the repository by ""."""
-        before, self._told = self._told, troubles
-        for name, reason in sorted(troubles.items() - before.items()):
+    def _report(self, problems: Mapping[str, str]) -> None:
+        """Log the problems that are new since the last poll, by model; "" is the repository."""
+        before, self._reported = self._reported, problems
+        for name, reason in sorted(problems.items() - before.items()):
             if name:
                 _log.warning("contract_unreadable", model=name, reason=reason)
             else:

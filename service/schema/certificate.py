@@ -1,11 +1,8 @@
-"""`certificate.json`: what was measured of a version before it was published."""
+"""`certificate.json`: what was measured of a version before its publication."""
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    PositiveInt,
-)
+from pydantic import Field, PositiveInt
 
 from service.errors import InvalidEntry
 from service.schema.record import (
@@ -18,6 +15,7 @@ from service.schema.record import (
     Share,
     Version,
 )
+from service.schema.tasks import TASKS
 from service.schema.vocabulary import Task
 
 
@@ -28,14 +26,14 @@ class FileRecord(Record):
 
 
 class SelfTestTolerance(Record):
-    """How far the golden outputs may be off on this machine."""
+    """How far this machine's outputs may be from the golden outputs."""
 
     max_relative_difference: Annotated[float, Field(ge=0)]
     agreement: Share
 
 
 class AccuracyRecord(Record):
-    """Shares of right answers on a data set, None where not measured; equal data, equal SHA-256."""
+    """Shares of correct answers on a data set, identified by its SHA-256; None if not measured."""
 
     data: str
     sha256: Sha256 | None = None
@@ -47,25 +45,26 @@ class AccuracyRecord(Record):
     agreement_with_fp32: Measured = None
 
     def metric(self, task: Task) -> float | None:
-        """Return the figure by which models of a task are compared: top1 or miou."""
-        return self.top1 if task is Task.CLASSIFICATION else self.miou
+        """Return the figure by which models of a task are compared."""
+        value: float | None = getattr(self, TASKS[task].metric)
+        return value
 
 
 class ProviderRecord(Record):
-    """What was measured on one execution provider."""
+    """Measurements on one execution provider."""
 
     accuracy: AccuracyRecord | None = None
 
 
 class Limits(Record):
-    """How far a precision may be from fp32 to be chosen unasked, as shares; None is no limit."""
+    """How far, as shares, a precision may be from fp32 and still be chosen; None means no limit."""
 
     accuracy_loss: float | None = None
     agreement_with_fp32: float | None = None
 
 
 class PrecisionRecord(Record):
-    """The graph of one precision: its files, and what was measured of it."""
+    """The graph of one precision: its files and measurements."""
 
     file: GraphFile
     external_data: list[ExternalFile] = []
@@ -75,14 +74,14 @@ class PrecisionRecord(Record):
     execution_providers: dict[str, ProviderRecord] = {}
 
     def accuracies(self, provider: str) -> list[AccuracyRecord]:
-        """List what was measured, first on this execution provider, then on the CPU's."""
+        """List the accuracies on this execution provider, then on the CPU, then on the others."""
         order = dict.fromkeys((provider, "CPUExecutionProvider", *self.execution_providers))
         records = [self.execution_providers.get(name, ProviderRecord()) for name in order]
         return [record.accuracy for record in records if record.accuracy is not None]
 
 
 class Certificate(Record):
-    """`certificate.json`: what was measured before the graph got its name."""
+    """`certificate.json`: measurements and hashes of a version's files."""
 
     format_version: Literal[1]
     model: str
@@ -92,17 +91,17 @@ class Certificate(Record):
     precisions: dict[str, PrecisionRecord]
 
     def precision(self, name: str) -> PrecisionRecord:
-        """Return what is stated of a precision."""
+        """Return the record of a precision."""
         if name not in self.precisions:
-            raise InvalidEntry(f"certificate.json states no {name} graph")
+            raise InvalidEntry(f"certificate.json lists no {name} graph")
         return self.precisions[name]
 
     def golden_outputs(self, precision: str) -> str:
-        """Name the file that holds what a precision made of the golden inputs."""
+        """Return the name of the file with a precision's outputs for the golden inputs."""
         return self.precision(precision).golden_outputs or self.golden
 
     def sha256(self, file: str) -> str:
         """Return a file's SHA-256."""
         if file not in self.files:
-            raise InvalidEntry(f"certificate.json states no SHA-256 of {file}")
+            raise InvalidEntry(f"certificate.json lists no SHA-256 for {file}")
         return self.files[file].sha256

@@ -1,35 +1,32 @@
-"""The contract of a repository entry: `config.json` and `certificate.json` as typed values."""
+"""The contract of a model repository entry: `config.json`."""
 
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    Field,
-    PositiveInt,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
 from service.schema.preprocessing import Preprocessing
 from service.schema.record import Color, Record, Sha256, Version
+from service.schema.tasks import TASKS, TaskRow
 from service.schema.version_policy import LATEST, VersionPolicy
 from service.schema.vocabulary import Datatype, MetadataTensor, Task
 
 
 class DynamicBatching(Record):
-    """Defaults of the queue."""
+    """Defaults for the queue."""
 
     max_queue_size: PositiveInt
     max_queue_delay_microseconds: Annotated[int, Field(ge=0)] = 0
 
 
 class VersionRecord(Record):
-    """What the contract says of one version."""
+    """The contract's entry for one version."""
 
     certificate_sha256: Sha256
 
 
 class Contract(Record):
-    """`config.json`: what clients of the model must know, typed nowhere else."""
+    """`config.json`: everything that clients of a model need to know."""
 
     format_version: Literal[1]
     name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
@@ -46,7 +43,7 @@ class Contract(Record):
     versions: Annotated[dict[Version, VersionRecord], Field(min_length=1)]
 
     def as_told(self) -> dict[str, Any]:
-        """Return it as read, but for the versions of the libraries that made the graphs."""
+        """Return it as read, without the versions of the libraries that made the graphs."""
         values = self.as_read()
         for version in values["versions"].values():
             if isinstance(version.get("provenance"), dict):
@@ -54,21 +51,25 @@ class Contract(Record):
         return values
 
     def says_the_same_of(self, version: str, other: "Contract") -> bool:
-        """Whether an instance of this version, loaded by the other contract, may stay."""
+        """Whether an instance of this version that the other contract describes may stay loaded."""
         return self._of(version) == other._of(version)
 
     def _of(self, version: str) -> "Contract":
         versions = {version: self.versions.get(version)}
         return self.model_copy(update={"versions": versions, "version_policy": LATEST})
 
-    @property
+    @cached_property
     def prediction(self) -> str:
-        """The output that answers the task."""
-        return "logits" if self.task is Task.CLASSIFICATION else "labels"
+        """The name of the output that solves the task."""
+        return self._task_row.output
+
+    @property
+    def _task_row(self) -> TaskRow:
+        return TASKS[self.task]
 
     @property
     def colors(self) -> list[Color]:
-        """The palette; empty where the task has none."""
+        """The palette; empty if the task has none."""
         return self.palette or []
 
     @model_validator(mode="after")
@@ -76,7 +77,7 @@ class Contract(Record):
         self._check_input()
         self._check_outputs()
         self._check_prediction()
-        if self.task is Task.SEGMENTATION:
+        if self._task_row.has_palette:
             self._check_palette()
         return self
 
@@ -94,22 +95,21 @@ class Contract(Record):
     def _check_outputs(self) -> None:
         for output in self.outputs:
             if output.datatype in (Datatype.BF16, Datatype.BYTES) or output.shape[:1] != [-1]:
-                raise ValueError(f"the output {output.name} must be numbers of shape [-1, ...]")
+                raise ValueError(
+                    f"the output {output.name} must hold numbers and have the shape [-1, ...]"
+                )
 
     def _check_prediction(self) -> None:
         output = next((each for each in self.outputs if each.name == self.prediction), None)
         if output is None:
             raise ValueError(f"a {self.task} model needs the output {self.prediction}")
-        if self.task is Task.CLASSIFICATION:
-            expected = (Datatype.FP32, [-1, len(self.labels)])
-            found = (output.datatype, output.shape)
-        else:
-            expected, found = (Datatype.UINT8, [3]), (output.datatype, [len(output.shape)])
-        if found != expected:
+        row = self._task_row
+        is_right = output.datatype is row.datatype and len(output.shape) == row.rank
+        if not is_right or (row.has_scores and output.shape[-1] != len(self.labels)):
             raise ValueError(f"the output {self.prediction} has the wrong datatype or shape")
 
     def _check_palette(self) -> None:
         if self.palette is None or len(self.palette) != len(self.labels):
-            raise ValueError("the palette must hold one colour a label")
+            raise ValueError("the palette must hold one colour per label")
         if len(self.labels) > 256:
-            raise ValueError("a mask holds at most 256 classes")
+            raise ValueError("a mask can hold at most 256 classes")

@@ -18,7 +18,7 @@ R = TypeVar("R", bound=Record)
 
 
 def read_contract(folder: Path) -> Contract:
-    """Read and check `config.json`; the folder's name is the model's."""
+    """Read and check `config.json`; its folder must have the model's name."""
     data = _read(folder / "config.json")
     contract = _parse(Contract, data, "config.json")
     if contract.name != folder.name:
@@ -36,7 +36,7 @@ def read_certificate(folder: Path, contract: Contract, version: str) -> Certific
         raise InvalidEntry("certificate.json does not have the SHA-256 that config.json states")
     certificate = _parse(Certificate, data, "certificate.json")
     if (certificate.model, certificate.version) != (contract.name, version):
-        raise InvalidEntry("certificate.json is of another model or version")
+        raise InvalidEntry("certificate.json belongs to another model or version")
     return certificate
 
 

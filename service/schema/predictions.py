@@ -1,8 +1,13 @@
-"""Wire types of `/v1/classify`, `/v1/segment` and of every error."""
+"""Wire types of `/v1/classify`, `/v1/segment` and of every error.
 
-from typing import Literal
+The answers are plain dictionaries, which JSON takes as they are: a model of pydantic for each class
+would cost more than the JSON itself.
+"""
+
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from service.schema.vocabulary import Wire
 
@@ -13,7 +18,7 @@ class ErrorResponse(Wire):
     error: str = Field(description="One sentence: what happened, and what to do.")
 
 
-class ClassScore(Wire):
+class ClassScore(TypedDict):
     """A class and its probability."""
 
     label: str
@@ -21,13 +26,13 @@ class ClassScore(Wire):
     score: float
 
 
-class Classification(Wire):
+class Classification(TypedDict):
     """One image's classes, the likeliest first."""
 
     classes: list[ClassScore]
 
 
-class ClassifyResponse(Wire):
+class ClassifyResponse(TypedDict):
     """The classes of each image, in the order of the request."""
 
     model: str
@@ -35,7 +40,7 @@ class ClassifyResponse(Wire):
     predictions: list[Classification]
 
 
-class ClassArea(Wire):
+class ClassArea(TypedDict):
     """How much of the photo a class covers."""
 
     label: str
@@ -44,41 +49,45 @@ class ClassArea(Wire):
     fraction: float
 
 
-class PngMask(Wire):
+class PngMask(TypedDict):
     """An indexed 8-bit PNG whose pixel values are class indices."""
 
-    format: Literal["png"] = "png"
-    data: str = Field(description="base64")
+    format: NotRequired[Annotated[Literal["png"], Field(json_schema_extra={"default": "png"})]]
+    data: Annotated[str, Field(description="base64")]
 
 
-class RleClass(Wire):
+class RleClass(TypedDict):
     """One class's pixels as COCO compressed run lengths."""
 
     index: int
     label: str
-    size: tuple[int, int] = Field(description="height, width")
+    size: Annotated[tuple[int, int], Field(description="height, width")]
     counts: str
 
 
-class RleMask(Wire):
+class RleMask(TypedDict):
     """One run-length mask a class."""
 
-    format: Literal["rle"] = "rle"
+    format: NotRequired[Annotated[Literal["rle"], Field(json_schema_extra={"default": "rle"})]]
     classes: list[RleClass]
 
 
-class Segmentation(Wire):
+Mask = Annotated[
+    PngMask | RleMask | None,
+    Field(description="absent with mask=none", discriminator="format"),
+]
+
+
+class Segmentation(TypedDict):
     """One photo's areas, the largest first, and its mask."""
 
     width: int
     height: int
     classes: list[ClassArea]
-    mask: PngMask | RleMask | None = Field(
-        default=None, description="absent with mask=none", discriminator="format"
-    )
+    mask: NotRequired[Mask]
 
 
-class SegmentResponse(Wire):
+class SegmentResponse(TypedDict):
     """The areas and mask of each photo, in the order of the request."""
 
     model: str

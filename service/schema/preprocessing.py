@@ -1,6 +1,7 @@
-"""How a photo becomes the graph's input, as the contract states it."""
+"""The preprocessing of a photo, as the contract describes it."""
 
 import math
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -12,7 +13,7 @@ from service.schema.record import Color, Record, Side
 
 
 class Squash(Record):
-    """Straight to the size, whatever the aspect ratio."""
+    """Resize to the exact size, ignoring the aspect ratio."""
 
     mode: Literal["squash"]
     height: Side
@@ -20,7 +21,7 @@ class Squash(Record):
 
 
 class Crop(Record):
-    """The short side to `short_side`, then the centre."""
+    """Resize the short side to `short_side`, then crop the centre."""
 
     mode: Literal["crop"]
     short_side: Side
@@ -35,7 +36,7 @@ class Crop(Record):
 
 
 class Buckets(Record):
-    """To whichever of `sizes` (height, width) is nearest in aspect ratio; the first of equals."""
+    """Resize to the one of `sizes` (height, width) nearest in aspect ratio; the first of equals."""
 
     mode: Literal["buckets"]
     sizes: Annotated[list[tuple[Side, Side]], Field(min_length=1)]
@@ -45,7 +46,7 @@ Resize = Annotated[Squash | Crop | Buckets, Field(discriminator="mode")]
 
 
 class Preprocessing(Record):
-    """How a photo becomes the graph's input."""
+    """The steps from a photo to the graph's input."""
 
     color_space: Literal["RGB"]
     exif_orientation: bool
@@ -53,30 +54,25 @@ class Preprocessing(Record):
     filter: Literal["bilinear", "bicubic"]
     resize: Resize
 
-    @property
-    def common_size(self) -> tuple[int, int]:
-        """The width and height at which the graph sees a photo of aspect ratio 4:3."""
-        return self.input_size(4, 3)
-
-    @property
+    @cached_property
     def input_sizes(self) -> list[tuple[int, int]]:
-        """Every width and height at which the graph sees photos."""
+        """Every (width, height) of the graph's input."""
         match self.resize:
             case Squash() | Crop() as fixed:
                 return [(fixed.width, fixed.height)]
             case Buckets(sizes=sizes):
                 return [(width, height) for height, width in sizes]
 
+    @cached_property
+    def common_size(self) -> tuple[int, int]:
+        """The width and height of the graph's input for a photo of aspect ratio 4:3."""
+        return self.input_size(4, 3)
+
     def input_size(self, width: int, height: int) -> tuple[int, int]:
-        """Return the width and height at which the graph sees a photo of this size."""
-        match self.resize:
-            case Squash() | Crop() as fixed:
-                return fixed.width, fixed.height
-            case Buckets(sizes=sizes):
-                nearest = min(sizes, key=lambda size: _distortion(width, height, size))
-                return nearest[1], nearest[0]
-
-
-def _distortion(width: int, height: int, size: tuple[int, int]) -> float:
-    """How far the aspect ratio is changed, either way."""
-    return abs(math.log(width * size[0] / (height * size[1])))
+        """Return the width and height of the graph's input for a photo of this size."""
+        sizes = self.input_sizes
+        if len(sizes) == 1:
+            return sizes[0]
+        # how far the aspect ratio changes, either way
+        distortions = [abs(math.log(width * size[1] / (height * size[0]))) for size in sizes]
+        return sizes[distortions.index(min(distortions))]

@@ -1,13 +1,11 @@
 """Everything that the service reports while it works, by subject; `metrics/` counts it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from service.errors import Outcome
 from service.schema.model_status import Accuracy
 from service.schema.vocabulary import ModelState, Task
-from service.telemetry.timings import Stage
 
 DispatchReason = Literal["full", "idle", "delay", "retry"]
 DropReason = Literal["cancelled", "deadline"]
@@ -98,25 +96,8 @@ class ServerEvents(Protocol):
 class InferenceEvents(Protocol):
     """Events of prediction requests."""
 
-    def inference_finished(
-        self,
-        model: ModelIdentity,
-        outcome: Outcome,
-        images: int,
-        stages: Mapping[Stage, float],
-    ) -> None:
-        """Report the end of a prediction request, and the number of images predicted."""
-
     def inference_unavailable(self, name: str, version: str, task: Task | None) -> None:
         """Report a request for a version that does not serve; `version` may be empty."""
-
-    def bodies_exchanged(
-        self, model: ModelIdentity, request_bytes: int, response_bytes: int
-    ) -> None:
-        """Report the size of the body of a successful request, and of its response."""
-
-    def images_predicted(self, model: ModelIdentity, predictions: Sequence[Prediction]) -> None:
-        """Report the images of a request and their predictions."""
 
 
 class BatchEvents(Protocol):

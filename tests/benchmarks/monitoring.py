@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from service.engine.summary import summarize
-from service.images.photo import Photo, PreparedImage
+from service.images.photo import PreparedImage
 from service.schema.vocabulary import Task
 from service.telemetry.events import ModelIdentity
 from service.telemetry.metrics import PrometheusMetrics
@@ -39,7 +39,7 @@ def metrics_of(task: Task, name: str, output: np.ndarray) -> Callable[[], None]:
     metrics, model = PrometheusMetrics(), ModelIdentity("model", "1", task)
     telemetry = metrics.inference.of(model)
     contract: Any = SimpleNamespace(task=task, prediction=name, labels=LABELS)
-    photos = [Photo.ready(PreparedImage(np.zeros((8, 8, 3), np.uint8), 640, 480))]
+    photos = [PreparedImage(np.zeros((8, 8, 3), np.uint8), 640, 480)]
     outputs = [{name: output}]
 
     def request() -> None:

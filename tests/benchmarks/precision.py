@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model_export import artifact
-from model_export.export import export_graph
-from model_export.int8 import int8_graph
-from model_export.predictors import graph_predictor
-from model_export.registry import build, dimensions_of
-from model_export.served import served
+from model_export.comparison.predictors import graph_predictor
+from model_export.entry.version import Version, open_version
+from model_export.graphs.int8 import int8_graph
+from model_export.graphs.trace import export_graph
+from model_export.models.registry import build, dimensions_of
+from model_export.models.served import served
 
 BASELINES = {"vt_resnet18_imagenette": "resnet18", "vt_fpn_camvid": "fpn_resnet18"}
 Runner = Callable[[], object]
@@ -34,7 +34,7 @@ def main() -> None:
     options = _options()
     results = {}
     for name, baseline in BASELINES.items():
-        version = artifact.open_version(options.weights_dir, name)
+        version = open_version(options.weights_dir, name)
         with tempfile.TemporaryDirectory() as folder:
             runners = _runners(version, baseline, Path(folder), options.threads)
             milliseconds = _measure(runners, options.rounds)
@@ -53,9 +53,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _runners(
-    version: artifact.Version, baseline: str, folder: Path, threads: int
-) -> Mapping[str, Runner]:
+def _runners(version: Version, baseline: str, folder: Path, threads: int) -> Mapping[str, Runner]:
     """Each graph by `model precision`, ready to answer one image."""
     plain, plain_int8 = folder / "baseline.onnx", folder / "baseline.int8.onnx"
     _export_untrained(version, baseline, plain)
@@ -71,7 +69,7 @@ def _runners(
     return {label: _runner(graph, image, threads) for label, graph in graphs.items()}
 
 
-def _export_untrained(version: artifact.Version, baseline: str, path: Path) -> None:
+def _export_untrained(version: Version, baseline: str, path: Path) -> None:
     torch.manual_seed(0)
     dimensions = dimensions_of(baseline, classes=version.dimensions.classes)
     preprocessing = version.preprocessing

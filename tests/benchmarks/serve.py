@@ -36,19 +36,21 @@ from service.runtime.cores import usable_cores
 from service.schema.files import read_contract
 from service.schema.vocabulary import Task
 from tests.benchmarks.load import Results, closed_loop, open_loop, post
-from tests.benchmarks.stand_in import write_stand_in
+from tests.benchmarks.stand_in import FREE, LIGHT, write_stand_in
 from tests.benchmarks.yardstick import plain_session
 
 DEADLINE = 1.0
 CONNECTIONS = (1, 4, 16, 64)
 OFFERED = (0.25, 0.5, 0.75, 0.9, 1.2, 2.0)
 SATURATED = 16
-CLASSIFIER, SEGMENTER, STAND_IN = "vt_resnet18_imagenette", "vt_fpn_camvid", "stand_in"
+CLASSIFIER, SEGMENTER = "vt_resnet18_imagenette", "vt_fpn_camvid"
+STAND_INS = {each.name: each for each in (LIGHT, FREE)}
 CASES = (
     (CLASSIFIER, "int8"),
     (CLASSIFIER, "fp32"),
     (SEGMENTER, "int8"),
-    (STAND_IN, "fp32"),
+    (LIGHT.name, "fp32"),
+    (FREE.name, "fp32"),
 )
 LIMITS = ImageLimits(50_000_000)
 
@@ -339,7 +341,8 @@ def main() -> None:
     options = _options()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        write_stand_in(Path(folder))
+        for model in STAND_INS.values():
+            write_stand_in(Path(folder), model)
         for name, precision in CASES:
             if options.models and f"{name} {precision}" not in options.models:
                 continue
@@ -368,10 +371,10 @@ def _options() -> argparse.Namespace:
 
 
 def named_case(weights: Path, folder: Path, name: str, precision: str) -> Case:
-    """A shipped model, or the stand-in, which is in `folder`."""
-    entry = (folder if name == STAND_IN else weights) / name
-    size = (480, 360) if name == SEGMENTER else (500, 375)
-    examples = weights / (CLASSIFIER if name == STAND_IN else name) / "examples"
+    """A shipped model, or a stand-in, which is in `folder`."""
+    entry = (folder if name in STAND_INS else weights) / name
+    size = {SEGMENTER: (480, 360), FREE.name: (FREE.side, FREE.side)}.get(name, (500, 375))
+    examples = weights / (CLASSIFIER if name in STAND_INS else name) / "examples"
     photo = next(path for path in sorted(examples.iterdir()) if path.suffix in (".jpg", ".webp"))
     file = io.BytesIO()
     Image.open(photo).convert("RGB").resize(size).save(file, "JPEG", quality=90)

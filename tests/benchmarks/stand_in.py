@@ -1,5 +1,9 @@
-"""A light classifier of random weights, about 4 core-ms an image: with it the server shows."""
+"""Classifiers of random weights that make the server's own cost visible.
 
+`LIGHT` takes about 4 core-ms an image, `FREE` next to nothing.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,35 +12,47 @@ from onnx import TensorProto, helper
 
 from tests.service.repository_fixture import classification_config, serialize, write_entry
 
-SIDE = 224
 CLASSES = [f"class {index}" for index in range(10)]
-LAYERS = ((3, 32, 7, 4), (32, 96, 3, 2), (96, 128, 3, 1), (128, 128, 3, 1))
-"""Channels in and out, kernel, stride of the convolutions."""
 
 
-def write_stand_in(repository: Path, name: str = "stand_in") -> Path:
-    """Write the entry; returns its folder."""
+@dataclass(frozen=True)
+class StandIn:
+    """A classifier of square images: channels in and out, kernel, stride of its convolutions."""
+
+    name: str
+    side: int
+    layers: tuple[tuple[int, int, int, int], ...]
+
+
+LIGHT = StandIn("stand_in", 224, ((3, 32, 7, 4), (32, 96, 3, 2), (96, 128, 3, 1), (128, 128, 3, 1)))
+FREE = StandIn("free", 64, ((3, 4, 3, 4),))
+
+
+def write_stand_in(repository: Path, model: StandIn = LIGHT) -> Path:
+    """Write the entry; return its folder."""
     chance = np.random.default_rng(0)
-    graph = _graph(chance)
-    config = classification_config(name)
+    side = model.side
+    graph = _graph(chance, model)
+    config = classification_config(model.name)
     config["labels"] = CLASSES
     config["max_batch_size"] = 16
     config["dynamic_batching"]["max_queue_size"] = 256
-    config["inputs"][0]["shape"] = [-1, SIDE, SIDE, 3]
+    config["inputs"][0]["shape"] = [-1, side, side, 3]
     config["outputs"] = [{"name": "logits", "datatype": "FP32", "shape": [-1, len(CLASSES)]}]
-    config["preprocessing"]["resize"] = {"mode": "squash", "height": SIDE, "width": SIDE}
-    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    config["preprocessing"]["resize"] = {"mode": "squash", "height": side, "width": side}
+    image = np.zeros((side, side, 3), np.uint8)
     golden = {"image_0": image, "logits_0": _run(graph, image)}
     return write_entry(repository, config, graph, golden=golden)
 
 
-def _graph(chance: np.random.Generator) -> bytes:
+def _graph(chance: np.random.Generator, model: StandIn) -> bytes:
+    layers = model.layers
     constants: dict[str, np.ndarray] = {}
     nodes = [
         helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["floats"], ["x0"], perm=[0, 3, 1, 2]),
     ]
-    for index, (inside, outside, kernel, stride) in enumerate(LAYERS):
+    for index, (inside, outside, kernel, stride) in enumerate(layers):
         scale = (inside * kernel * kernel) ** -0.5
         constants[f"w{index}"] = scale * chance.normal(size=(outside, inside, kernel, kernel))
         nodes += [
@@ -49,11 +65,11 @@ def _graph(chance: np.random.Generator) -> bytes:
             ),
             helper.make_node("Relu", [f"y{index}"], [f"x{index + 1}"]),
         ]
-    channels = LAYERS[-1][1]
+    channels = layers[-1][1]
     constants["axes"] = np.array([2, 3], np.int64)
     constants["weights"] = chance.normal(size=(channels, len(CLASSES)))
     nodes += [
-        helper.make_node("ReduceMean", [f"x{len(LAYERS)}", "axes"], ["means"], keepdims=0),
+        helper.make_node("ReduceMean", [f"x{len(layers)}", "axes"], ["means"], keepdims=0),
         helper.make_node("MatMul", ["means", "weights"], ["logits"]),
     ]
     typed = {
@@ -61,7 +77,7 @@ def _graph(chance: np.random.Generator) -> bytes:
         for name, value in constants.items()
     }
     info = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(CLASSES)])
-    return serialize(nodes, typed, ["batch", SIDE, SIDE, 3], [info])
+    return serialize(nodes, typed, ["batch", model.side, model.side, 3], [info])
 
 
 def _run(graph: bytes, image: np.ndarray) -> np.ndarray:

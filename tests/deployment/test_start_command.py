@@ -226,4 +226,4 @@ def test_an_image_without_models_says_so(image: Image, container: Container) -> 
     container.process.kill()
     told = container.run("ENTRYPOINT", "--model-repository", str(image.root / "app"))
     assert told.returncode == 2
-    assert "holds no <model>/config.json" in told.stderr
+    assert "contains no <model>/config.json" in told.stderr

@@ -1,5 +1,7 @@
-"""What is made once for all tests: a graph takes seconds to export."""
+"""Fixtures that all tests share; graphs are exported once, because that takes seconds."""
 
+import contextlib
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,12 +11,16 @@ import onnx
 import pytest
 import torch
 
-from model_export import artifact, checkpoint, convert
+from model_export import checkpoint
 from model_export.__main__ import main
-from model_export.export import export_graph
-from model_export.labels import Labels
-from model_export.registry import Dimensions, build, dimensions_of
-from model_export.served import ServedModel, served
+from model_export.commands.export import ExportJob, Trace, export
+from model_export.comparison.parity import Parity
+from model_export.entry.labels import Labels
+from model_export.entry.version import open_version
+from model_export.graphs.trace import export_graph
+from model_export.models.registry import Dimensions, build, dimensions_of
+from model_export.models.served import ServedModel, served
+from model_export.preprocessing import Buckets, Preprocessing
 from tests.model_export.files import color_folders, noise_photo
 from tests.model_export.networks import CONTRACT_MEAN, CONTRACT_STD, randomised
 
@@ -47,7 +53,7 @@ def exported(tmp_path_factory) -> Callable[..., Exported]:
     cache: dict[Dimensions, Exported] = {}
     folder = tmp_path_factory.mktemp("graphs")
 
-    def export(name: str, **changes: object) -> Exported:
+    def exported(name: str, **changes: object) -> Exported:
         dimensions = dimensions_of(name, classes=3, **changes)
         if dimensions not in cache:
             torch.manual_seed(0)
@@ -58,7 +64,7 @@ def exported(tmp_path_factory) -> Callable[..., Exported]:
             cache[dimensions] = Exported(dimensions, model, graph)
         return cache[dimensions]
 
-    return export
+    return exported
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +88,7 @@ def colors(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def half_checkpoint(tmp_path_factory) -> Path:
-    """A VT-ResNet-18 as training writes it: float16 with its dimensions."""
+    """A VT-ResNet-18 as `train` writes it: float16 with its dimensions."""
     torch.manual_seed(1)
     dimensions = dimensions_of("vt_resnet18", classes=3)
     network = randomised(build(dimensions), seed=1)
@@ -91,15 +97,30 @@ def half_checkpoint(tmp_path_factory) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class FirstExport:
+    """A model repository with `colors` 1, and the output of the command that wrote it."""
+
+    weights: Path
+    output: str
+
+
 @pytest.fixture(scope="session")
-def classifier_weights(tmp_path_factory, half_checkpoint, labels_file, photos) -> Path:
-    """A model repository with `colors` 1, written by the command; never write into it."""
+def first_export(tmp_path_factory, half_checkpoint, labels_file, photos) -> FirstExport:
+    """Export a checkpoint with examples; never write into the repository."""
     weights = tmp_path_factory.mktemp("classifier") / "weights"
     arguments = ["--model", "vt_resnet18", "--name", "colors", "--labels", str(labels_file)]
     arguments += ["--input-size", str(SIDE), str(SIDE), "--max-batch-size", "8"]
     arguments += ["--weights-dir", str(weights), "--examples", str(photos[0].parent)]
-    assert main(["export", str(half_checkpoint), *arguments]) == 0
-    return weights
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert main(["export", str(half_checkpoint), *arguments]) == 0
+    return FirstExport(weights, output.getvalue())
+
+
+@pytest.fixture(scope="session")
+def classifier_weights(first_export) -> Path:
+    """A model repository with `colors` 1; never write into it."""
+    return first_export.weights
 
 
 @pytest.fixture
@@ -126,7 +147,7 @@ def three_precisions(quantized_weights, tmp_path) -> Path:
 
 @pytest.fixture
 def run(capsys):
-    """Run a command; returns its exit status and what it printed and complained."""
+    """Run a command; returns its exit status, standard output and standard error."""
 
     def run(*arguments) -> tuple[int, str, str]:
         status = main([str(argument) for argument in arguments])
@@ -137,32 +158,42 @@ def run(capsys):
 
 
 @pytest.fixture
-def ready_graph(classifier_weights, monkeypatch) -> Path:
-    """The graph of `colors`; exports take it instead of tracing the same network again."""
-    graph = artifact.open_version(classifier_weights, "colors").graph()
+def ready_trace(classifier_weights) -> Trace:
+    """Take the graph of `colors` instead of tracing the same network again."""
+    graph = open_version(classifier_weights, "colors").graph()
 
-    def copy(model, task, input_size, path):
+    def trace(model, task, input_size, path) -> None:
         onnx.save(onnx.load(graph), path)  # with the weights inside, as traced
 
-    monkeypatch.setattr(convert, "export_graph", copy)
-    return graph
+    return trace
+
+
+@dataclass(frozen=True)
+class ExportedSegmenter:
+    """The outcome of an export: the job, the folder of the version, and its parity."""
+
+    job: ExportJob
+    folder: Path
+    parity: Parity
 
 
 @pytest.fixture
-def segmenter_conversion(exported, tmp_path, monkeypatch) -> convert.Conversion:
-    """The export of a segmenter without photos, from a float32 checkpoint and a ready graph."""
+def exported_segmenter(exported, tmp_path) -> ExportedSegmenter:
+    """A segmenter in a repository, without photos, from a float32 checkpoint."""
     each = exported("vt_fpn_resnet18")
     source = tmp_path / "checkpoint.safetensors"
     checkpoint.write(source, each.model.network, each.dimensions, {}, half=False)
-    monkeypatch.setattr(
-        convert, "export_graph", lambda model, task, size, path: shutil.copyfile(each.graph, path)
-    )
-    return convert.Conversion(
+    job = ExportJob(
         source=source,
         dimensions=each.dimensions,
         name="two.sides-1",
         labels=Labels(LABELS, PALETTE),
-        preprocessing=convert.preprocessing_for(each.dimensions, (32, 64), "squash"),
+        preprocessing=Preprocessing(Buckets.around(32)),
         max_batch_size=2,
         weights=tmp_path / "new" / "weights",
     )
+
+    def trace(model, task, input_size, path) -> None:
+        shutil.copyfile(each.graph, path)
+
+    return ExportedSegmenter(job, *export(job, trace))

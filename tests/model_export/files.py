@@ -1,4 +1,4 @@
-"""Files that tests make: photos of one colour, data sets, label files; and what they hold."""
+"""Photos, data sets and label files for tests, and the contents of files."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def color_folders(root: Path, images: int, prefix: str = "") -> Path:
 
 
 def two_color_pairs(root: Path, images: int, size: tuple[int, int] = (64, 64)) -> Path:
-    """Images that are red on one side and blue on the other; a void line between them."""
+    """Images that are red on one side and blue on the other, with a void line in between."""
     width, height = size
     (root / "images").mkdir(parents=True)
     (root / "labels").mkdir()
@@ -60,6 +60,21 @@ def json_of(path: Path) -> Any:
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def assert_certificate_is_listed(weights: Path) -> None:
+    """Require the hash of `colors` 1's certificate in its contract."""
+    listed = json_of(weights / "colors/config.json")["versions"]["1"]["certificate_sha256"]
+    assert listed == sha256(weights / "colors/1/certificate.json")
+
+
+def samples_sha256(*samples: tuple[Path, int | Path]) -> str:
+    """The hash that a certificate has for these images and targets."""
+    digest = hashlib.sha256()
+    for image, target in samples:
+        digest.update(sha256(image).encode())
+        digest.update((sha256(target) if isinstance(target, Path) else str(target)).encode())
+    return digest.hexdigest()
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Networks whose every number matters, and images to run them on."""
+"""Networks in which every parameter matters, and images to run them on."""
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,9 @@ CONTRACT_STD = (0.229, 0.224, 0.225)
 def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
     """A network in evaluation mode that looks trained.
 
-    A fresh BatchNorm is the identity and a fresh bias is 0, so a test on them would not notice
-    that one is missing. The scales are below 1 lest activations grow from block to block. A
-    segmenter's fresh predictor hardly looks at its input, so all pixels would be of one class.
+    A fresh BatchNorm is the identity and a fresh bias is 0, so a test would not detect a missing
+    one. The scales are below 1 so that activations do not grow from block to block. A segmenter's
+    fresh predictor is almost constant, so all pixels would be of one class.
     """
     chance = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def noise(batch: int = 4, height: int = 64, width: int = 64, seed: int = 1) -> T
 
 
 def photographs(batch: int, height: int = 64, width: int = 64, seed: int = 1) -> RgbArray:
-    """The like as UINT8 `[B, H, W, 3]`."""
+    """Similar images as UINT8 `[B, H, W, 3]`."""
     images = 128 + 55 * noise(batch, height, width, seed).permute(0, 2, 3, 1)
     array: RgbArray = images.clamp(0, 255).byte().numpy()
     return array

@@ -3,10 +3,12 @@ import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,12 +16,16 @@ import structlog
 from fastapi import FastAPI
 
 from service.api_keys import new_key
-from service.app import Parts, create_app
+from service.app import create_app
 from service.batching.instance import ModelInstance
+from service.engine.engine import Engine
 from service.repository.calibration import CalibrationCache
-from service.repository.entry import LoadVersion
-from service.repository.loading import LoadOptions, load_instance
+from service.repository.load_options import LoadOptions
+from service.repository.loading import LoadInstance, load_instance
+from service.repository.opening import OpenSession
+from service.repository.swap import LoadVersion
 from service.runtime.device import Devices
+from service.runtime.session import Session
 from service.schema.model_status import Measurement
 from service.settings import Settings
 from service.telemetry.metrics import PrometheusMetrics
@@ -53,10 +59,11 @@ def repository(tmp_path: Path) -> Path:
 class Running:
     """An application with its models loaded, and a client that talks to it in the process."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, loader: "Loader") -> None:
         self.app = app
-        self.parts: Parts = app.state.parts
-        local_key = self.parts.local_key
+        self.loader = loader
+        self.parts: Engine = app.state.engine
+        local_key = app.state.access.local_key
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),
             base_url="http://test",
@@ -66,11 +73,20 @@ class Running:
 
         self.gates: list[Gate] = []
 
+    def sessions(self, model: str, version: str | None = None) -> list[Any]:
+        """The sessions that serve a version of a model."""
+        instance = self.parts.repository.get(model, version).ready_instance()
+        return self.loader.sessions(instance)
+
+    def replace_runs(self, model: str, run: "Run", version: str | None = None) -> None:
+        """Answer a model's runs with this function."""
+        for session in self.sessions(model, version):
+            session.run_instead = run
+
     def gate(self, model: str, version: str | None = None) -> "Gate":
-        """Hold the model's next runs until they are released."""
-        sessions = sessions_of(self.parts.repository.get(model, version).ready_instance())
-        gate = Gate(next(iter(sessions.values())))
-        sessions.update(dict.fromkeys(sessions, gate))
+        """Hold a model's next runs until the gate is opened."""
+        gate = Gate(self.sessions(model, version)[0].run_graph)
+        self.replace_runs(model, gate.run, version)
         self.gates.append(gate)
         return gate
 
@@ -78,7 +94,7 @@ class Running:
         for gate in self.gates:
             gate.open()
         await self.http.aclose()
-        await asyncio.to_thread(self.parts.pool.close)
+        await asyncio.to_thread(self.parts.image_threads.close)
         await self.parts.repository.close()
 
 
@@ -89,15 +105,58 @@ async def measured(_: object, threads: Sequence[int], max_batch_size: int) -> li
     return [*singles, *(row for row in larger if row.batch_size <= max_batch_size)]
 
 
-def version_loader(metrics: PrometheusMetrics, precision: str = "auto") -> LoadVersion:
+Run = Callable[[list, list], list]
+
+
+class ReplaceableSession(Session):
+    """A session whose runs a test can answer."""
+
+    run_instead: Run | None = None
+
+    def run(self, images: list, outputs: list) -> list:
+        return (self.run_instead or self.run_graph)(images, outputs)
+
+    def run_graph(self, images: list, outputs: list) -> list:
+        return super().run(images, outputs)
+
+
+class Loader:
+    """Loads instances as the service does, and knows the open sessions of each."""
+
+    def __init__(self, open_session: OpenSession = ReplaceableSession, **overrides: Any) -> None:
+        self._open_session = open_session
+        self._overrides = overrides
+        self._opened: dict[ModelInstance, list[weakref.ref]] = {}
+
+    async def __call__(self, *arguments: Any, **options: Any) -> ModelInstance:
+        opened = []
+
+        def open_session(*arguments: Any) -> Any:
+            session = self._open_session(*arguments)
+            opened.append(weakref.ref(session))
+            return session
+
+        options |= {"open_session": open_session, **self._overrides}
+        instance = await load_instance(*arguments, **options)
+        self._opened[instance] = opened
+        return instance
+
+    def sessions(self, instance: ModelInstance) -> list[Any]:
+        """The sessions of an instance that are in memory, in the order of their opening."""
+        sessions = [session() for session in self._opened[instance]]
+        return [session for session in sessions if session is not None]
+
+
+def version_loader(
+    metrics: PrometheusMetrics, precision: str = "auto", load: LoadInstance = load_instance
+) -> LoadVersion:
     """Loads versions on one core of the CPU."""
     return partial(
-        load_instance,
+        load,
         options=LoadOptions("cpu", precision),
         devices=Devices(1),
         calibrations=CalibrationCache(None),
-        events=metrics.models,
-        batch_events=metrics.batches,
+        metrics=metrics,
     )
 
 
@@ -116,10 +175,10 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class Gate:
-    """A session that says when a run begins, and ends it when it is told to."""
+    """Shows when a run begins, and lets it go on when it is opened."""
 
-    def __init__(self, session: object) -> None:
-        self._session = session
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self._open = threading.Event()
         self._begun = threading.Semaphore(0)
         self.batches: list[int] = []
@@ -130,7 +189,7 @@ class Gate:
         self.first_pixels.append(int(images[0].flat[0]))
         self._begun.release()
         assert self._open.wait(20)
-        return self._session.run(images, outputs)
+        return self._run(images, outputs)
 
     async def begun(self) -> None:
         assert await asyncio.to_thread(self._begun.acquire, timeout=20)
@@ -143,18 +202,22 @@ Start = Callable[..., AbstractAsyncContextManager[Running]]
 
 
 @pytest.fixture
-def start(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+def start(repository: Path) -> Start:
     """Start the application on the tiny models, with settings by name, by default on one core.
 
     What calibration would measure is fixed: batches of four pay, and all cores for one image.
+    `load` overrides arguments of `load_instance`.
     """
-    monkeypatch.setattr("service.repository.loading.calibrate", measured)
 
     @asynccontextmanager
-    async def started(cores: int = 1, **settings: object) -> AsyncIterator[Running]:
-        monkeypatch.setattr("service.app.usable_cores", lambda: cores)
+    async def started(
+        cores: int = 1, load: dict[str, Any] | None = None, **settings: object
+    ) -> AsyncIterator[Running]:
+        loader = Loader(**{"calibrate": measured, **(load or {})})
         settings = {"model_repository": repository, "image_threads": 2, **settings}
-        running = Running(create_app(Settings(**settings)))
+        chosen = Settings(**settings)
+        engine = Engine.from_settings(chosen, cores=cores, load_instance=loader)
+        running = Running(create_app(chosen, engine), loader)
         await running.parts.repository.load_all()
         try:
             yield running

@@ -13,7 +13,7 @@ import structlog
 from PIL import Image
 from pycocotools import mask as coco
 
-from tests.service.conftest import Running, Start, sessions_of, until
+from tests.service.conftest import Running, Start, until
 from tests.service.photos import BLUE, GREEN, RED, encode, noise, png_header, quarters, solid
 from tests.service.repository_fixture import write_classifier
 
@@ -279,10 +279,12 @@ async def test_what_fails_in_the_background_is_logged_at_once_and_the_rest_is_cl
         raise RuntimeError
 
     async with start() as service:
+        assert service.sessions("colour")
         instance = service.parts.repository.get("colour").ready_instance()
         monkeypatch.setattr(service.parts.repository, "load_all", fail)
         with structlog.testing.capture_logs() as lines:
             async with service.app.router.lifespan_context(service.app):
-                await until(lambda: bool(lines))
-        assert [line["event"] for line in lines] == ["background_task_failed"]
-        assert not sessions_of(instance)
+                await until(lambda: any(line["log_level"] == "error" for line in lines))
+        errors = [line["event"] for line in lines if line["log_level"] == "error"]
+        assert errors == ["background_task_failed"]
+        await until(lambda: service.loader.sessions(instance) == [])

@@ -167,4 +167,4 @@ def test_a_sentence_that_is_too_long_keeps_its_ends() -> None:
 async def test_the_answer_to_a_long_name_still_says_what_there_is(service: Running) -> None:
     response: httpx.Response = await service.http.get(f"/v2/models/{LONG[:20_000]}")
     assert response.status_code == 404
-    assert error_of(response).endswith("there are colour, pixels.")
+    assert error_of(response).endswith("the models are colour, pixels.")

@@ -11,7 +11,7 @@ import structlog
 from service.batching import batcher as dynamic_batcher
 from service.engine.inference import Classifier
 from service.http.middleware import boundary
-from tests.service.conftest import Running, Start, sessions_of, until
+from tests.service.conftest import Running, Start, until
 from tests.service.photos import GREEN, encode, solid
 from tests.service.test_app import error_of
 
@@ -334,9 +334,7 @@ async def test_an_unforeseen_failure_is_a_500_that_tells_nothing_and_is_logged(
 
 
 async def test_a_failed_run_is_a_500_whose_cause_stays_inside(service: Running) -> None:
-    instance = service.parts.repository.get("colour").ready_instance()
-    (session,) = sessions_of(instance).values()
-    session.run = lambda *_: [[]]
+    service.replace_runs("colour", lambda *_: [[]])
     response = await classify(service)
     assert response.status_code == 500
     assert "another number of results" in error_of(response)

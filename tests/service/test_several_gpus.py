@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.service.repository_fixture import (
 )
 
 PHOTO = encode(solid(GREEN))
-ELSEWHERE = "it would run on CPUExecutionProvider, and VT_REQUIRE_PROVIDER is cuda"
+ELSEWHERE = "it would run on CPUExecutionProvider, but VT_REQUIRE_PROVIDER is cuda"
 
 
 class Machine:
@@ -62,17 +63,18 @@ Gpus = Callable[..., Any]
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    machine = Machine()
-    monkeypatch.setattr("service.repository.loading.Session", machine.open)
-    monkeypatch.setattr("service.repository.loading.expected_provider", lambda _: CUDA)
-    return machine
+def machine() -> Machine:
+    return Machine()
 
 
 @pytest.fixture
-def start_on_gpus(start: Start) -> Gpus:
-    return lambda **settings: start(
-        execution_providers="cuda", gpu_devices=(0, 1), max_batch_size=2, **settings
+def start_on_gpus(start: Start, machine: Machine) -> Gpus:
+    return partial(
+        start,
+        load={"open_session": machine.open, "expected_provider": lambda _: CUDA},
+        execution_providers="cuda",
+        gpu_devices=(0, 1),
+        max_batch_size=2,
     )
 
 

@@ -1,20 +1,19 @@
-"""Who may ask for what: decided from method, path and headers, before a body is read."""
+"""Which requests are allowed: decided from method, path and headers, before a body is read."""
 
 import ipaddress
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from fastapi import Request
 from starlette.routing import BaseRoute, Match
 
 from service.api_keys import ApiKey, ApiKeys
 from service.errors import Forbidden, RateLimited, ServiceError, Unauthorized
+from service.http.middleware.exchange import App, Exchange, Receive, Scope, Send
 from service.http.middleware.local_key import LocalKey
-from service.http.routes.errors import answer_error
+from service.http.reply import error_reply
 from service.telemetry.events import ServerEvents
 
-Scope = MutableMapping[str, Any]
 Need = Literal["nothing", "metadata", "predict", "admin"]
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -26,7 +25,7 @@ FOREIGN = frozenset(
 
 @dataclass(frozen=True)
 class AccessRules:
-    """What the settings ask of a request.
+    """What a request needs, as the service is configured.
 
     With a file of keys, a request needs a key with the scope of what it asks for. Without one,
     anyone may predict, and models are changed with the local key only. There is none if the server
@@ -38,7 +37,7 @@ class AccessRules:
     metadata_needs_key: bool
 
     def needed(self, method: str, path: str) -> Need:
-        """Tell what a request must be allowed, as the service is set up."""
+        """Return what a request must be allowed to do, as the service is configured."""
         need = needed(method, path)
         if self.keys is None:
             return "admin" if need == "admin" else "nothing"
@@ -51,7 +50,7 @@ class AccessRules:
         return need != "nothing"
 
     def refusals(self, need: Need) -> tuple[type[ServiceError], ...]:
-        """Return what may become of a request that needs this."""
+        """Return the errors that a request which needs this may get."""
         if need == "nothing":
             return ()
         if self.keys is None:
@@ -60,43 +59,25 @@ class AccessRules:
 
 
 class Authorization:
-    """ASGI middleware that lets through who may come in.
+    """Decides from method, path and headers, before a byte of the body is read."""
 
-    It comes before routing: a request that it refuses is matched with the routes here, so that it
-    is counted as what it asked for.
-    """
-
-    def __init__(
-        self, app: Any, rules: AccessRules, events: ServerEvents, routes: Sequence[BaseRoute]
-    ) -> None:
-        self._app = app
+    def __init__(self, rules: AccessRules, events: ServerEvents) -> None:
         self._rules = rules
         self._events = events
-        self._routes = routes
 
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        """Pass a request on, or answer why not."""
-        if scope["type"] == "http":
-            try:
-                self._check(scope)
-            except ServiceError as error:
-                scope["route"] = matching_route(self._routes, scope)
-                response = answer_error(Request(scope, receive), error)
-                await response(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-    def _check(self, scope: Scope) -> None:
+    def check(self, exchange: Exchange) -> None:
+        """Raise `Unauthorized`, `Forbidden` or `RateLimited` if a request may not pass."""
+        scope = exchange.scope
         need = self._rules.needed(scope["method"], scope["path"])
         if need == "nothing":
             return
         if self._rules.keys is None:
-            self._check_place(scope)
+            self._check_local(exchange)
         else:
-            self._check_key(self._rules.keys, need, scope)
+            self._check_key(self._rules.keys, need, exchange)
 
-    def _check_key(self, keys: ApiKeys, need: Need, scope: Scope) -> None:
-        token = presented_token(scope["headers"])
+    def _check_key(self, keys: ApiKeys, need: Need, exchange: Exchange) -> None:
+        token = presented_token(exchange.scope["headers"])
         key = None if token is None else keys.find(token)
         if key is None:
             self._events.api_key_used("", "missing" if token is None else "unknown")
@@ -105,7 +86,7 @@ class Authorization:
                 if token is None
                 else "The API key is not valid."
             )
-        scope["state"]["key"] = key.name
+        exchange.key = key.name
         if need != "metadata":
             self._check_scope(key, need)
         self._events.api_key_used(key.name, "admitted")
@@ -117,27 +98,53 @@ class Authorization:
         seconds = key.take()
         if seconds:
             self._events.api_key_used(key.name, "rate_limited")
-            raise RateLimited(f"The API key {key.name} is used more often than it may.", seconds)
+            raise RateLimited(f"API key {key.name} exceeds its rate limit.", seconds)
 
-    def _check_place(self, scope: Scope) -> None:
-        client, local_key = scope.get("client"), self._rules.local_key
+    def _check_local(self, exchange: Exchange) -> None:
+        client, local_key = exchange.scope.get("client"), self._rules.local_key
         if local_key is None or client is None or not is_loopback(client[0]):
             raise Forbidden(
                 "Without API keys, models can be changed from the server's own machine only."
             )
-        if any(name in FOREIGN for name, _ in scope["headers"]):
+        if not FOREIGN.isdisjoint(exchange.headers):
             raise Forbidden(
                 "Without API keys, models cannot be changed by a web page or through a proxy."
             )
-        if not local_key.matches(presented_token(scope["headers"])):
+        if not local_key.matches(presented_token(exchange.scope["headers"])):
             raise Forbidden(
                 "Without API keys, models are changed with the local key, as X-API-Key: "
                 "the server's log says which file holds it."
             )
 
 
+class AuthorizationMiddleware:
+    """ASGI middleware in front of the routes.
+
+    A request that it refuses is matched with the routes here, so that it is counted as what it
+    asked for.
+    """
+
+    def __init__(self, app: App, authorization: Authorization, routes: Sequence[BaseRoute]) -> None:
+        self._app = app
+        self._authorization = authorization
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer why not."""
+        if scope["type"] == "http":
+            exchange: Exchange = scope["state"]["exchange"]
+            try:
+                self._authorization.check(exchange)
+            except ServiceError as error:
+                exchange.error = error
+                exchange.scope["route"] = scope["route"] = matching_route(self._routes, scope)
+                await error_reply(error).response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
 def needed(method: str, path: str) -> Need:
-    """Tell what a request must be allowed; what is not known here needs to be a prediction's."""
+    """Return what a request must be allowed to do; an unknown path needs the scope predict."""
     if path.startswith("/v2/health/"):
         return "nothing"
     if path.startswith("/v2/repository/") and path != "/v2/repository/index":
@@ -148,7 +155,7 @@ def needed(method: str, path: str) -> Need:
 
 
 def matching_route(routes: Sequence[BaseRoute], scope: Scope) -> BaseRoute | None:
-    """Return the route that would get a request; one of another method, if no other matches."""
+    """Return the route that would handle a request, or else one of another method."""
     partial = None
     for route in routes:
         match, _ = route.matches(scope)
@@ -160,7 +167,7 @@ def matching_route(routes: Sequence[BaseRoute], scope: Scope) -> BaseRoute | Non
 
 
 def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """Return the key that a request brings, if any; its bearer token comes first."""
+    """Return the key that a request brings, if any; a bearer token wins over X-API-Key."""
     found = None
     for name, value in headers:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
@@ -171,7 +178,7 @@ def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or the name `localhost`, is this machine's own."""
+    """Return whether an address, or the name `localhost`, is this machine's own."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

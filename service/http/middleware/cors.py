@@ -1,4 +1,4 @@
-"""Which web pages may ask: those of the origins that the settings name."""
+"""CORS: which web pages may call the API."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from service.http.routes.request_body import TIMEOUT_HEADER
+from service.http.request_body import TIMEOUT_HEADER
 from service.open_inference.bounded_json import JSON_BYTES_HEADER
 
 ASKED = (
@@ -30,7 +30,7 @@ ANSWERED = (
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, for what this service reads and answers; cookies play no part."""
+    """Starlette's, with the headers that this service reads and sends; without cookies."""
 
     def __init__(self, app: Any, origins: Sequence[str]) -> None:
         super().__init__(
@@ -42,7 +42,7 @@ class Cors(CORSMiddleware):
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a preflight; a refusal has the body of every error."""
+        """Answer a preflight request; a refusal has the body of every error."""
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response

@@ -1,23 +1,18 @@
-"""HEAD: what GET would answer, without the body."""
+"""HEAD: the response to GET, without its body."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
-
-App = Callable[..., Awaitable[None]]
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
+from service.http.middleware.exchange import App, Message, Receive, Scope, Send
 
 
 class HeadRequests:
-    """ASGI middleware that asks for what a HEAD means by GET, whatever the route.
+    """ASGI middleware that turns a HEAD into a GET, whatever the route.
 
-    Outside of it, the request is a HEAD: it is counted and logged as one.
+    Outside of it the request is a HEAD: it is counted and logged as one.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)

@@ -1,10 +1,12 @@
-"""What the OpenAPI description says of who may ask, as the service is set up."""
+"""The application with its OpenAPI description, which says what each operation needs."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
 
 from service.http.middleware.authorization import AccessRules, Need
+from service.http.middleware.exchange import App
 from service.http.routes.errors import phrase
 
 Json = dict[str, Any]
@@ -21,11 +23,26 @@ SECURITY_SCHEMES: Json = {
 
 
 class DescribedApp(FastAPI):
-    """FastAPI, whose description tells which operations need a key."""
+    """FastAPI, with a description that says which operations need a key, within a boundary."""
 
-    def __init__(self, rules: AccessRules, **options: Any) -> None:
+    def __init__(
+        self, rules: AccessRules, surround: Callable[[App, FastAPI], App], **options: Any
+    ) -> None:
+        """`surround` puts the boundary around the framework's own application."""
         super().__init__(**options)
         self._rules = rules
+        self._surround = surround
+
+    def build_middleware_stack(self) -> App:
+        """Return the boundary around what the framework itself builds."""
+        return self._surround(super().build_middleware_stack(), self)
+
+    @property
+    def asgi(self) -> App:
+        """The application as the server calls it: without the frames of the framework."""
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        return self.middleware_stack
 
     def openapi(self) -> Json:
         """Return the description."""
@@ -33,7 +50,7 @@ class DescribedApp(FastAPI):
 
 
 def describe_access(schema: Json, rules: AccessRules) -> Json:
-    """Return a description with the keys that its operations need, and their refusals."""
+    """Return a description with the keys that its operations need, and their errors."""
     paths = {
         path: {
             method: _describe_operation(operation, rules, rules.needed(method.upper(), path))
@@ -48,7 +65,7 @@ def describe_access(schema: Json, rules: AccessRules) -> Json:
 
 
 def _describe_operation(operation: Json, rules: AccessRules, need: Need) -> Json:
-    """Add to an operation what it needs; the body of a refusal is that of every other error."""
+    """Add what an operation needs; the body of a refusal is that of every other error."""
     responses = operation["responses"]
     for refusal in rules.refusals(need):
         described = responses["default"] | {"description": phrase(refusal.status)}

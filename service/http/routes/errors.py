@@ -1,20 +1,15 @@
-"""Every error leaves as `{"error": "<sentence>"}`."""
+"""Every error is answered as `{"error": "<sentence>"}`."""
 
-from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from service.errors import (
-    InvalidRequest,
-    QueueFull,
-    ServerStopping,
-    ServiceError,
-    Unauthorized,
-)
+from service.errors import InvalidRequest, ServiceError
+from service.http.middleware.exchange import exchange_of
+from service.http.reply import JSON, Reply, error_reply
+from service.schema.json import encode
 from service.schema.predictions import ErrorResponse
 
 
@@ -34,18 +29,8 @@ def describe_errors(*statuses: int) -> dict[int | str, dict[str, object]]:
 
 
 async def _service_error(request: Request, error: ServiceError) -> Response:
-    return answer_error(request, error)
-
-
-def answer_error(request: Request, error: ServiceError) -> Response:
-    """Return the answer to an error of the tree, and keep the error for the log."""
-    request.state.error = error
-    headers = {}
-    if isinstance(error, QueueFull | ServerStopping):
-        headers["Retry-After"] = str(error.retry_after_seconds)
-    elif isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
-    return _response(error.status, str(error), headers)
+    exchange_of(request).error = error
+    return error_reply(error).response()
 
 
 async def _invalid_query(request: Request, error: RequestValidationError) -> Response:
@@ -55,32 +40,28 @@ async def _invalid_query(request: Request, error: RequestValidationError) -> Res
         sentence = f"There is no parameter {name}."
     else:
         sentence = f"The parameter {name} is not valid: {problem['msg']}."
-    return answer_error(request, InvalidRequest(sentence))
+    return await _service_error(request, InvalidRequest(sentence))
 
 
 async def _framework_error(_request: Request, error: HTTPException) -> Response:
     headers = dict(error.headers or {})
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
-            sentence = "There is no such path; GET / lists what there is."
+            sentence = "There is no such path; GET / lists the paths."
         case HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = _with_head(headers["Allow"])
             sentence = f"This path answers {headers['Allow']} only."
         case status:
             sentence = f"{phrase(status)}."
-    return _response(error.status_code, sentence, headers)
+    return Reply(encode({"error": sentence}), JSON, error.status_code, headers).response()
 
 
 def _with_head(allow: str) -> str:
-    """The methods of an `Allow` header: what answers GET answers HEAD too."""
+    """Return the methods of an `Allow` header: a path that answers GET answers HEAD too."""
     methods = {method.strip() for method in allow.split(",")}
     return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 
-def _response(status: int, sentence: str, headers: Mapping[str, str]) -> Response:
-    return JSONResponse({"error": sentence}, status, headers=headers)
-
-
 def phrase(status: int) -> str:
-    """Return HTTP's own words for a status."""
+    """Return HTTP's own phrase for a status."""
     return HTTPStatus(status).phrase

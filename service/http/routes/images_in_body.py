@@ -26,12 +26,12 @@ class ImageList(BaseModel):
 
 
 def is_raw(content_type: str) -> bool:
-    """Tell whether a body of this content type is one image as it is."""
+    """Return whether a body of this content type is one image file."""
     return _media_type(content_type) not in (FORM, JSON)
 
 
 def images_in_body(content_type: str, body: bytes, max_images: int) -> list[bytes]:
-    """Return the files of the images in a body; any other content type is one raw image."""
+    """Return the image files in a body; any other content type is one image file."""
     match _media_type(content_type):
         case "multipart/form-data":
             images = _images_in_form(content_type, body, max_images)
@@ -67,7 +67,7 @@ def _images_in_json(body: bytes, max_images: int) -> list[bytes]:
 def _images_in_form(content_type: str, body: bytes, max_images: int) -> list[bytes]:
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
-        raise InvalidRequest("The content type of the form names no boundary.")
+        raise InvalidRequest("The content type of the form has no boundary.")
     form = _Form(max_images)
     try:
         parser = MultipartParser(boundary, form.callbacks())
@@ -83,7 +83,7 @@ def _images_in_form(content_type: str, body: bytes, max_images: int) -> list[byt
 
 
 class _Form:
-    """The files of a form, collected while it is parsed."""
+    """Collects the files of a form while it is parsed."""
 
     def __init__(self, max_files: int) -> None:
         self.files: list[bytes] = []
@@ -94,7 +94,7 @@ class _Form:
         self._data: list[bytes] = []
 
     def callbacks(self) -> "MultipartCallbacks":
-        """What the parser calls, and when."""
+        """Return the callbacks of the parser."""
         return {
             "on_part_begin": self._begin_part,
             "on_header_field": self._add_to_name,
@@ -122,12 +122,14 @@ class _Form:
         self._name = self._value = b""
 
     def _check_part(self) -> None:
-        """Refuse a text field: an option that is quietly ignored misleads."""
+        """Refuse a text field: an option that is silently ignored would mislead."""
         options = parse_options_header(self._headers.get(b"content-disposition"))[1]
         if b"filename" in options or b"content-type" in self._headers:
             return
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        raise InvalidRequest(f"The form's field {name!r} is not a file; options go into the query.")
+        raise InvalidRequest(
+            f"The form's field {name!r} is not a file; put options into the query string."
+        )
 
     def _end(self) -> None:
         self.complete = True

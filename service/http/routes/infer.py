@@ -1,51 +1,43 @@
 """`POST /v2/models/{model}/infer`: tensors or image files in, tensors out."""
 
+from collections.abc import Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from service.batching.instance import ModelInstance
-from service.engine.admission import Deadline
-from service.engine.inference import Inferred, Job, PhotoInference
+from service.engine.call import Call
 from service.errors import InvalidRequest
-from service.http.routes.content_encoding import choose_encoding, compress
+from service.http.content_encoding import choose_encoding, compress
+from service.http.middleware.exchange import Exchange, exchange_of
+from service.http.reply import JSON, Reply
+from service.http.request_body import TIMEOUT_HEADER_PARAMETER, unless_disconnected
 from service.http.routes.errors import describe_errors
-from service.http.routes.request_body import TIMEOUT_HEADER_PARAMETER
-from service.http.routes.serving import Images, Serving
+from service.http.routes.serving import Serving, answered
 from service.open_inference.bounded_json import JSON_BYTES_HEADER
 from service.open_inference.decode import InferenceCall, parse_inference
 from service.open_inference.encode import encode_inference
-from service.repository.repository import ModelRepository
 from service.repository.version import ModelVersion
-from service.runtime.image_threads import WorkerPool
+from service.runtime.session import Outputs
 from service.schema.open_inference import InferenceRequest, InferenceResponse
 
 SMALL_BYTES = 16 * 1024
-"""What is shorter is read and written at once; a detour through a thread would take longer."""
+"""Shorter bodies are parsed and encoded at once; a detour through a thread would take longer."""
 
-JSON, BINARY = "application/json", "application/octet-stream"
+BINARY = "application/octet-stream"
 ERRORS = describe_errors(400, 404, 408, 413, 415, 429, 500, 503, 504)
 _ANY_BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 
 class InferRoutes:
-    """The protocol's way to a prediction."""
+    """Inference by the Open Inference Protocol."""
 
-    def __init__(
-        self,
-        *,
-        repository: ModelRepository,
-        inference: PhotoInference,
-        pool: WorkerPool,
-        serving: Serving,
-        max_images: int,
-    ) -> None:
-        self._repository = repository
-        self._inference = inference
-        self._pool = pool
+    def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self._max_images = max_images
+        self._engine = serving.engine
+        self._pool = serving.engine.image_threads
 
     def router(self) -> APIRouter:
         """Return the routes."""
@@ -66,75 +58,67 @@ class InferRoutes:
 
     async def infer(self, request: Request, model: str) -> Response:
         """Run a model. The input `images` is UINT8, or BYTES with an image file an element."""
-        return await self._answer(request, self._repository.get(model))
+        return await self._infer(exchange_of(request), self._engine.repository.get(model))
 
     async def infer_version(self, request: Request, model: str, version: str) -> Response:
         """Run a model's version, as `infer` runs the newest that is ready."""
-        return await self._answer(request, self._repository.get(model, version))
+        found = self._engine.repository.get(model, version)
+        return await self._infer(exchange_of(request), found)
 
-    async def _answer(self, request: Request, asked: ModelVersion) -> Response:
-        call = _Call(self, request)
-        return await self._serving.answer(request, asked, call.read, call.predict)
+    async def _infer(self, exchange: Exchange, version: ModelVersion) -> Response:
+        async with self._serving.call(exchange, version) as call:
+            body = await self._serving.read_body(exchange, call)
+            request = await self._parse(exchange, call, body)
+            if request.timeout_seconds is not None:
+                call.shorten(request.timeout_seconds)
+            work = self._run(exchange, call, request)
+            reply = await unless_disconnected(exchange, work)
+            return answered(call, reply).response()
 
-    async def parse(self, request: Request, instance: ModelInstance, body: bytes) -> InferenceCall:
-        """Understand a body."""
-        json_bytes = _json_bytes(request)
-        parse = partial(parse_inference, body, json_bytes, instance.contract, self._max_images)
-        if (len(body) if json_bytes is None else json_bytes) < SMALL_BYTES:
-            return parse()
-        return await self._pool.run(parse)
+    async def _parse(self, exchange: Exchange, call: Call, body: bytes) -> InferenceCall:
+        began = perf_counter()
+        json_bytes = _json_bytes(exchange)
+        contract = call.instance.contract
+        parse = partial(parse_inference, body, json_bytes, contract, self._engine.max_images)
+        is_small = (len(body) if json_bytes is None else json_bytes) < SMALL_BYTES
+        request = parse() if is_small else await self._pool.run(parse)
+        call.timings.receive = (call.timings.receive or 0.0) + perf_counter() - began
+        return request
 
-    async def run(
-        self, request: Request, instance: ModelInstance, call: InferenceCall, job: Job
-    ) -> Response:
-        """Predict, and answer as the call and the request's headers want it."""
-        inferred = await self._infer(instance, call, job) if call.images else Inferred([], [])
-        with job.timer.stage("encode"):
-            size = sum(array.nbytes for each in inferred.outputs for array in each.values())
-            accepted = request.headers.get("accept-encoding", "")
-            encode = partial(_encode, call, instance, inferred, choose_encoding(accepted, size))
-            return encode() if size < SMALL_BYTES else await self._pool.run(encode)
-
-    async def _infer(self, instance: ModelInstance, call: InferenceCall, job: Job) -> Inferred:
-        names = [output.name for output in call.outputs]
-        job = job.with_priority(call.priority)
-        return await self._inference.infer(instance, job, names, stacked=True)
-
-
-class _Call:
-    """One request: what was understood of its body is needed for its answer."""
-
-    def __init__(self, routes: InferRoutes, request: Request) -> None:
-        self._routes = routes
-        self._request = request
-        self._call = InferenceCall([], [])
-
-    async def read(self, instance: ModelInstance, body: bytes, deadline: Deadline) -> Images:
-        self._call = await self._routes.parse(self._request, instance, body)
-        if self._call.timeout_seconds is not None:
-            deadline.shorten(self._call.timeout_seconds)
-        return self._call.images
-
-    async def predict(self, instance: ModelInstance, job: Job) -> Response:
-        return await self._routes.run(self._request, instance, self._call, job)
+    async def _run(self, exchange: Exchange, call: Call, request: InferenceCall) -> Reply:
+        """Predict, and encode the outputs as the request and its headers ask for."""
+        outputs: Sequence[Outputs] = []
+        if request.images:
+            names = [output.name for output in request.outputs]
+            inferred = await call.infer(
+                request.images, names, priority=request.priority, stacked=True
+            )
+            outputs = inferred.outputs
+        began = perf_counter()
+        size = sum(array.nbytes for each in outputs for array in each.values())
+        encoding = choose_encoding(exchange.header(b"accept-encoding"), size)
+        encode = partial(_encode, request, call.instance, outputs, encoding)
+        reply = encode() if size < SMALL_BYTES else await self._pool.run(encode)
+        call.timings.encode = perf_counter() - began
+        return reply
 
 
-def _json_bytes(request: Request) -> int | None:
-    text = request.headers.get(JSON_BYTES_HEADER)
+def _json_bytes(exchange: Exchange) -> int | None:
+    text = exchange.headers.get(JSON_BYTES_HEADER.lower().encode())
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and len(text) <= 12):
+    if not (text.isdigit() and len(text) <= 12):
         raise InvalidRequest(f"{JSON_BYTES_HEADER} must be a number of bytes.")
     return int(text)
 
 
 def _encode(
-    call: InferenceCall,
+    request: InferenceCall,
     instance: ModelInstance,
-    inferred: Inferred,
+    outputs: Sequence[Outputs],
     encoding: str | None,
-) -> Response:
-    encoded = encode_inference(call, instance.contract, instance.identity.version, inferred.outputs)
+) -> Reply:
+    encoded = encode_inference(request, instance.contract, instance.identity.version, outputs)
     headers = {}
     if encoded.json_bytes is not None:
         headers[JSON_BYTES_HEADER] = str(encoded.json_bytes)
@@ -142,11 +126,11 @@ def _encode(
     if encoding is not None:
         body = compress(body, encoding)
         headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}
-    return Response(body, headers=headers, media_type=BINARY if encoded.json_bytes else JSON)
+    return Reply(body, BINARY if encoded.json_bytes else JSON, headers=headers)
 
 
 def _request_description() -> dict[str, Any]:
-    """How OpenAPI describes a request, which is read by hand: its type need not be stated."""
+    """Return the OpenAPI description of a request, which is parsed by hand."""
     json_bytes = {
         "name": JSON_BYTES_HEADER,
         "in": "header",
@@ -164,7 +148,7 @@ def _request_description() -> dict[str, Any]:
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """A JSON schema with what it refers to in place of the references."""
+    """Return a JSON schema with its definitions in place of the references to them."""
     definitions = schema.pop("$defs", {})
 
     def inline(node: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`/v2`: the Open Inference Protocol's health, metadata and statistics."""
+"""`/v2`: health, metadata and statistics by the Open Inference Protocol."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ EXTENSIONS = [
 
 
 class OpenInferenceRoutes:
-    """The protocol's surface."""
+    """Everything of the protocol but inference and the repository."""
 
     def __init__(self, repository: ModelRepository, admission: Admission) -> None:
         self._repository = repository
@@ -60,56 +60,56 @@ class OpenInferenceRoutes:
         return router
 
     async def server(self) -> ServerMetadata:
-        """Tell who serves, and which extensions of the protocol are there."""
+        """Describe the server and the extensions of the protocol that it supports."""
         return ServerMetadata(name="vt-serve", version=__version__, extensions=EXTENSIONS)
 
     async def live(self) -> ServerLive:
-        """Tell that the event loop turns."""
+        """Liveness probe: the process responds."""
         return ServerLive(live=True)
 
     async def ready(self) -> ServerReady:
-        """Tell whether every model is loaded and warm."""
+        """Readiness probe: all required models are loaded and warm."""
         if self._admission.stopping:
             raise ServerStopping("The server is stopping.")
         waiting = [version.describe() for version in self._repository.not_ready()]
         if waiting:
-            raise ModelNotReady(f"Not every model serves: {'; '.join(waiting)}.")
+            raise ModelNotReady(f"Not every model is ready: {'; '.join(waiting)}.")
         return ServerReady(ready=True)
 
     async def model(self, model: str) -> ModelMetadata:
-        """Describe a model's tensors."""
+        """Describe the tensors of a model."""
         return self._metadata(self._repository.get(model))
 
     async def model_version(self, model: str, version: str) -> ModelMetadata:
-        """Describe the tensors of a model's version."""
+        """Describe the tensors of a model version."""
         return self._metadata(self._repository.get(model, version))
 
     async def model_ready(self, model: str) -> ModelReady:
-        """Tell whether a model is loaded and warm."""
+        """Readiness of a model."""
         return _ready(self._repository.get(model))
 
     async def version_ready(self, model: str, version: str) -> ModelReady:
-        """Tell whether a model's version is loaded and warm."""
+        """Readiness of a model version."""
         return _ready(self._repository.get(model, version))
 
     async def config(self, model: str) -> dict[str, Any]:
-        """Describe a model as Triton's model configuration does."""
+        """Return the configuration of a model in Triton's format."""
         return self._config(self._repository.get(model))
 
     async def version_config(self, model: str, version: str) -> dict[str, Any]:
-        """Describe a model's version as Triton's model configuration does."""
+        """Return the configuration of a model version in Triton's format."""
         return self._config(self._repository.get(model, version))
 
     async def statistics(self, model: str) -> AllStatistics:
-        """Tell what a model did since it was loaded."""
+        """Return the statistics of a model since it was loaded."""
         return _statistics(self._repository.get(model))
 
     async def version_statistics(self, model: str, version: str) -> AllStatistics:
-        """Tell what a model's version did since it was loaded."""
+        """Return the statistics of a model version since it was loaded."""
         return _statistics(self._repository.get(model, version))
 
     async def all_statistics(self) -> AllStatistics:
-        """Tell what every model that serves did since it was loaded."""
+        """Return the statistics of every loaded model version."""
         serving = self._repository.instances()
         return AllStatistics(model_stats=[each.model_statistics() for each in serving])
 

@@ -1,4 +1,4 @@
-"""What operators look at: the list of endpoints, the models."""
+"""`GET /` and `/v1/models`: what the service offers, and the state of its models."""
 
 from typing import Annotated
 
@@ -11,20 +11,20 @@ from service.schema.model_status import ModelDetail, ModelList
 
 METRICS = "GET /metrics"
 ENDPOINTS = {
-    "POST /v1/classify": "what a photo shows; the body is the photo",
-    "POST /v1/segment": "what each pixel of a photo shows; the body is the photo",
-    "GET /v1/models": "the models' versions and their states",
-    "GET /v1/models/{model}": "one of them, with its contract and certificate",
-    "GET /v2/health/live": "does the server turn",
-    "GET /v2/health/ready": "does every model serve",
-    "GET /v2/models/{model}": "a model's inputs and outputs",
-    METRICS: "numbers for Prometheus",
-    "GET /docs": "every endpoint, its parameters and answers",
+    "POST /v1/classify": "Classify the photo in the body.",
+    "POST /v1/segment": "Segment the photo in the body.",
+    "GET /v1/models": "List the model versions with their states.",
+    "GET /v1/models/{model}": "Describe a model version, with its contract and certificate.",
+    "GET /v2/health/live": "Liveness: the process responds.",
+    "GET /v2/health/ready": "Readiness: all required models are loaded.",
+    "GET /v2/models/{model}": "Describe the inputs and outputs of a model.",
+    METRICS: "Metrics in Prometheus's format.",
+    "GET /docs": "API description: every endpoint, its parameters and responses.",
 }
 
 
 class OperationsRoutes:
-    """The operators' surface."""
+    """The list of endpoints and the models."""
 
     def __init__(self, repository: ModelRepository, *, has_metrics: bool) -> None:
         self._repository = repository
@@ -40,15 +40,16 @@ class OperationsRoutes:
         return router
 
     async def endpoints(self) -> dict[str, str]:
-        """List what there is."""
+        """List the endpoints."""
         return self._endpoints
 
     async def models(self, _: Annotated[NoQuery, Query()]) -> ModelList:
-        """List every model version that serves or should, with its state."""
+        """List every model version that is loaded or should be, with its state."""
         return ModelList(models=[version.status() for version in self._repository.wanted()])
 
     async def model(self, model: str, query: Annotated[VersionQuery, Query()]) -> ModelDetail:
-        """Tell the state of a version, and what it was loaded from; by default of the newest that
-        is ready, or else should be.
+        """Describe a version and the files that it was loaded from.
+
+        By default the newest version that is ready, or else the newest that should be.
         """
         return self._repository.detail(model, query.version)

@@ -1,25 +1,26 @@
 """`POST /v1/classify` and `POST /v1/segment`: photos in, classes and masks out."""
 
-from functools import partial
+from time import perf_counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import Field
 
-from service.batching.instance import ModelInstance
-from service.engine.admission import Deadline
-from service.engine.inference import Classifier, Job, MaskFormat, Segmenter
+from service.engine.call import Call
+from service.engine.classify import classify
+from service.engine.segment import MaskFormat, draw_mask, draw_overlay, segment
 from service.errors import InvalidRequest
-from service.http.middleware.fast_path import DirectRoute, Endpoint
-from service.http.routes.accept import prefers_png
+from service.http.accept import prefers_png
+from service.http.middleware.exchange import Exchange, exchange_of
+from service.http.middleware.fast_path import Endpoint, FastRoute
+from service.http.reply import Reply
+from service.http.request_body import TIMEOUT_HEADER_PARAMETER, unless_disconnected
 from service.http.routes.errors import describe_errors
 from service.http.routes.images_in_body import images_in_body, is_raw
 from service.http.routes.query import VersionQuery
-from service.http.routes.request_body import TIMEOUT_HEADER_PARAMETER
-from service.http.routes.serving import Images, Predict, Serving
-from service.repository.repository import ModelRepository
-from service.runtime.image_threads import WorkerPool
+from service.http.routes.serving import Serving, answered
+from service.schema.json import encode
 from service.schema.predictions import ClassifyResponse, SegmentResponse
 from service.schema.vocabulary import Task
 
@@ -29,7 +30,7 @@ REQUEST: dict[str, Any] = {
     "parameters": [TIMEOUT_HEADER_PARAMETER],
     "requestBody": {
         "required": True,
-        "description": "One image as it is, a form with files, or JSON with base64.",
+        "description": "An image file, a form with files, or JSON with base64.",
         "content": {
             "image/*": {"schema": BINARY},
             "application/octet-stream": {"schema": BINARY},
@@ -56,52 +57,40 @@ REQUEST: dict[str, Any] = {
 
 
 class ModelQuery(VersionQuery):
-    """Which model is meant."""
+    """The model and its version."""
 
     model: str | None = Field(
-        None, min_length=1, description="optional where one model does the task"
+        None, min_length=1, description="optional if only one model does the task"
     )
 
 
 class ClassifyQuery(ModelQuery):
-    """The options of a classification."""
+    """Parameters of a classification."""
 
-    top_k: int = Field(5, ge=1, description="how many classes; all where there are fewer")
+    top_k: int = Field(5, ge=1, description="number of classes; all if there are fewer")
 
 
 class SegmentQuery(ModelQuery):
-    """The options of a segmentation."""
+    """Parameters of a segmentation."""
 
-    mask: MaskFormat = Field("png", description="how the mask is encoded")
+    mask: MaskFormat = Field("png", description="encoding of the mask")
     overlay: bool = Field(False, description="answer with the photo under its mask, as a PNG")
 
 
 class PredictRoutes:
-    """The prediction surface."""
+    """`/v1/classify` and `/v1/segment`."""
 
-    def __init__(
-        self,
-        *,
-        repository: ModelRepository,
-        classifier: Classifier,
-        segmenter: Segmenter,
-        pool: WorkerPool,
-        serving: Serving,
-        max_images: int,
-    ) -> None:
-        self._repository = repository
-        self._classifier = classifier
-        self._segmenter = segmenter
-        self._pool = pool
+    def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self._max_images = max_images
+        self._engine = serving.engine
+        self.router = self._router()
 
-    def router(self) -> APIRouter:
-        """Return the routes."""
+    def _router(self) -> APIRouter:
         router = APIRouter(prefix="/v1", tags=["predict"])
         router.add_api_route(
             "/classify",
-            self.classify,
+            self._classify_route,
+            name="classify",
             methods=["POST"],
             response_model=ClassifyResponse,
             responses=ERRORS,
@@ -109,7 +98,8 @@ class PredictRoutes:
         )
         router.add_api_route(
             "/segment",
-            self.segment,
+            self._segment_route,
+            name="segment",
             methods=["POST"],
             response_model=SegmentResponse,
             response_model_exclude_none=True,
@@ -118,71 +108,65 @@ class PredictRoutes:
         )
         return router
 
-    def direct(self, router: APIRouter) -> dict[tuple[str, str], DirectRoute]:
-        """Return the routes of this router that may be called past the framework."""
+    def fast_routes(self) -> dict[tuple[str, str], FastRoute]:
+        """Return the routes that can be called past the framework."""
         endpoints: dict[str, tuple[Endpoint, type[ModelQuery]]] = {
             "/v1/classify": (self.classify, ClassifyQuery),
             "/v1/segment": (self.segment, SegmentQuery),
         }
         return {
-            ("POST", route.path): DirectRoute(route, *endpoints[route.path])
-            for route in router.routes
+            ("POST", route.path): FastRoute(route, *endpoints[route.path])
+            for route in self.router.routes
             if isinstance(route, APIRoute)
         }
 
-    async def classify(
+    async def _classify_route(
         self, request: Request, query: Annotated[ClassifyQuery, Query()]
     ) -> Response:
-        """Tell what each photo shows."""
+        """Classify each photo."""
+        return (await self.classify(exchange_of(request), query)).response()
 
-        async def predict(instance: ModelInstance, job: Job) -> Response:
-            answer = await self._classifier.classify(instance, job, query.top_k)
-            return _json(answer.model_dump_json())
-
-        return await self._serve(request, Task.CLASSIFICATION, query, predict)
-
-    async def segment(self, request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
-        """Tell what each pixel of each photo shows.
+    async def _segment_route(
+        self, request: Request, query: Annotated[SegmentQuery, Query()]
+    ) -> Response:
+        """Segment each photo: the class of each pixel.
 
         `Accept: image/png` answers with the mask itself, `overlay=true` with the photo under it.
         """
-        wants_png = query.overlay or prefers_png(request.headers.get("accept", ""))
+        return (await self.segment(exchange_of(request), query)).response()
+
+    async def classify(self, exchange: Exchange, query: ClassifyQuery) -> Reply:
+        """Return the classes of each photo as JSON."""
+        version = self._engine.repository.find(Task.CLASSIFICATION, query.model, query.version)
+        async with self._serving.call(exchange, version) as call:
+            images = await self._images(exchange, call)
+            work = classify(call, images, query.top_k)
+            return answered(call, Reply(encode(await unless_disconnected(exchange, work))))
+
+    async def segment(self, exchange: Exchange, query: SegmentQuery) -> Reply:
+        """Return the areas and the mask of each photo as JSON, or one photo's mask as a PNG."""
+        wants_png = query.overlay or prefers_png(exchange.header(b"accept"))
         if wants_png and query.mask != "png":
             raise InvalidRequest(f"A PNG answer and mask={query.mask} exclude each other.")
-        predict = self._predict_png(query) if wants_png else self._predict_json(query)
-        return await self._serve(request, Task.SEGMENTATION, query, predict)
+        version = self._engine.repository.find(Task.SEGMENTATION, query.model, query.version)
+        pool = self._engine.image_threads
+        async with self._serving.call(exchange, version) as call:
+            images = await self._images(exchange, call)
+            if wants_png:
+                draw = draw_overlay if query.overlay else draw_mask
+                png = await unless_disconnected(exchange, draw(call, pool, images))
+                return answered(call, Reply(png, "image/png"))
+            work = segment(call, pool, images, query.mask)
+            return answered(call, Reply(encode(await unless_disconnected(exchange, work))))
 
-    def _predict_json(self, query: SegmentQuery) -> Predict:
-        async def predict(instance: ModelInstance, job: Job) -> Response:
-            answer = await self._segmenter.segment(instance, job, query.mask)
-            return _json(await self._pool.run(answer.model_dump_json, exclude_none=True))
-
-        return predict
-
-    def _predict_png(self, query: SegmentQuery) -> Predict:
-        draw = self._segmenter.overlay if query.overlay else self._segmenter.mask
-
-        async def predict(instance: ModelInstance, job: Job) -> Response:
-            if len(job.images) > 1:
-                raise InvalidRequest("A PNG answer shows one photo; ask for JSON or send one.")
-            return Response(await draw(instance, job), media_type="image/png")
-
-        return predict
-
-    async def _serve(
-        self, request: Request, task: Task, query: ModelQuery, predict: Predict
-    ) -> Response:
-        version = self._repository.find(task, query.model, query.version)
-        return await self._serving.answer(request, version, partial(self._read, request), predict)
-
-    async def _read(
-        self, request: Request, _instance: ModelInstance, body: bytes, _deadline: Deadline
-    ) -> Images:
-        content_type = request.headers.get("content-type", "")
+    async def _images(self, exchange: Exchange, call: Call) -> list[bytes]:
+        body = await self._serving.read_body(exchange, call)
+        content_type = exchange.header(b"content-type")
         if is_raw(content_type):
             return [body]
-        return await self._pool.run(images_in_body, content_type, body, self._max_images)
-
-
-def _json(text: str) -> Response:
-    return Response(text, media_type="application/json")
+        began = perf_counter()
+        images = await self._engine.image_threads.run(
+            images_in_body, content_type, body, self._engine.max_images
+        )
+        call.timings.receive = (call.timings.receive or 0.0) + perf_counter() - began
+        return images

@@ -1,16 +1,16 @@
-"""What a query may say; an option that is not known is refused."""
+"""Query parameters; unknown ones are refused."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class NoQuery(BaseModel):
-    """A query without options."""
+    """A query without parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class VersionQuery(NoQuery):
-    """Which version of a model is meant."""
+    """The version of a model."""
 
     version: str | None = Field(
         None, min_length=1, description="by default the newest that is ready"

@@ -1,4 +1,4 @@
-"""`/v2/repository`: which models there are, and what is loaded of them."""
+"""`/v2/repository`: list, load and unload models by the Open Inference Protocol."""
 
 from typing import Any, TypeVar
 
@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.errors import InvalidRequest
+from service.http.middleware.exchange import exchange_of
+from service.http.request_body import BodyLimits, receive_body
 from service.http.routes.errors import describe_errors
-from service.http.routes.request_body import BodyLimits, receive_body
 from service.repository.repository import ModelRepository
 from service.schema.open_inference import (
     RepositoryIndexRequest,
@@ -20,13 +21,13 @@ from service.schema.vocabulary import Wire
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_PROBLEM = 256
-"""How much of a mistake is told, in characters: its place may be a name of any length."""
+"""Characters of a validation error in a message: it may contain a name of any length."""
 
 W = TypeVar("W", bound=Wire)
 
 
 class ModelConfig(BaseModel):
-    """What of Triton's model configuration a load may override."""
+    """The part of Triton's model configuration that a load can override."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -59,7 +60,7 @@ class RepositoryRoutes:
         return router
 
     async def index(self, request: Request) -> list[RepositoryModel]:
-        """List every version of every model, those that are not loaded included."""
+        """List every version of every model, whether it is loaded or not."""
         wanted = await self._read(request, RepositoryIndexRequest)
         return [
             RepositoryModel(
@@ -70,7 +71,7 @@ class RepositoryRoutes:
         ]
 
     async def load(self, request: Request, model: str) -> Response:
-        """Read a model's contract anew, and load what it and the version policy want.
+        """Read a model's contract again, and load the versions that it and the policy ask for.
 
         The parameter `config`, JSON as text, overrides the policy by its key `version_policy`.
         """
@@ -79,24 +80,24 @@ class RepositoryRoutes:
         return Response()
 
     async def unload(self, request: Request, model: str) -> Response:
-        """Take no more requests for a model, answer those that are there, and free its memory."""
+        """Reject new requests for a model, answer those in flight, and free its memory."""
         await self._read(request, RepositoryModelRequest)
         await self._repository.unload(model)
         return Response()
 
     async def _read(self, request: Request, model: type[W]) -> W:
-        """Read a body, which may be empty."""
-        body = await receive_body(request, self._body)
+        """Read an optional body."""
+        body = await receive_body(exchange_of(request), self._body)
         return _parse(model, body, "The request") if body else model()
 
 
 def _version_policy(parameters: dict[str, Any]) -> VersionPolicy | None:
-    """Return the policy that a load asks for; files cannot be sent."""
+    """Return the version policy that a load asks for; files cannot be sent."""
     others = [name for name in parameters if name != "config"]
     if others:
         raise InvalidRequest(
-            f"A load takes the parameter config, not {others[0][:64]!r}; "
-            "files are put into the repository's folder."
+            f"The only parameter of a load is config, not {others[0][:64]!r}; "
+            "put files into the model repository's folder."
         )
     config = parameters.get("config", "{}")
     if not isinstance(config, str):

@@ -1,122 +1,50 @@
-"""What every request for predictions goes through: admitted, read, answered, counted."""
+"""What every request for predictions has in common: a call, and a body within its limits."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any
+from time import perf_counter
 
-from fastapi import Request, Response
-from starlette.background import BackgroundTask
-
-from service.batching.instance import ModelInstance
-from service.batching.queue import Urgency
-from service.engine.admission import Admission, Admitted, Deadline
-from service.engine.inference import Job
-from service.engine.shadow import Shadow
-from service.errors import ModelNotReady, Outcome, ServiceError
-from service.http.routes.content_encoding import decompress
-from service.http.routes.request_body import (
-    BodyLimits,
-    read_body,
-    requested_timeout,
-    unless_disconnected,
-)
-from service.images.photo import EncodedOrPrepared
+from service.engine.call import Call
+from service.engine.engine import Engine
+from service.errors import InvalidRequest
+from service.http.content_encoding import decompress
+from service.http.middleware.exchange import Exchange
+from service.http.reply import Reply
+from service.http.request_body import BodyLimits, receive_body, requested_timeout
 from service.repository.version import ModelVersion
-from service.runtime.image_threads import WorkerPool
-from service.telemetry.events import InferenceEvents
-from service.telemetry.stage_timer import StageTimer
-
-Images = Sequence[EncodedOrPrepared]
-ReadImages = Callable[[ModelInstance, bytes, Deadline], Awaitable[Images]]
-Predict = Callable[[ModelInstance, Job], Coroutine[Any, Any, Response]]
 
 
 class Serving:
-    """The life of a request for predictions, whatever its body and its answer are like."""
+    """Opens calls for requests, and reads their bodies."""
 
-    def __init__(
-        self,
-        admission: Admission,
-        body: BodyLimits,
-        events: InferenceEvents,
-        pool: WorkerPool,
-        shadow: Shadow | None = None,
-    ) -> None:
-        self._admission = admission
-        self._body = body
-        self._events = events
-        self._pool = pool
-        self._shadow = shadow
+    def __init__(self, engine: Engine, limits: BodyLimits) -> None:
+        self.engine = engine
+        self._limits = limits
 
-    async def answer(
-        self, request: Request, version: ModelVersion, read: ReadImages, predict: Predict
-    ) -> Response:
-        """Return what `predict` makes of the images that `read` finds in the body."""
-        instance = self._ready_instance(request, version)
-        with instance.hold():
-            return await self._answer(request, instance, read, predict)
-
-    def _ready_instance(self, request: Request, version: ModelVersion) -> ModelInstance:
-        """Return what serves a version; who asks for one that does not serve is counted."""
-        try:
-            return version.ready_instance()
-        except ModelNotReady as error:
-            state = request.state
-            state.model, state.version = version.name, version.version
-            state.outcome = error.outcome
-            self._events.inference_unavailable(version.name, version.version, version.task)
-            raise
-
-    async def _answer(
-        self, request: Request, instance: ModelInstance, read: ReadImages, predict: Predict
-    ) -> Response:
-        timer = StageTimer()
-        state, model = request.state, instance.identity
-        state.model, state.version, state.stages = model.name, model.version, timer
-        outcome: Outcome = "cancelled"
-        images: Images = []
-        try:
-            async with self._admit(request) as admitted:
-                deadline = admitted.deadline
-                instance.check(1, deadline.at)  # before the body is read: a refusal is cheap
-                with timer.stage("receive"):
-                    images, request_bytes = await self._receive(request, instance, read, admitted)
-                urgency = Urgency(deadline.at, is_default_deadline=deadline.is_default)
-                job = Job(images, urgency, timer)
-                response = await unless_disconnected(request, predict(instance, job))
-            outcome = "ok"
-            self._events.bodies_exchanged(model, request_bytes, len(response.body))
-            if self._shadow is not None:
-                response.background = BackgroundTask(self._shadow.answered, instance, job)
-        except Exception as error:
-            outcome = error.outcome if isinstance(error, ServiceError) else "error"
-            raise
-        finally:
-            state.outcome = outcome
-            predicted = len(images) if outcome == "ok" else 0
-            instance.statistics.answered(outcome, predicted, timer.seconds)
-            self._events.inference_finished(model, outcome, predicted, timer.seconds)
-        return response
-
-    def _admit(self, request: Request) -> AbstractAsyncContextManager[Admitted]:
-        """Let a request in; while the server drains, those whose connection was there before."""
-        came_before_drain = request.scope["state"].get("came_before_drain", False)
-        return self._admission.request(
-            requested_timeout(request), came_before_drain=came_before_drain
+    def call(self, exchange: Exchange, version: ModelVersion) -> Call:
+        """Return the call of a request; during the drain, open connections are still served."""
+        exchange.call = call = self.engine.call(
+            version,
+            requested_timeout(exchange),
+            came_before_drain=exchange.scope["state"].get("came_before_drain", False),
         )
+        return call
 
-    async def _receive(
-        self, request: Request, instance: ModelInstance, read: ReadImages, admitted: Admitted
-    ) -> tuple[Images, int]:
-        """Return the body's images and its size; the body itself is not kept."""
-        body = await read_body(request, self._body, admitted.take_bytes)
-        admitted.take_place()
-        decoded = await self._decoded(request, body)
-        return await read(instance, decoded, admitted.deadline), len(body)
+    async def read_body(self, exchange: Exchange, call: Call) -> bytes:
+        """Receive and decompress the body; the call is then in flight."""
+        began = perf_counter()
+        body = await receive_body(exchange, self._limits, call.take_bytes)
+        if not body:
+            raise InvalidRequest("The body is empty; send an image.")
+        call.take_place()
+        encoding = exchange.headers.get(b"content-encoding")
+        if encoding is not None:
+            body = await self.engine.image_threads.run(
+                decompress, body, encoding.decode("latin-1"), self._limits.max_bytes
+            )
+        call.timings.receive = perf_counter() - began
+        return body
 
-    async def _decoded(self, request: Request, body: bytes) -> bytes:
-        """Return a body as it was before it was compressed, within the same limit."""
-        encoding = request.headers.get("content-encoding")
-        if encoding is None:
-            return body
-        return await self._pool.run(decompress, body, encoding, self._body.max_bytes)
+
+def answered(call: Call, reply: Reply) -> Reply:
+    """Note the size of a reply for the metrics, and return it."""
+    call.response_bytes = len(reply.body)
+    return reply

@@ -1,4 +1,4 @@
-"""When certificates end, read from their PEM file: `ssl` tells it of a peer's certificate only."""
+"""Expiry of certificates, from their PEM file: `ssl` reports it for peers' certificates only."""
 
 import re
 from base64 import b64decode
@@ -10,20 +10,20 @@ _FORMATS = {0x17: "%y%m%d%H%M%SZ", 0x18: "%Y%m%d%H%M%SZ"}  # UTCTime, Generalize
 
 
 def first_expiry(pem: bytes) -> float:
-    """Return when the first certificate of a chain to end does, in seconds since 1970.
+    """Return when the first certificate of a chain expires, in seconds since 1970.
 
-    Nothing else of them is looked at; raises `ValueError` where there is no such time.
+    Raises `ValueError` if there is no such time; nothing else is validated.
     """
     try:
         return min(_not_after(b64decode(each)) for each in _PEM.findall(pem))
     except (IndexError, KeyError) as error:
-        raise ValueError("what is there is no certificate") from error
+        raise ValueError("the file holds no valid certificate") from error
 
 
 def _not_after(certificate: bytes) -> float:
     """Read the end of a certificate's validity (RFC 5280, 4.1) from its DER encoding."""
     _, at, _ = _element(certificate, 0)  # the certificate
-    _, at, _ = _element(certificate, at)  # what is signed of it
+    _, at, _ = _element(certificate, at)  # its signed part
     tag, _, end = _element(certificate, at)
     fields_before = 3 if tag == _VERSION else 2  # serial number, algorithm, issuer
     at = end
@@ -37,7 +37,7 @@ def _not_after(certificate: bytes) -> float:
 
 
 def _element(der: bytes, at: int) -> tuple[int, int, int]:
-    """Return the tag of the element that begins there, and where its content begins and ends."""
+    """Return the tag of the element at `at`, and the start and end of its content."""
     tag, length, start = der[at], der[at + 1], at + 2
     if length & 0x80:  # so many bytes follow, and they are the length
         count = length & 0x7F

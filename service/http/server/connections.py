@@ -1,4 +1,4 @@
-"""The connections of one port: how many there are, and which gives way to a newcomer."""
+"""The connections of one port: their number, and which one makes room for a new one."""
 
 import time
 from typing import Protocol
@@ -11,28 +11,28 @@ _log = structlog.get_logger()
 
 
 class Connection(Protocol):
-    """What can be asked to end."""
+    """A connection that can be asked to close."""
 
     def give_way(self) -> bool:
-        """End the connection for another, unless something is still under way on it."""
+        """Close the connection for another, unless a request or response is under way."""
 
 
 class Connections:
-    """At most so many; where they are all taken, the one that has been idle longest ends.
+    """At most `limit` connections; at the limit, the longest-idle one is closed for a new one.
 
-    So who only holds connections keeps nobody out, the probes above all.
+    A client that only holds connections open therefore keeps no others out, least of all probes.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._open: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
-        """Those without a request, the longest idle first."""
+        """Connections without a request, the longest idle first."""
         self._closed = self._refused = 0
         self._log_at = 0.0
 
     def admit(self, connection: Connection) -> bool:
-        """Take a connection, which is idle yet; tell whether there was room."""
+        """Add a connection, which is idle at first; return whether there was room."""
         if len(self._open) >= self._limit and not self._make_room():
             return False
         self._open.add(connection)
@@ -44,12 +44,12 @@ class Connections:
         self._idle.pop(connection, None)
 
     def set_idle(self, connection: Connection) -> None:
-        """Note that no request is under way any more."""
+        """Note that no request is under way."""
         if connection in self._open:
             self._idle[connection] = None
 
     def forget(self, connection: Connection) -> None:
-        """Note that a connection is no more."""
+        """Note that a connection is closed."""
         self._open.discard(connection)
         self._idle.pop(connection, None)
 
@@ -60,11 +60,11 @@ class Connections:
         else:
             self._closed += 1
             self.forget(leaves)
-        self._tell()
+        self._log_full()
         return leaves is not None
 
-    def _tell(self) -> None:
-        """Log it, but not each time: it happens often, if at all."""
+    def _log_full(self) -> None:
+        """Log that the limit is reached, at most once a minute."""
         now = time.monotonic()
         if now >= self._log_at:
             _log.warning(

@@ -1,19 +1,19 @@
-"""How many connections the process's limit of open files has room for."""
+"""The number of connections that the process's limit of open files allows."""
 
 import resource
 
 import structlog
 
 RESERVED_FILES = 96
-"""For everything but connections: models while they load, a GPU's driver, the log, the loop."""
+"""Files for everything but connections: loading models, a GPU's driver, the log, the loop."""
 
 _log = structlog.get_logger()
 
 
 def connections_within(max_connections: int, ports: int) -> int:
-    """Return how many connections each port may have; raises the process's limit as it needs.
+    """Return how many connections each port may have; the process's limit is raised if needed.
 
-    Without room for a connection's file, the kernel would keep it waiting, the probes' too.
+    Without a file for a connection, the kernel would keep it waiting, health probes included.
     """
     files = _allow(max_connections * ports + RESERVED_FILES)
     fit = max(1, (files - RESERVED_FILES) // ports)
@@ -26,7 +26,7 @@ def connections_within(max_connections: int, ports: int) -> int:
 
 
 def _allow(wanted: int) -> int:
-    """Return how many files may be open, at least `wanted` where that is allowed."""
+    """Return how many files may be open: at least `wanted`, if the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted

@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP protocol, bounded in what a connection may cost; answers leave in one piece."""
+"""Uvicorn's HTTP protocol, with limits on what a connection may cost."""
 
 import asyncio
 import json
@@ -11,6 +11,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.http.server.connections import Connections
+from service.http.server.transport import GatheringTransport
 from service.telemetry.events import ConnectionDropReason
 
 OnDrop = Callable[[ConnectionDropReason], None]
@@ -18,7 +19,7 @@ OnDrop = Callable[[ConnectionDropReason], None]
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """What a client may cost before its request is known, and after it was answered."""
+    """Limits on one connection, before its request is known and after it was answered."""
 
     max_header_bytes: int
     header_timeout_seconds: float
@@ -27,12 +28,14 @@ class ConnectionLimits:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer to a request that is not passed on; the connection ends with it."""
+    """The response to a request that is not passed on; the connection is closed after it."""
 
     status: int
     sentence: str
     reason: ConnectionDropReason
 
+
+HEADER_OVERHEAD = 4  # colon, space and line end
 
 NOT_HTTP = Refusal(400, "The request is not valid HTTP.", "not_http")
 TOO_MANY = Refusal(503, "The server has too many connections; try again later.", "too_many")
@@ -42,7 +45,7 @@ TRANSFER_ENCODING = Refusal(
     501, "The only Transfer-Encoding that is supported is chunked.", "not_http"
 )
 INVALID_ENCODING = ("Invalid `Transfer-Encoding`", "Empty Transfer-Encoding")
-"""How the parser's own words begin where it refuses an encoding before the head is complete."""
+"""The first words of the parser's errors about an encoding, before the head is complete."""
 
 
 class Refused(Exception):
@@ -50,10 +53,10 @@ class Refused(Exception):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection that ends where its client does not get on.
+    """A connection that is closed if its client makes no progress.
 
-    Uvicorn itself bounds neither the headers, nor the time that they take, nor how long an answer
-    may be left unread. While a request is under way its body is the application's to bound.
+    Uvicorn itself limits neither the headers, nor the time that they take, nor how long a response
+    may stay unread. While a request is under way, the application limits its body.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._must_read_head_again = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection if there is room, through a transport that gathers."""
+        """Accept the connection if there is room, through a transport that gathers."""
         gathering = GatheringTransport(transport, self.loop, self._limits.send_timeout_seconds)
         super().connection_made(gathering)  # type: ignore[arg-type]
         self._came_before_drain = not self._is_draining()
@@ -89,14 +92,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(TOO_MANY)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go."""
+        """Forget the connection."""
         self._port.forget(self)
         self._stop_header_timer()
         self._stop_unread_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; bound what neither completes the headers nor is part of a body."""
+        """Parse; limit what neither completes the headers nor is part of a body."""
         self._got_on = False
         self._unset_keepalive_if_required()
         self._parse(data)
@@ -111,9 +114,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _parse(self, data: bytes) -> None:
         """Feed the parser; it stops after the head of a request that asks for another protocol.
 
-        None is supported, so that such a request means what it would mean without `Upgrade`
-        (RFC 9110, 7.8). The parser takes what follows the head for the other protocol, and
-        forgets that there is a body: a new parser reads the head without `Upgrade`, and goes on.
+        No upgrade is supported, so `Upgrade` is ignored (RFC 9110, section 7.8). The parser would
+        take the body for data of the other protocol; a new parser therefore reads the head
+        without `Upgrade`, and continues with what follows it.
         """
         rest = memoryview(data)
         try:
@@ -142,7 +145,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin the request, unless its head is refused, or has to be read without `Upgrade`."""
         self._got_on = True
-        self._stop_header_timer()
+        if self._header_timer is not None:
+            self._stop_header_timer()
         refusal = self._refusal_of_head()
         if refusal is not None:
             self._refusal = refusal
@@ -157,16 +161,21 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def _refusal_of_head(self) -> Refusal | None:
-        """Why the request cannot be passed on, if it cannot, from its head alone (RFC 9112)."""
-        if self._header_bytes() > self._limits.max_header_bytes:
+        """Return why the request cannot be passed on, from its head alone (RFC 9112)."""
+        size, hosts, encodings = len(self.url), 0, list[bytes]()
+        for name, value in self.headers:
+            size += len(name) + len(value) + HEADER_OVERHEAD
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                encodings.append(value.lower())
+        if size > self._limits.max_header_bytes:
             return self._headers_too_large()
         if self.parser.get_method() == b"CONNECT":
             return CONNECT
-        hosts = [value for name, value in self.headers if name == b"host"]
-        if len(hosts) > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             return NO_HOST
-        encodings = [value for name, value in self.headers if name == b"transfer-encoding"]
-        if encodings and [each.lower() for each in encodings] != [b"chunked"]:
+        if encodings and encodings != [b"chunked"]:
             return TRANSFER_ENCODING
         return None
 
@@ -182,7 +191,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._port.set_idle(self)
 
     def give_way(self) -> bool:
-        """End the connection for another, unless a request or its answer is under way."""
+        """Close the connection for another, unless a request or its response is under way."""
         if not self._is_idle() or self._unread_bytes():
             return False
         self._on_drop("idle")
@@ -190,37 +199,33 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def begin_drain(self) -> None:
-        """Let the answer that is under way be the last one; without one, the next answer is."""
+        """Make the response that is under way the last one, or else the next."""
         if not self._is_idle():
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
+        """Receive a part of the body."""
         self._got_on = True
         super().on_body(body)
 
     def pause_writing(self) -> None:
-        """Wait for the client to read, but not for ever."""
+        """Wait for the client to read, within the limit."""
         super().pause_writing()
         self._expect_to_be_read()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Send again."""
         self._stop_unread_timer()
         super().resume_writing()
 
     def _is_idle(self) -> bool:
-        """Whether no request is under way."""
+        """Return whether no request is under way."""
         return self.cycle is None or self.cycle.response_complete
 
     def _awaits_body(self) -> bool:
-        """Whether the only request under way is still being read, and its answer has not begun."""
+        """Return whether the only request is still being read and its response has not begun."""
         cycle = self.cycle
         return not self.pipeline and cycle.more_body and not cycle.response_started
-
-    def _header_bytes(self) -> int:
-        lines = sum(len(name) + len(value) for name, value in self.headers)
-        return lines + 4 * len(self.headers) + len(self.url)
 
     def _expect_headers(self) -> None:
         self._header_timer = self.loop.call_later(
@@ -228,7 +233,7 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def _headers_are_late(self) -> None:
-        """End the connection; a client that has sent nothing at all expects no answer."""
+        """Close the connection; a client that has sent nothing at all expects no response."""
         if self._fruitless_bytes:
             seconds = self._limits.header_timeout_seconds
             sentence = f"The headers did not arrive within {seconds:g} s."
@@ -242,7 +247,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return Refusal(431, sentence, "headers_too_large")
 
     def _refuse(self, refusal: Refusal) -> None:
-        """End the connection; say why, unless the answer to an earlier request is due."""
+        """Close the connection; say why, unless the response to an earlier request is due."""
         if self._is_idle():
             self.transport.write(_answer(refusal))
         elif self._awaits_body():
@@ -251,7 +256,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._drop(refusal.reason)
 
     def _end_request(self) -> None:
-        """Tell the application that its client is gone; what it still says is not sent."""
+        """Notify the application that its client has left; what it still sends is dropped."""
         self.cycle.disconnected = True
         self.cycle.message_event.set()
 
@@ -265,7 +270,7 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def _check_reading(self, unread_before: int) -> None:
-        """Go on waiting if the client read something, else end the connection."""
+        """Keep waiting if the client has read something, else abort the connection."""
         if self._unread_bytes() < unread_before:
             self._expect_to_be_read()
         else:
@@ -295,47 +300,3 @@ def _answer(refusal: Refusal) -> bytes:
         "connection: close",
     ]
     return "\r\n".join([*lines, "", body]).encode()
-
-
-class GatheringTransport:
-    """A transport that sends what was written during a turn of the event loop at its end.
-
-    Uvicorn itself writes head and body apart: two system calls, and two packets, an answer.
-    """
-
-    def __init__(
-        self,
-        transport: asyncio.Transport,
-        loop: asyncio.AbstractEventLoop,
-        close_timeout_seconds: float,
-    ) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._close_timeout_seconds = close_timeout_seconds
-        self._written: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """Send this, with whatever else is written in this turn."""
-        if not self._written:
-            self._loop.call_soon(self._flush)
-        self._written.append(data)
-
-    def close(self) -> None:
-        """Send what was written, and close; what is not read in time is given up."""
-        self._flush()
-        self._transport.close()
-        if self._transport.get_write_buffer_size():
-            self._loop.call_later(self._close_timeout_seconds, self._transport.abort)
-
-    def get_write_buffer_size(self) -> int:
-        """Return how many bytes are still to be sent."""
-        return self._transport.get_write_buffer_size() + sum(map(len, self._written))
-
-    def _flush(self) -> None:
-        if self._written:
-            data, self._written = b"".join(self._written), []
-            self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is the transport's own."""
-        return getattr(self._transport, name)

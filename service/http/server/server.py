@@ -1,4 +1,4 @@
-"""The HTTP server: binds first, drains on the first signal, gives up on the second."""
+"""The HTTP server: binds first, drains on the first signal, exits on the second."""
 
 import asyncio
 import socket
@@ -24,8 +24,8 @@ from service.http.server.tls import Tls
 from service.settings import Settings
 from service.telemetry.events import ServerEvents
 
-ABORT_SECONDS = 2  # what the end takes once the drain is over
-ANSWER_SECONDS = 1.5  # of these, for those left to take their answer
+ABORT_SECONDS = 2  # limit on the shutdown once the drain is over
+ANSWER_SECONDS = 1.5  # of these, for the last clients to read their responses
 HURRIED_ANSWER_SECONDS = 0.2  # the same after a second signal
 
 App = Callable[..., Awaitable[None]]
@@ -34,7 +34,7 @@ _log = structlog.get_logger()
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take the port before anything is loaded."""
+    """Bind the port before anything is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
@@ -45,7 +45,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, but the port stays open and answers "not ready" while requests are finished."""
+    """Uvicorn, but the port stays open and answers "not ready" during the drain."""
 
     def __init__(
         self, app: App, admission: Admission, events: ServerEvents, settings: Settings
@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,  # who may change models depends on the client's address
+                proxy_headers=False,  # the local key is for clients on this machine
                 timeout_graceful_shutdown=ABORT_SECONDS,
             )
         )
@@ -75,7 +75,7 @@ class Server(uvicorn.Server):
         self._drain_ends: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen as Uvicorn does on sockets that are bound, within the limits."""
+        """Listen on the bound sockets as Uvicorn does, within the limits."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
@@ -85,7 +85,7 @@ class Server(uvicorn.Server):
         self.started = True
 
     def _protocol(self, max_connections: int) -> Callable[[], asyncio.Protocol]:
-        """Make what serves the connections of one port."""
+        """Return the factory for the connections of one port."""
         return partial(
             BoundedProtocol,
             config=self.config,
@@ -113,7 +113,7 @@ class Server(uvicorn.Server):
         )
 
     async def main_loop(self) -> None:
-        """Serve until it is time to exit; take over renewed certificates meanwhile."""
+        """Serve until it is time to exit; reload renewed certificates meanwhile."""
         if self._tls is None:
             await super().main_loop()
             return
@@ -126,16 +126,16 @@ class Server(uvicorn.Server):
                 await watching
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Begin to drain; a second signal exits now.
+        """Begin the drain; a second signal exits now.
 
-        This interrupts whatever the main thread does, which may hold the log's lock: no log here.
+        This interrupts the main thread, which may hold the lock of the log: nothing is logged.
         """
         if self._admission.stopping:
             self.should_exit = True
         self._admission.stop()
 
     async def on_tick(self, counter: int) -> bool:
-        """Exit once nothing is in flight, or when the drain has lasted long enough."""
+        """Exit once nothing is in flight, or at the limit of the drain."""
         if self._admission.stopping and self._is_drained():
             return True
         return await super().on_tick(counter)
@@ -157,9 +157,9 @@ class Server(uvicorn.Server):
             connection.begin_drain()  # type: ignore[union-attr]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End as Uvicorn does, but without a word: who is still there soon loses the connection.
+        """Shut down as Uvicorn does, but abort the connections that are left before it would.
 
-        Uvicorn would cancel their requests, and log a traceback of each.
+        Uvicorn would cancel their requests and log a traceback of each.
         """
         seconds = HURRIED_ANSWER_SECONDS if self.should_exit else ANSWER_SECONDS
         timer = asyncio.get_running_loop().call_later(seconds, self._abort_connections)
@@ -172,7 +172,7 @@ class Server(uvicorn.Server):
 
 
 def _until_cancelled(app: App) -> App:
-    """Let a request end quietly that outlasts the server: its connection is gone."""
+    """Let a request that outlasts the server end quietly: its connection is gone."""
 
     async def call(scope: Any, receive: Any, send: Any) -> None:
         with suppress(asyncio.CancelledError):

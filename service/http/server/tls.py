@@ -1,4 +1,4 @@
-"""TLS from a certificate's files, which may be renewed while the server runs."""
+"""TLS from certificate files that can be renewed while the server runs."""
 
 import ssl
 from pathlib import Path
@@ -24,7 +24,7 @@ class Tls:
         self._load()
 
     def reload(self) -> None:
-        """Take renewed files for the connections to come; what is not valid changes nothing."""
+        """Use renewed files for new connections; invalid files change nothing."""
         try:
             self._load()
         except InvalidConfiguration as error:
@@ -47,7 +47,7 @@ class Tls:
             return first_expiry(certificate.read_bytes())
         except (OSError, ValueError) as error:
             raise InvalidConfiguration(
-                f"The TLS certificate {certificate} does not say when it ends."
+                f"The TLS certificate {certificate} has no valid expiry date."
             ) from error
 
     def _load_into(self, context: ssl.SSLContext) -> None:
@@ -57,7 +57,7 @@ class Tls:
         except ssl.SSLError as error:
             why = error.reason or "they cannot be read"
             raise InvalidConfiguration(
-                f"The TLS certificate {certificate} and the key {key} are of no use: {why}."
+                f"The TLS certificate {certificate} and the key {key} cannot be used: {why}."
             ) from error
         except OSError as error:
             raise InvalidConfiguration(

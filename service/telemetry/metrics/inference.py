@@ -12,7 +12,7 @@ from service.schema.vocabulary import Task
 from service.telemetry.events import ModelIdentity, Prediction
 from service.telemetry.metrics.buckets import SECONDS, VERSION
 from service.telemetry.statistics import Statistics
-from service.telemetry.timings import Stage, Timings
+from service.telemetry.timings import Timings
 
 CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 BYTES = (1e3, 4e3, 16e3, 64e3, 256e3, 1e6, 4e6, 16e6)
@@ -26,7 +26,6 @@ class InferenceMetrics:
         self._unavailable: Counts[tuple[str, str]] = Counts()
         self._declare_requests(registry)
         self._declare_images(registry)
-        self._known = cache(lambda *identity: self.of(ModelIdentity(*identity)))
 
     def _declare_requests(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
@@ -105,30 +104,6 @@ class InferenceMetrics:
         """Return the number of requests for versions that did not serve, by model and version."""
         return self._unavailable
 
-    # These are removed once every request is counted by `VersionTelemetry.finished`.
-
-    def inference_finished(
-        self, model: ModelIdentity, outcome: Outcome, images: int, stages: Mapping[Stage, float]
-    ) -> None:
-        """Count a prediction request and the time of its stages."""
-        known = self._known(model.name, model.version, model.task)
-        known.requests(outcome).inc()
-        known.images().inc(images)
-        for stage, seconds in stages.items():
-            known.stages(stage).observe(seconds)
-
-    def bodies_exchanged(
-        self, model: ModelIdentity, request_bytes: int, response_bytes: int
-    ) -> None:
-        """Observe the sizes of a successful request and of its response."""
-        known = self._known(model.name, model.version, model.task)
-        known.request_bytes().observe(request_bytes)
-        known.response_bytes().observe(response_bytes)
-
-    def images_predicted(self, model: ModelIdentity, predictions: Sequence[Prediction]) -> None:
-        """Count images and their predictions."""
-        self._known(model.name, model.version, model.task).predicted(predictions)
-
 
 class VersionTelemetry:
     """Counts the requests of one loaded version, for Prometheus and for its `statistics`.
@@ -156,13 +131,13 @@ class VersionTelemetry:
         images: int = 0,
         *,
         request_bytes: int = 0,
-        response_bytes: int = 0,
+        response_bytes: int | None = None,
         predictions: Sequence[Prediction] = (),
     ) -> None:
         """Count a request, whatever its outcome; call it once per request.
 
-        `images` is the number of images predicted. The sizes of the bodies and the predictions
-        count only if the outcome is "ok".
+        `images` is the number of images predicted. The sizes of the bodies, if there are any, and
+        the predictions count only if the outcome is "ok".
         """
         stages = timings.stages()
         self.statistics.answered(outcome, images, stages)
@@ -171,8 +146,9 @@ class VersionTelemetry:
         for stage, seconds in stages.items():
             self.stages(stage).observe(seconds)
         if outcome == "ok":
-            self.request_bytes().observe(request_bytes)
-            self.response_bytes().observe(response_bytes)
+            if response_bytes is not None:
+                self.request_bytes().observe(request_bytes)
+                self.response_bytes().observe(response_bytes)
             self.predicted(predictions)
 
     def predicted(self, predictions: Sequence[Prediction]) -> None:

@@ -1,4 +1,4 @@
-"""The feature pyramid and its head give class scores for each pixel of any image."""
+"""The feature pyramid and its head compute class scores for each pixel of any image."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model_export.models.fpn import FeaturePyramid, SegmentationHead, add_top_down
-from model_export.registry import build, dimensions_of
+from model_export.models.registry import build, dimensions_of
 from tests.model_export.networks import features, noise, randomised
 
 CHANNELS = (64, 128, 256, 512)
@@ -75,7 +75,7 @@ def test_every_level_reaches_the_prediction():
 
 
 @pytest.mark.parametrize("model", ["fpn_resnet18", "vt_fpn_resnet18"])
-def test_a_fresh_segmenter_has_no_opinion(model):
+def test_a_fresh_segmenter_predicts_all_classes_alike(model):
     torch.manual_seed(0)
     network = build(dimensions_of(model, classes=2)).train()
     truth = torch.zeros(4, 64, 64, dtype=torch.int64)

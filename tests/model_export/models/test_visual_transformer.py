@@ -1,4 +1,4 @@
-"""The parts of a VT module obey the paper's equations, whatever their weights are."""
+"""The parts of a VT module obey the paper's equations for any weights."""
 
 import math
 
@@ -127,7 +127,7 @@ def test_centroids_have_unit_norm():
 
 
 def test_clusters_that_are_far_apart_are_found():
-    """Four directions, one a quadrant: each quadrant becomes a centroid of its own."""
+    """Four directions, one per quadrant: each becomes a centroid."""
     tokenizer = randomised(ClusteringTokenizer(64, 64, 4))
     directions = torch.linalg.qr(torch.randn(64, 4, generator=torch.Generator().manual_seed(0)))[0]
     x = torch.zeros(1, 64, 4, 4)
@@ -204,7 +204,7 @@ def test_heads_are_a_dimension_with_an_effect():
     [Transformer(TOKEN_CHANNELS), Transformer(TOKEN_CHANNELS, 4), TokenLinear(TOKEN_CHANNELS)],
     ids=["transformer", "transformer with 4 heads", "none"],
 )
-def test_permuting_the_tokens_permutes_what_comes_out(relation):
+def test_permuting_the_tokens_permutes_the_output(relation):
     relation = randomised(relation)
     order = torch.tensor([3, 1, 0, 2, 7, 6, 5, 4])
     expected = relation(visual_tokens())[:, :, order]
@@ -212,7 +212,7 @@ def test_permuting_the_tokens_permutes_what_comes_out(relation):
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_without_a_relation_a_token_knows_nothing_of_the_others():
+def test_without_a_relation_tokens_do_not_influence_each_other():
     relation = randomised(TokenLinear(TOKEN_CHANNELS))
     changed = visual_tokens()
     changed[:, :, 0] = 9.0

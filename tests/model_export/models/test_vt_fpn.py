@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model_export.registry import build, dimensions_of
+from model_export.models.registry import build, dimensions_of
 from tests.model_export.networks import noise, randomised
 
 VARIANTS = {
@@ -96,7 +96,7 @@ def test_projectors_whose_values_are_0_leave_the_laterals_and_their_sums():
     torch.testing.assert_close(summed[2], laterals[2] + enlarged)
 
 
-def test_what_one_level_sees_changes_the_map_of_another_through_the_tokens(vt_fpn):
+def test_a_fine_level_changes_the_map_of_a_coarse_level_through_the_tokens(vt_fpn):
     """From fine to coarse there is no other way: the sums go from coarse to fine."""
     maps = vt_fpn.backbone.features(noise())
     changed = [maps[0] * 1.5, *maps[1:]]

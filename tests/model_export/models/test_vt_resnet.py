@@ -1,11 +1,11 @@
-"""VT-ResNets build in every variant, and their logits do not depend on any order of tokens."""
+"""VT-ResNets work in every variant, and their logits do not depend on the order of tokens."""
 
 import pytest
 import torch
 
+from model_export.models.registry import build, dimensions_of
 from model_export.models.resnet import ResNet
 from model_export.models.vt_resnet import VTResNet
-from model_export.registry import build, dimensions_of
 from tests.model_export.networks import noise, randomised
 
 VARIANTS = {
@@ -134,7 +134,7 @@ def test_permuting_the_pixels_of_the_map_permutes_the_next_map_and_keeps_the_tok
     torch.testing.assert_close(same_tokens, tokens, rtol=1e-4, atol=1e-4)
 
 
-def test_the_image_decides_the_logits(vt_resnet18):
+def test_different_images_have_different_logits(vt_resnet18):
     first, second, *_ = vt_resnet18(noise())
     assert (first - second).abs().max() > 1e-3
 

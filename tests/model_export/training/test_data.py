@@ -1,4 +1,4 @@
-"""Samples are found by folder and name; random views keep image and labels together."""
+"""Random views keep image and labels together, and batches are reproducible."""
 
 import random
 
@@ -7,96 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from model_export.errors import InvalidData
-from model_export.training.data import (
-    IGNORED,
-    Sample,
-    Samples,
-    batches,
-    classification_view,
-    image_folder,
-    image_label_pairs,
-    load_labels,
-    photos_below,
-    segmentation_view,
-)
+from model_export.samples import IGNORED, Sample
+from model_export.training.data import Samples, batches, classification_view, segmentation_view
 from model_export.training.recipes import RECIPES
-from tests.model_export.files import COLORS, color_folders, noise_photo, two_color_pairs
+from tests.model_export.files import COLORS, noise_photo
 
 CLASSIFICATION = RECIPES["classification"].changed(color_jitter=0.0)
 SEGMENTATION = RECIPES["segmentation"].changed(color_jitter=0.0)
-
-
-def test_class_folders_are_numbered_by_their_sorted_names(tmp_path):
-    color_folders(tmp_path, images=2)
-    (tmp_path / "red" / "notes.txt").write_text("not an image")
-    (tmp_path / "README").write_text("not a class")
-    samples, classes = image_folder(tmp_path)
-    assert classes == sorted(COLORS) == ["blue", "green", "red"]
-    assert [sample.target for sample in samples] == [0, 0, 1, 1, 2, 2]
-    assert {sample.image.parent.name for sample in samples if sample.target == 2} == {"red"}
-
-
-def test_a_folder_without_class_folders_is_refused(tmp_path):
-    noise_photo(tmp_path / "photo.png", 0)
-    with pytest.raises(InvalidData, match="holds no images in class folders"):
-        image_folder(tmp_path)
-    with pytest.raises(InvalidData, match="is not a folder"):
-        image_folder(tmp_path / "nowhere")
-
-
-def test_images_are_paired_with_the_labels_of_the_same_name(tmp_path):
-    two_color_pairs(tmp_path, images=2)
-    noise_photo(tmp_path / "images" / "2.jpg", 0)
-    Image.new("L", (50, 44)).save(tmp_path / "labels" / "2.png")
-    pairs = [(s.image.name, s.target.name) for s in image_label_pairs(tmp_path)]
-    assert pairs == [("0.png", "0.png"), ("1.png", "1.png"), ("2.jpg", "2.png")]
-
-
-def test_missing_label_files_are_refused_by_name(tmp_path):
-    two_color_pairs(tmp_path, images=4)
-    for index in (1, 2, 3):
-        (tmp_path / "labels" / f"{index}.png").unlink()
-    with pytest.raises(InvalidData, match=r"labels/1\.png and 2 more label files"):
-        image_label_pairs(tmp_path)
-
-
-def test_a_folder_without_images_is_refused(tmp_path):
-    (tmp_path / "images").mkdir()
-    with pytest.raises(InvalidData, match="does not hold any image"):
-        image_label_pairs(tmp_path)
-
-
-def test_photos_are_found_in_subfolders_too_in_the_order_of_their_names(tmp_path):
-    color_folders(tmp_path, images=1)
-    noise_photo(tmp_path / "a.JPG", 0)
-    (tmp_path / "red" / "notes.txt").write_text("not an image")
-    found = [path.relative_to(tmp_path).as_posix() for path in photos_below(tmp_path)]
-    assert found == ["a.JPG", "blue/0.png", "green/0.png", "red/0.png"]
-
-
-def test_a_folder_without_photos_is_refused(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(InvalidData, match="holds no photos"):
-            photos_below(folder)
-
-
-def test_ids_that_are_no_class_are_ignored(tmp_path):
-    Image.fromarray(np.array([[0, 1, 2, 200, 255]], np.uint8)).save(tmp_path / "labels.png")
-    assert load_labels(tmp_path / "labels.png", 2).tolist() == [[0, 1, *[IGNORED] * 3]]
-
-
-def test_a_palette_image_gives_its_indices(tmp_path):
-    image = Image.new("P", (2, 1), 1)
-    image.putpalette([0, 0, 0, 255, 0, 0])
-    image.save(tmp_path / "labels.png")
-    assert load_labels(tmp_path / "labels.png", 2).tolist() == [[1, 1]]
-
-
-def test_a_coloured_image_is_no_label_map(tmp_path):
-    path = noise_photo(tmp_path / "labels.png", 0)
-    with pytest.raises(InvalidData, match=r"labels\.png is not a label map"):
-        load_labels(path, 2)
 
 
 def random_views(view, image, target, count=30):
@@ -122,7 +39,7 @@ def test_a_segmentation_view_cuts_image_and_labels_alike():
     assert sides == {True, False}
 
 
-def test_what_a_view_shows_beyond_the_photo_is_ignored():
+def test_pixels_outside_the_photo_are_ignored():
     image, labels = Image.new("RGB", (32, 32), COLORS["red"]), np.zeros((32, 32), np.uint8)
     small = SEGMENTATION.changed(scale=(0.5, 0.5), aspect=1.0)
     for pixels, ids in random_views(segmentation_view(small, (64, 64)), image, labels, 5):
@@ -151,26 +68,22 @@ def viewed(samples, seed=0, epoch=0) -> Samples:
     return data
 
 
-def test_a_view_depends_on_seed_epoch_and_index_alone(samples):
+def test_a_view_depends_only_on_seed_epoch_and_index(samples):
     view, _ = viewed(samples)[3]
     assert torch.equal(viewed(samples)[3][0], view)
     for other in (viewed(samples, seed=1), viewed(samples, epoch=1)):
         assert not torch.equal(other[3][0], view)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_batches_are_the_same_with_any_number_of_workers(samples, workers):
-    def of(count):
-        return list(batches(viewed(samples), 2, count, seed=0))
-
-    given, expected = of(workers), of(0)
+def test_a_worker_process_makes_the_same_batches(samples):
+    given, expected = (list(batches(viewed(samples), 2, workers, seed=0)) for workers in (1, 0))
     assert len(given) == 3  # of 7 samples: the last batch is not full
     for (images, targets), (wanted_images, wanted) in zip(given, expected, strict=True):
         assert torch.equal(images, wanted_images)
         assert torch.equal(targets, wanted)
 
 
-def test_each_epoch_is_shuffled_anew(samples):
+def test_every_epoch_is_shuffled_differently(samples):
     orders = [
         [t for _, targets in batches(viewed(samples, epoch=epoch), 1, 0, 0) for t in targets]
         for epoch in range(4)
@@ -178,7 +91,7 @@ def test_each_epoch_is_shuffled_anew(samples):
     assert len({tuple(map(int, order)) for order in orders}) > 1
 
 
-def test_label_shares_are_those_of_the_labelled_pixels(tmp_path):
+def test_label_shares_count_only_labelled_pixels(tmp_path):
     Image.fromarray(np.array([[0, 0, 0, 1, 255, 255]], np.uint8)).save(tmp_path / "labels.png")
     pair = Sample(noise_photo(tmp_path / "photo.png", 0), tmp_path / "labels.png")
     data = Samples([pair], segmentation_view(SEGMENTATION, (32, 32)), 3, 0)

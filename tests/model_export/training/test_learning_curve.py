@@ -1,4 +1,4 @@
-"""The learning curve is a picture, whichever epochs were evaluated."""
+"""The learning curve is a picture, regardless of which epochs were evaluated."""
 
 import io
 
@@ -40,7 +40,7 @@ GREY, BLUE, GREEN = (154, 165, 177), (31, 111, 235), (45, 164, 78)
     ],
     ids=["never", "one epoch", "every", "every other", "the last"],
 )
-def test_it_shows_the_loss_and_what_was_evaluated(rows, colors):
+def test_it_shows_the_loss_and_the_evaluated_metrics(rows, colors):
     pixels = picture(rows)
     assert [each for each in (GREY, BLUE, GREEN) if has_color(pixels, each)] == colors
 

@@ -1,24 +1,25 @@
-"""Training learns, repeats itself to the bit, and goes on where it was interrupted."""
+"""Training learns, is reproducible to the bit, and resumes after an interruption."""
 
 import csv
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.nn import functional
 
 from model_export import checkpoint
-from model_export.convert import preprocessing_for
 from model_export.errors import InvalidCheckpoint
+from model_export.models.registry import dimensions_of
 from model_export.models.resnet import ResNet
-from model_export.registry import dimensions_of
+from model_export.preprocessing import Buckets, Preprocessing, Squash
+from model_export.samples import IGNORED, Sample, image_folder, image_label_pairs
 from model_export.training import loop
-from model_export.training.data import IGNORED, image_folder, image_label_pairs
 from model_export.training.loop import Run, TrainingData, train
 from model_export.training.recipes import RECIPES
-from tests.model_export.files import color_folders, two_color_pairs
+from tests.model_export.files import color_folders, flat_photo, two_color_pairs
 from tests.model_export.networks import randomised
 
 CLASSIFICATION = RECIPES["classification"].changed(
@@ -54,7 +55,7 @@ def classification_run(data: TrainingData, directory: Path, **changes) -> Run:
         dimensions=dimensions,
         recipe=CLASSIFICATION,
         data=data,
-        preprocessing=preprocessing_for(dimensions, (32, 32)),
+        preprocessing=Preprocessing(Squash(32, 32)),
         directory=directory,
         workers=0,
     )
@@ -70,7 +71,7 @@ def segmentation_run(data: TrainingData, directory: Path, **changes) -> Run:
         dimensions=dimensions,
         recipe=dataclasses.replace(recipe, color_jitter=0.1),
         data=data,
-        preprocessing=preprocessing_for(dimensions, (64, 64)),
+        preprocessing=Preprocessing(Buckets.around(64)),
         directory=directory,
         workers=0,
     )
@@ -79,7 +80,7 @@ def segmentation_run(data: TrainingData, directory: Path, **changes) -> Run:
 
 @pytest.fixture(scope="module")
 def finished(colors, tmp_path_factory) -> Run:
-    """A training that nobody interrupted."""
+    """A run without interruption."""
     run = classification_run(colors, tmp_path_factory.mktemp("finished") / "new")
     train(run)
     return run
@@ -146,7 +147,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(finished, tmp
     assert [row["epoch"] for row in rows_of(run)] == ["1"]
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
-    torch.manual_seed(999)  # whatever the new process has drawn before
+    torch.manual_seed(999)  # the random state of a new process
     train(run)
     assert_same_bits(tensors_of(run), tensors_of(finished))
     assert_same_bits(state_of(run)["network"], state_of(finished)["network"])
@@ -154,7 +155,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(finished, tmp
         assert row | {"train_seconds": ""} == expected | {"train_seconds": ""}
 
 
-def test_a_finished_training_is_not_trained_again(finished, monkeypatch):
+def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
     before = tensors_of(finished)
     monkeypatch.setattr(loop._Trainer, "_fit", lambda trainer: pytest.fail("trained again"))
     assert train(finished)["epoch"] == 3
@@ -184,9 +185,9 @@ def _fresh(run: Run, device: torch.device):
     ],
     ids=["recipe", "betas", "seed", "dimensions"],
 )
-def test_another_training_in_the_same_folder_is_refused(finished, changes):
+def test_a_different_run_in_the_same_folder_is_refused(finished, changes):
     before = (finished.directory / "last.pt").read_bytes()
-    with pytest.raises(InvalidCheckpoint, match="belongs to a training with another"):
+    with pytest.raises(InvalidCheckpoint, match="belongs to a run with a different"):
         train(dataclasses.replace(finished, **changes))
     assert (finished.directory / "last.pt").read_bytes() == before
 
@@ -200,8 +201,8 @@ def backbone(tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
     return path, weights
 
 
-def test_a_training_that_began_with_a_backbone_is_not_resumed_without(finished, backbone):
-    with pytest.raises(InvalidCheckpoint, match="another model, backbone, recipe"):
+def test_a_run_from_scratch_is_not_resumed_with_a_backbone(finished, backbone):
+    with pytest.raises(InvalidCheckpoint, match="different model, backbone, recipe"):
         train(dataclasses.replace(finished, backbone=backbone[0]))
 
 
@@ -241,9 +242,9 @@ def test_fine_tuning_starts_with_all_weights_of_the_models_own_checkpoint(finish
     assert {group["factor"] for group in trainer.optimizer.param_groups} == {1.0}
 
 
-def test_fine_tuning_does_not_go_on_from_a_training_from_scratch(finished):
+def test_fine_tuning_does_not_resume_a_run_from_scratch(finished):
     source = finished.directory / "checkpoint.safetensors"
-    with pytest.raises(InvalidCheckpoint, match="belongs to a training with another"):
+    with pytest.raises(InvalidCheckpoint, match="belongs to a run with a different"):
         train(dataclasses.replace(finished, initial_checkpoint=source))
 
 
@@ -304,15 +305,20 @@ def test_a_batch_without_any_labelled_pixel_changes_nothing(segmenter):
     assert_same_bits(segmenter.network.state_dict(), before)
 
 
-def test_rare_classes_weigh_more(segmenter):
-    shares = segmenter.samples.label_shares(2)
-    weights = segmenter.class_weights
-    assert (shares[0] > shares[1]) == (weights[0] < weights[1])
-    assert float(weights.mean()) == pytest.approx(1)
+def test_a_class_with_a_quarter_of_the_pixels_weighs_more(tmp_path):
+    """1 / ln(1.02 + 3/4) and 1 / ln(1.02 + 1/4), divided by their mean."""
+    labels = np.zeros((64, 64), np.uint8)
+    labels[:, 48:] = 1
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    photo = flat_photo(tmp_path / "photo.png", (9, 9, 9), (64, 64))
+    pair = [Sample(photo, tmp_path / "labels.png")]
+    run = segmentation_run(TrainingData(pair, pair), tmp_path / "run")
+    weights = loop._Trainer(run, torch.device("cpu")).class_weights
+    assert weights.tolist() == pytest.approx([0.5902, 1.4098], abs=1e-4)
 
 
-def test_a_training_that_diverges_stops_with_a_sentence(colors, tmp_path, monkeypatch):
+def test_a_run_that_diverges_stops_with_a_sentence(colors, tmp_path, monkeypatch):
     monkeypatch.setattr(loop._Trainer, "_step", lambda *_: float("nan"))
-    with pytest.raises(InvalidCheckpoint, match="diverged"):
+    with pytest.raises(InvalidCheckpoint, match="training diverged: the loss is not finite"):
         train(classification_run(colors, tmp_path / "run"))
     assert not (tmp_path / "run").exists()

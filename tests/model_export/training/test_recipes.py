@@ -1,4 +1,4 @@
-"""A recipe is data: stages of sizes, and changes on the command line."""
+"""A recipe is data, with stages of input sizes and changes from the command line."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ def test_input_sizes_are_stages_of_equal_length():
     assert sides == [32, 32, 64, 64, 96, 96]
 
 
-def test_changes_that_are_none_leave_the_recipe_as_it_is():
+def test_changes_that_are_none_leave_the_recipe_unchanged():
     changed = RECIPE.changed(epochs=3, batch_size=None, learning_rate=None)
     assert changed == dataclasses.replace(RECIPE, epochs=3)
 

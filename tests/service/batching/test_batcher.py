@@ -18,7 +18,7 @@ from service.errors import (
     OutOfMemory,
     ServerStopping,
 )
-from service.images.photo import Photo, PreparedImage
+from service.images.photo import PreparedImage
 from service.runtime.device import Device
 from service.schema.model_status import Measurement, Width
 from service.schema.vocabulary import Task
@@ -121,7 +121,7 @@ def images(
     loop = asyncio.get_running_loop()
     return [
         PendingInference(
-            Photo.ready(PreparedImage(np.full((side, side, 3), mark, np.uint8), side, side)),
+            PreparedImage(np.full((side, side, 3), mark, np.uint8), side, side),
             ("mark",),
             Urgency(deadline, is_background=is_background),
             loop.time(),
@@ -220,11 +220,20 @@ async def test_images_of_different_shapes_never_share_a_batch(batcher, execute):
     assert execute.batches == [[0], [1, 2], [3, 4]]
 
 
+class Encoded:
+    """A photo that is prepared when it runs."""
+
+    prepared = None
+    prepare_seconds = 0.0
+
+    def __init__(self, image: PreparedImage) -> None:
+        self.prepare = lambda: image
+
+
 async def test_photos_that_are_not_prepared_share_a_batch_with_nobody(batcher, execute):
     pending = images(*range(4))
     for each in pending:
-        image, each.photo.prepared = each.photo.prepared, None
-        each.photo.prepare = lambda image=image: image
+        each.photo = Encoded(each.photo)
     batcher().submit(pending)
     execute.open()
     assert await answers(pending) == [0, 1, 2, 3]

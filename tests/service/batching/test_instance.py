@@ -17,7 +17,7 @@ from service.errors import (
     PayloadTooLarge,
     QueueFull,
 )
-from service.images.photo import Photo, PreparedImage
+from service.images.photo import PreparedImage
 from service.runtime.device import Device
 from service.runtime.execution_providers import Placement
 from service.runtime.graph_sessions import GraphSessions
@@ -85,8 +85,8 @@ async def instance(tmp_path: Path, session: FakeSession) -> AsyncIterator[ModelI
     await instance.close()
 
 
-def image(value: int, side: int = 2) -> Photo:
-    return Photo.ready(PreparedImage(np.full((side, side, 3), value, np.uint8), side, side))
+def image(value: int, side: int = 2) -> PreparedImage:
+    return PreparedImage(np.full((side, side, 3), value, np.uint8), side, side)
 
 
 async def infer(instance: ModelInstance, images: list) -> list[int]:

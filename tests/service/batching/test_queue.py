@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.batching.queue import PendingInference, RequestQueue, Urgency
-from service.images.photo import Photo, PreparedImage
+from service.images.photo import PreparedImage
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def pending():
         is_background: bool = False,
     ):
         pixels = np.zeros((side, side, 3), np.uint8)
-        photo = Photo.ready(PreparedImage(pixels, side, side))
+        photo = PreparedImage(pixels, side, side)
         future = asyncio.get_running_loop().create_future()
         urgency = Urgency(deadline, priority, is_default_deadline, is_background)
         return PendingInference(photo, outputs, urgency, 0.0, future)

@@ -4,94 +4,107 @@ import pytest
 
 from service.engine.admission import Admission
 from service.errors import DeadlineExceeded, QueueFull, ServerStopping
-from tests.service.conftest import until
 
 
-def admission(requests: int = 2, seconds: float = 10, body_bytes: int = 100) -> Admission:
-    return Admission(requests, seconds, body_bytes)
+def admission(requests: int = 2, body_bytes: int = 100) -> Admission:
+    return Admission(requests, 10, body_bytes)
 
 
-async def test_one_more_than_the_bound_is_refused_and_told_when_to_return() -> None:
+def enter(door: Admission, *, came_before_drain: bool = False) -> asyncio.Timeout:
+    timeout = asyncio.timeout(None)
+    door.enter(timeout, came_before_drain=came_before_drain)
+    return timeout
+
+
+async def test_a_request_beyond_the_limit_is_refused_with_a_time_to_return() -> None:
     door = admission(2)
-    async with door.request() as first, door.request() as second:
-        first.take_place()
-        second.take_place()
-        with pytest.raises(QueueFull) as caught:
-            async with door.request():
-                pass
-        assert caught.value.retry_after_seconds >= 1
-        assert (door.in_flight, door.receiving) == (2, 0)
-    assert door.is_empty
-    async with door.request() as third:
-        third.take_place()
-        assert door.in_flight == 1
-    assert door.in_flight == 0
+    requests = [enter(door), enter(door)]
+    for _ in requests:
+        door.take_place()
+    with pytest.raises(QueueFull, match="2 requests in flight") as caught:
+        enter(door)
+    assert caught.value.retry_after_seconds >= 1
+    assert (door.in_flight, door.receiving, door.is_empty) == (2, 0, False)
+    for each in requests:
+        door.leave(each, 0, 0.5)
+    assert (door.in_flight, door.is_empty) == (0, True)
+    enter(door)
 
 
-async def test_a_request_whose_body_arrives_takes_no_place() -> None:
+async def test_a_request_whose_body_is_arriving_takes_no_place() -> None:
     door = admission(1)
-    async with door.request() as slow, door.request() as fast:
-        assert (door.in_flight, door.receiving) == (0, 2)
-        fast.take_place()
-        assert (door.in_flight, door.receiving) == (1, 1)
-        with pytest.raises(QueueFull, match="1 requests in flight"):
-            slow.take_place()
+    slow, fast = enter(door), enter(door)
+    assert (door.in_flight, door.receiving) == (0, 2)
+    door.take_place()
+    assert (door.in_flight, door.receiving) == (1, 1)
+    with pytest.raises(QueueFull, match="1 requests in flight"):
+        door.take_place()
+    door.leave(slow, 0, None)
+    door.leave(fast, 0, 0.1)
     assert (door.in_flight, door.receiving) == (0, 0)
 
 
-async def test_the_bodies_have_so_many_bytes_in_all() -> None:
+async def test_all_bodies_together_are_bounded_and_their_bytes_given_back() -> None:
     door = admission(2, body_bytes=100)
-    async with door.request() as first, door.request() as second:
-        first.take_bytes(150)
-        second.take_bytes(50)
-        with pytest.raises(QueueFull, match="200 bytes of bodies") as caught:
-            second.take_bytes(1)
-        assert caught.value.retry_after_seconds >= 1
-    async with door.request() as third:
-        third.take_bytes(200)  # what was taken is free again
+    first = enter(door)
+    door.take_bytes(150)
+    door.take_bytes(50)
+    with pytest.raises(QueueFull, match="200 bytes of bodies") as caught:
+        door.take_bytes(1)
+    assert caught.value.retry_after_seconds >= 1
+    door.leave(first, 200, None)
+    door.take_bytes(200)
 
 
-async def test_what_waits_longer_than_the_deadline_ends() -> None:
-    door = admission(seconds=0.01)
-    with pytest.raises(DeadlineExceeded, match=r"within 0.01 s"):
-        async with door.request():
-            await asyncio.Event().wait()
-    assert door.is_empty
+async def test_retry_after_follows_how_long_requests_were_in_flight() -> None:
+    door = admission(1)
+    first = enter(door)
+    door.take_place()
+    door.leave(first, 0, 32.4)
+    enter(door)
+    door.take_place()
+    with pytest.raises(QueueFull) as caught:
+        enter(door)
+    assert caught.value.retry_after_seconds == 33
 
 
-async def test_a_timeout_of_the_works_own_is_not_the_deadline() -> None:
-    with pytest.raises(TimeoutError):
-        async with admission().request():
-            raise TimeoutError
-
-
-async def test_after_stop_no_newcomer_enters_but_those_inside_finish() -> None:
+async def test_after_stop_only_connections_from_before_are_let_in() -> None:
     door = admission()
-    async with door.request() as inside:
-        door.stop()
-        with pytest.raises(ServerStopping):
-            async with door.request():
-                pass
-        async with door.request(came_before_drain=True):
-            assert door.receiving == 2
-        inside.take_place()
-        assert door.in_flight == 1
+    enter(door)
+    door.stop()
+    with pytest.raises(ServerStopping):
+        enter(door)
+    enter(door, came_before_drain=True)
+    assert door.receiving == 2
+    door.take_place()
+    assert door.in_flight == 1
 
 
-async def test_abort_ends_those_inside_and_nobody_enters() -> None:
+async def test_abort_expires_what_is_in_flight_and_lets_nothing_in() -> None:
     door = admission()
+    timeouts = [enter(door), enter(door)]
 
-    async def wait() -> None:
-        async with door.request() as admitted:
-            admitted.take_place()
+    async def wait(timeout: asyncio.Timeout) -> None:
+        async with timeout:
+            entered.release()
             await asyncio.Event().wait()
 
-    tasks = [asyncio.create_task(wait()) for _ in range(2)]
-    await until(lambda: door.in_flight == 2)
+    entered = asyncio.Semaphore(0)
+    tasks = [asyncio.create_task(wait(each)) for each in timeouts]
+    for _ in tasks:
+        await entered.acquire()
     door.abort()
     for task in tasks:
-        with pytest.raises(ServerStopping):
+        with pytest.raises(TimeoutError):
             await task
+    assert isinstance(door.late(1), ServerStopping)
     with pytest.raises(ServerStopping):
-        async with door.request(came_before_drain=True):
-            pass
+        enter(door, came_before_drain=True)
+
+
+def test_the_error_of_a_late_request_states_what_was_allowed() -> None:
+    door = admission()
+    for seconds, words in ((0.01, "0.01 s"), (30, "30 s"), (1.5, "1.5 s"), (1e-6, "0.000001 s")):
+        error = door.late(seconds)
+        assert isinstance(error, DeadlineExceeded)
+        assert str(error) == f"The answer was not ready within {words}."

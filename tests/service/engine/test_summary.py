@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from service.engine.summary import summarize
-from service.images.photo import Photo, PreparedImage
+from service.images.photo import PreparedImage
 from service.schema.vocabulary import Task
 
 LABELS = ["red", "green", "blue"]
@@ -17,7 +17,7 @@ class Contract:
 
 
 CLASSIFIER, SEGMENTER = Contract(Task.CLASSIFICATION), Contract(Task.SEGMENTATION)
-PHOTO = Photo.ready(PreparedImage(np.zeros((8, 8, 3), np.uint8), 640, 480))
+PHOTO = PreparedImage(np.zeros((8, 8, 3), np.uint8), 640, 480)
 
 
 def test_a_classified_image_counts_to_its_likeliest_class_with_its_softmax() -> None:

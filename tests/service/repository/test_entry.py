@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from service.schema.shadow_rule import ShadowRule
 from service.schema.version_policy import VersionPolicy, parse_version_policy
 from service.schema.vocabulary import ModelState, Task
 from service.telemetry.metrics import PrometheusMetrics
-from tests.service.conftest import Running, Start, sessions_of, until, version_loader
+from tests.service.conftest import Loader, Running, Start, until, version_loader
 from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_classifier, write_versions
 
@@ -30,11 +29,12 @@ LOADING, READY, UNLOADING, UNAVAILABLE = (
 )
 
 
-class Loader:
+class GatedLoader:
     """Loads versions as soon as the gate is open."""
 
     def __init__(self, metrics: PrometheusMetrics) -> None:
-        self._load = version_loader(metrics)
+        self._loader = Loader()
+        self._load = version_loader(metrics, load=self._loader)
         self.gate = asyncio.Event()
         self.gate.set()
         self.begun: list[str] = []
@@ -46,6 +46,13 @@ class Loader:
         self.loaded.append(await self._load(folder, contract, version))
         return self.loaded[-1]
 
+    def is_in_memory(self, instance: ModelInstance) -> bool:
+        return bool(self._loader.sessions(instance))
+
+    async def freed(self, instance: ModelInstance) -> None:
+        """Wait until no session of an instance is in memory."""
+        await until(lambda: not self.is_in_memory(instance))
+
 
 @dataclass
 class Models:
@@ -53,7 +60,7 @@ class Models:
 
     path: Path
     repository: ModelRepository
-    loader: Loader
+    loader: GatedLoader
     metrics: PrometheusMetrics
 
     def find(self, version: str | None = None) -> ModelInstance:
@@ -78,7 +85,7 @@ async def opened(
     path: Path, policy: VersionPolicy | None = None, shadow: ShadowRule | None = None
 ) -> Models:
     metrics = PrometheusMetrics()
-    loader = Loader(metrics)
+    loader = GatedLoader(metrics)
     repository = ModelRepository(path, loader, metrics.models, policy=policy, shadow=shadow)
     await repository.load_all()
     loader.begun.clear()
@@ -121,10 +128,10 @@ async def test_who_found_the_old_version_keeps_it_until_answered(models: Models)
         assert models.find().identity.version == "2"
         with pytest.raises(ModelNotReady, match="colour version 1 is unloading"):
             models.find("1")
-        assert sessions_of(old)
+        assert models.loader.is_in_memory(old)
         assert not loading.done()
     await loading
-    assert not sessions_of(old)
+    await models.loader.freed(old)
 
 
 async def test_who_holds_it_for_too_long_is_not_waited_for(tmp_path: Path) -> None:
@@ -143,12 +150,12 @@ async def test_the_memory_of_a_released_version_is_free_without_the_collector(
     models: Models,
 ) -> None:
     write_versions(models.path, "1", "2")
-    gone = [weakref.ref(session) for session in sessions_of(models.find()).values()]
+    old = models.find()
     gc.collect()
     gc.disable()
     try:
         await models.load()
-        await until(lambda: all(session() is None for session in gone))
+        await models.loader.freed(old)
     finally:
         gc.enable()
 
@@ -196,7 +203,7 @@ async def test_a_failed_version_is_forgotten_once_it_is_not_wanted(models: Model
 async def test_an_unforeseen_failure_is_kept_out_of_the_answer(models: Models) -> None:
     write_versions(models.path, "1", "2")
     models.loader._load = None
-    with pytest.raises(LoadFailed, match="the server's log says why"):
+    with pytest.raises(LoadFailed, match="an unexpected error, see the server's log"):
         await models.load()
 
 
@@ -208,7 +215,7 @@ async def test_what_changed_of_a_version_is_loaded_in_its_place(models: Models) 
     assert models.repository.get("colour").status().labels == ["red", "green", "blue"]
     await models.load()
     assert models.find() is not old
-    assert not sessions_of(old)
+    await models.loader.freed(old)
     assert models.repository.get("colour").status().labels == ["a", "b", "c"]
     assert models.sample("vt_queue_depth", "1") == 0
 
@@ -240,7 +247,8 @@ async def test_a_load_of_which_one_version_fails_changes_nothing(
     assert (f"colour version {broken}: model.onnx" in told, told.count("colour")) == (True, 1)
     assert models.find() is old
     assert models.repository.get("colour").status().labels == ["red", "green", "blue"]
-    assert all(not sessions_of(each) for each in models.loader.loaded)
+    for each in models.loader.loaded:
+        await models.loader.freed(each)
     states = models.states()
     assert [states[each][0] for each in ("1", "2", "3")] == [READY, UNAVAILABLE, UNAVAILABLE]
     for version, (_, reason) in states.items():
@@ -272,7 +280,7 @@ async def test_closing_frees_what_was_loaded_and_has_not_taken_over(models: Mode
     await models.repository.close()
     await asyncio.gather(loading, return_exceptions=True)
     (third,) = models.loader.loaded
-    assert not sessions_of(third)
+    await models.loader.freed(third)
 
 
 async def test_where_nothing_serves_what_can_be_loaded_does(tmp_path: Path) -> None:
@@ -425,9 +433,9 @@ async def test_an_unloaded_model_answers_who_is_there_and_refuses_who_comes(
         await until(lambda: models.states()["1"][0] is UNLOADING)
         with pytest.raises(ModelNotReady, match="colour version 1 is unloading"):
             models.find()
-        assert sessions_of(instance)
+        assert models.loader.is_in_memory(instance)
     await unloading
-    assert not sessions_of(instance)
+    await models.loader.freed(instance)
     assert models.states() == {"1": (UNAVAILABLE, "unloaded")}
     with pytest.raises(ModelNotReady, match="The model colour version 1 is unloaded"):
         models.find()
@@ -485,7 +493,7 @@ async def test_a_folder_that_appeared_can_be_loaded_and_one_that_went_is_forgott
     assert models.repository.ready_versions("hue") == ["1"]
     (folder / "config.json").unlink()
     await models.repository.unload("hue")
-    with pytest.raises(ModelNotFound, match="no model hue; there are colour"):
+    with pytest.raises(ModelNotFound, match="no model hue; the models are colour"):
         models.repository.get("hue")
 
 
@@ -546,7 +554,7 @@ async def test_closing_ends_a_load_that_is_under_way(models: Models) -> None:
     instance = models.find()
     await models.repository.close()
     assert loading.cancelled() or loading.cancelling() or loading.done()
-    assert not sessions_of(instance)
+    await models.loader.freed(instance)
 
 
 async def test_each_load_and_release_is_one_line_of_the_log(models: Models) -> None:

@@ -57,7 +57,7 @@ def test_another_graph_is_kept_out_while_the_other_model_serves(tmp_path: Path) 
     entry = repository.get("colour")
     assert entry.state is ModelState.UNAVAILABLE
     assert entry.reason is not None
-    assert entry.reason.startswith("the self-test failed: its output differs by 2.0e-03")
+    assert entry.reason.startswith("the self-test failed: an output differs by 2.0e-03")
     assert sample(registry, "vt_selftest_ok", "colour") == 0
     assert repository.get("pixels").state is ModelState.READY
 
@@ -69,7 +69,8 @@ def test_an_edited_golden_mask_keeps_the_model_out(tmp_path: Path) -> None:
     write_entry(tmp_path, config, segmentation_graph(), golden=golden)
     reason = load(tmp_path)[0].get("pixels").reason
     assert reason == (
-        "the self-test failed: 93.75% of its answers are the certificate's, 99.90% are needed"
+        "the self-test failed: 93.75% of the answers match the certificate; "
+        "at least 99.90% is required"
     )
 
 
@@ -84,8 +85,8 @@ def test_an_altered_golden_file_is_refused_by_its_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("golden", "expected"),
     [
-        ({}, "holds no golden inputs"),
-        ({"image_0": IMAGE}, "does not hold one output for each golden input"),
+        ({}, "contains no golden inputs"),
+        ({"image_0": IMAGE}, "does not contain one output per golden input"),
         ({"image_0": IMAGE, "labels_0": np.array([None])}, "cannot be read as arrays"),
     ],
     ids=["empty", "without an output", "with a pickled object"],
@@ -113,7 +114,7 @@ def test_a_precisions_own_golden_outputs_are_compared_with_the_common_inputs(
 def test_golden_outputs_of_other_inputs_are_refused(tmp_path: Path) -> None:
     write_quantized_classifier(tmp_path, golden_outputs={"logits_0": np.zeros(3, np.float32)})
     reason = load(tmp_path)[0].get("colour").reason
-    assert reason == "golden.int8.npz does not hold one output for each golden input"
+    assert reason == "golden.int8.npz does not contain one output per golden input"
 
 
 def test_an_output_that_is_not_a_number_fails() -> None:
@@ -132,4 +133,4 @@ def test_a_class_that_flips_fails_even_within_the_difference() -> None:
     golden = [GoldenInput(IMAGE, np.array([1.0, 1.0001], np.float32))]
     result = compare(Task.CLASSIFICATION, golden, [np.array([1.0001, 1.0], np.float32)])
     assert result.agreement == 0
-    assert "0.00% of its answers" in str(result.failure(TOLERANCE))
+    assert "0.00% of the answers" in str(result.failure(TOLERANCE))

@@ -116,13 +116,13 @@ async def test_only_the_newest_listed_version_is_served(tmp_path: Path) -> None:
     with pytest.raises(ModelNotReady, match="colour version 1 is unloaded"):
         models.find(CLASSIFICATION, "colour", "1").ready_instance()
     for version in ("99", "x"):
-        with pytest.raises(ModelNotFound, match=r"no version [9x]+; there are 1, 10"):
+        with pytest.raises(ModelNotFound, match=r"no version [9x]+; its versions are 1, 10"):
             models.find(CLASSIFICATION, "colour", version)
 
 
 async def test_a_model_that_is_not_there_is_not_found(repository: Path) -> None:
     models = await loaded(repository)
-    with pytest.raises(ModelNotFound, match="no model other; there are colour, pixels"):
+    with pytest.raises(ModelNotFound, match="no model other; the models are colour, pixels"):
         models.find(CLASSIFICATION, "other", None)
 
 
@@ -131,9 +131,11 @@ async def test_where_the_last_model_went_there_is_none_at_all(tmp_path: Path) ->
     repository = await loaded(tmp_path)
     (folder / "config.json").unlink()
     await repository.unload("colour")
-    with pytest.raises(ModelNotFound, match="no model colour; there is none at all"):
+    with pytest.raises(ModelNotFound, match="no model colour; the repository has no models"):
         repository.get("colour")
-    with pytest.raises(ModelNotFound, match="no classification model; there is none at all"):
+    with pytest.raises(
+        ModelNotFound, match="no classification model; the repository has no models"
+    ):
         repository.find(CLASSIFICATION, None, None)
 
 
@@ -201,4 +203,4 @@ async def test_an_unexpected_failure_is_kept_out_of_the_reason(repository: Path)
 
     models = ModelRepository(repository, fail, PrometheusMetrics().models)
     await models.load_all()
-    assert models.get("colour").reason == "it cannot be loaded; the server's log says why"
+    assert models.get("colour").reason == "an unexpected error, see the server's log"

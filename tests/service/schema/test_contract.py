@@ -105,8 +105,8 @@ def test_a_contract_that_contradicts_itself_is_refused(
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [
-        ("palette", None, "one colour a label"),
-        ("palette", [[0, 0, 0]], "one colour a label"),
+        ("palette", None, "one colour per label"),
+        ("palette", [[0, 0, 0]], "one colour per label"),
         ("outputs.0.datatype", "INT64", "wrong datatype"),
         ("outputs.0.shape", [-1, -1], "wrong datatype or shape"),
     ],
@@ -155,7 +155,7 @@ def certify(folder: Path, **changes: object) -> None:
 def test_a_certificate_of_another_model_is_refused(tmp_path: Path, changes: Json) -> None:
     folder = write_classifier(tmp_path)
     certify(folder, **changes)
-    with pytest.raises(InvalidEntry, match="of another model or version"):
+    with pytest.raises(InvalidEntry, match="belongs to another model or version"):
         read_certificate(folder, read_contract(folder), "1")
 
 
@@ -179,14 +179,14 @@ def test_a_missing_graph_is_refused_without_naming_a_path(tmp_path: Path) -> Non
 def test_a_precision_that_was_not_certified_is_refused(tmp_path: Path) -> None:
     folder = write_classifier(tmp_path)
     certificate = read_certificate(folder, read_contract(folder), "1")
-    with pytest.raises(InvalidEntry, match="states no int8 graph"):
+    with pytest.raises(InvalidEntry, match="lists no int8 graph"):
         certificate.precision("int8")
 
 
 def test_a_file_that_was_not_certified_is_refused(tmp_path: Path) -> None:
     folder = write_classifier(tmp_path)
     certificate = read_certificate(folder, read_contract(folder), "1")
-    with pytest.raises(InvalidEntry, match=r"states no SHA-256 of other\.onnx"):
+    with pytest.raises(InvalidEntry, match=r"lists no SHA-256 for other\.onnx"):
         read_certified(folder, certificate, "other.onnx")
 
 

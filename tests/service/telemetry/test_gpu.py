@@ -15,7 +15,7 @@ from service.runtime.session import Session
 from service.schema.files import read_certificate, read_contract
 from service.settings import Settings
 from service.telemetry.gpu import find_gpus
-from tests.service.conftest import Running, sessions_of
+from tests.service.conftest import Loader, Running
 
 pytestmark = [
     pytest.mark.gpu,
@@ -33,7 +33,8 @@ ROUTES = {CLASSIFIER: "/v1/classify", SEGMENTER: "/v1/segment?mask=rle"}
 @pytest.fixture
 async def service() -> AsyncIterator[Running]:
     settings = Settings(model_repository=WEIGHTS, require_provider="cuda")
-    running = Running(create_app(settings))
+    loader = Loader()
+    running = Running(create_app(settings, load=loader), loader)
     await running.parts.repository.load_all()
     yield running
     await running.close()
@@ -117,7 +118,6 @@ def test_memory_for_copies_is_pinned() -> None:
 
 
 async def test_the_session_on_the_gpu_uses_io_binding(service: Running) -> None:
-    instance = service.parts.repository.get(CLASSIFIER).ready_instance()
-    (session,) = sessions_of(instance).values()
+    (session,) = service.sessions(CLASSIFIER)
     assert session.active_provider == CUDA
     assert session._on_device is not None

@@ -103,7 +103,7 @@ async def test_a_prediction_is_a_span_of_the_callers_trace_with_a_child_per_stag
             broken = await service.http.post("/v1/classify", content=b"broken")
             assert broken.status_code == 415
             assert (await service.http.get("/v2/health/ready")).status_code == 200
-        await asyncio.to_thread(service.parts.tracing.close)
+        await asyncio.to_thread(service.app.state.tracing.close)
     spans = collector.spans()
     (request,) = (span for span in spans if span.parent_span_id.hex() == PARENT.span_id)
     own = parse_traceparent(answer.headers["traceparent"].encode())

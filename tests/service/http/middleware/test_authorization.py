@@ -120,7 +120,7 @@ async def test_health_never_needs_a_key(start: Start, keys_file: Path) -> None:
 async def test_without_keys_anyone_predicts_and_the_local_key_changes_models(
     service: Running,
 ) -> None:
-    token = service.parts.local_key.token
+    token = service.app.state.access.local_key.token
     for headers in ({"X-API-Key": token}, bearer(token)):
         assert (await service.http.post(LOAD, headers=headers)).status_code == 200
     del service.http.headers["X-API-Key"]
@@ -145,13 +145,15 @@ async def test_without_keys_a_server_that_others_reach_changes_no_models(
 
 async def test_without_keys_a_peer_that_is_elsewhere_changes_no_models(service: Running) -> None:
     async with asked_from(service, "192.0.2.7") as elsewhere:
-        response = await elsewhere.post(LOAD, headers=bearer(service.parts.local_key.token))
+        response = await elsewhere.post(
+            LOAD, headers=bearer(service.app.state.access.local_key.token)
+        )
         assert response.status_code == 403
 
 
 async def test_a_file_of_keys_leaves_no_local_key(start: Start, keys_file: Path) -> None:
     async with start(api_keys_file=keys_file) as service:
-        assert service.parts.local_key is None
+        assert service.app.state.access.local_key is None
 
 
 async def test_the_description_says_that_the_local_key_changes_models(start: Start) -> None:

@@ -1,7 +1,7 @@
 import httpx
 import pytest
 
-from tests.service.conftest import Running, sessions_of
+from tests.service.conftest import Running
 from tests.service.photos import GREEN, encode, solid
 
 PHOTO = encode(solid(GREEN))
@@ -46,9 +46,8 @@ async def test_over_tls_browsers_are_told_to_stay_there(service: Running) -> Non
     assert response.headers["strict-transport-security"] == "max-age=31536000"
 
 
-class Broken:
-    def run(self, inputs: dict, outputs: list) -> list:
-        raise RuntimeError("/srv/models/secret.onnx broke Pillow 12 in uvicorn")
+def broken(images: list, outputs: list) -> list:
+    raise RuntimeError("/srv/models/secret.onnx broke Pillow 12 in uvicorn")
 
 
 REFUSED = [
@@ -67,9 +66,7 @@ REFUSED = [
 async def test_no_answer_tells_of_the_servers_inside(
     service: Running, method: str, path: str, body: bytes, status: int
 ) -> None:
-    instance = service.parts.repository.get("colour").ready_instance()
-    sessions = sessions_of(instance)
-    sessions.update(dict.fromkeys(sessions, Broken()))
+    service.replace_runs("colour", broken)
     response = await service.http.request(method, path, content=body)
     assert response.status_code == status
     assert list(response.json()) == ["error"]

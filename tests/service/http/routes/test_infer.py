@@ -214,7 +214,7 @@ def request(**changes: Any) -> dict:
 
 MISTAKES: dict[str, tuple[dict, str]] = {
     "no json": ({"content": b"{"}, "inference request is not JSON"),
-    "nested too deeply": ({"content": b'{"inputs":' * 1000}, "not JSON: recursion limit exceeded"),
+    "nested too deeply": ({"content": b'{"inputs":' * 4000}, "not JSON: depth limit exceeded"),
     "a list": ({"content": b"[]"}, "not valid"),
     "no inputs": ({"json": {}}, "inputs: Field required"),
     "an empty list of inputs": (request(inputs=[]), "has none"),
@@ -308,8 +308,8 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     ),
     "files in a grid": (request(inputs=[files(JPEG) | {"shape": [1, 2]}]), "the shape [batch]"),
     "no base64": (request(inputs=[files() | {"shape": [1], "data": ["?"]}]), "not base64"),
-    "no texts": (request(inputs=[files() | {"shape": [1], "data": [1]}]), "a text for each image"),
-    "too few texts": (request(inputs=[files(JPEG) | {"shape": [2]}]), "how many: 2"),
+    "no texts": (request(inputs=[files() | {"shape": [1], "data": [1]}]), "one string per image"),
+    "too few texts": (request(inputs=[files(JPEG) | {"shape": [2]}]), "there are 2"),
     "a damaged file": (request(inputs=[files(JPEG[:99])]), "Image 0 is refused: it cannot be"),
     "an unknown output": (request(outputs=[{"name": "scores"}]), "it has logits, tokens"),
     "an output twice": (request(outputs=[{"name": "logits"}] * 2), "asked for twice"),
@@ -346,9 +346,12 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     ),
     "binary data without the header": (
         {"content": binary({"inputs": [following(192)]}, bytes(192))["content"]},
-        "trailing characters at line 1 column 118. Without Inference-Header-Content-Length",
+        "unexpected content after document at line 1 column 118. Without Inference-Header",
     ),
-    "a photo without the header": ({"content": JPEG}, "or 0 where the body is one photo"),
+    "a photo without the header": (
+        {"content": JPEG},
+        "if the body is one photo or tensor, set it to 0",
+    ),
 }
 
 

@@ -92,7 +92,11 @@ async def test_each_version_is_described_with_its_own_files(start: Start, reposi
 @pytest.mark.parametrize(
     ("url", "status", "sentence"),
     [
-        ("/v1/models/colour?version=9", 404, "The model colour has no version 9; there are 1."),
+        (
+            "/v1/models/colour?version=9",
+            404,
+            "The model colour has no version 9; its versions are 1.",
+        ),
         ("/v1/models/colour?version=", 400, "The parameter version is not valid"),
         ("/v1/models/colour?verison=1", 400, "There is no parameter verison."),
         ("/v1/models?version=1", 400, "There is no parameter version."),

@@ -155,7 +155,7 @@ def test_a_certificate_that_does_not_say_when_it_ends_is_one_sentence(
     files = write_certificate(tmp_path, authority)
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", lambda *_args, **_kwargs: None)
     files[0].write_text("none")
-    with pytest.raises(InvalidConfiguration, match="does not say when it ends"):
+    with pytest.raises(InvalidConfiguration, match="has no valid expiry date"):
         Tls(*files, PrometheusMetrics().server)
 
 
@@ -172,7 +172,7 @@ def test_a_missing_file_is_one_sentence(
 def test_a_key_that_is_none_is_one_sentence(tmp_path: Path, authority: trustme.CA) -> None:
     files = write_certificate(tmp_path, authority)
     files[1].write_text("none")
-    with pytest.raises(InvalidConfiguration, match="are of no use"):
+    with pytest.raises(InvalidConfiguration, match="cannot be used"):
         Tls(*files, PrometheusMetrics().server)
 
 

@@ -1,0 +1,1 @@
+"""Comparing graphs with their checkpoints: parity, latency, accuracy."""

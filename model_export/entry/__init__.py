@@ -1,0 +1,1 @@
+"""Entries of the model repository: reading, describing and publishing versions."""

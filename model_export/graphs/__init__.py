@@ -1,0 +1,1 @@
+"""Making ONNX graphs: tracing, weight sharing, reduced precisions."""

@@ -1,0 +1,181 @@
+"""One request for predictions, from its admission to the count of its outcome."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from service.batching.instance import ModelInstance
+from service.batching.queue import Urgency
+from service.engine.admission import Admission
+from service.engine.inference import ImageInference, Inferred
+from service.engine.shadow import Shadow
+from service.errors import InvalidRequest, ModelNotReady, Outcome, PayloadTooLarge, ServiceError
+from service.images.photo import EncodedOrPrepared
+from service.repository.version import ModelVersion
+from service.telemetry.events import InferenceEvents
+from service.telemetry.timings import Timings
+
+
+@dataclass(frozen=True, slots=True)
+class CallParts:
+    """What every call uses."""
+
+    admission: Admission
+    inference: ImageInference
+    events: InferenceEvents
+    shadow: Shadow | None
+    max_images: int
+
+
+class Call:
+    """A request for predictions: `async with` admits it, and counts how it ended.
+
+    It holds its model version until it ends. Whatever is awaited within ends at the deadline,
+    which then raises `DeadlineExceeded`; the deadline is on the event loop's clock.
+
+    A transport reads the body within: `take_bytes` for each part, `take_place` once it is there.
+    """
+
+    __slots__ = (
+        *("deadline", "instance", "is_default_deadline", "outcome", "response_bytes"),
+        *("timings", "version", "_allowed", "_body_bytes", "_came_before_drain", "_inferred"),
+        *("_parts", "_placed_at", "_started", "_timeout"),
+    )
+
+    instance: ModelInstance
+    """The model version that answers, once the call is admitted."""
+
+    def __init__(
+        self,
+        parts: CallParts,
+        version: ModelVersion,
+        timeout_seconds: float | None = None,
+        *,
+        came_before_drain: bool = False,
+    ) -> None:
+        """Prepare a call; a request may ask for a nearer deadline than the default, not a later."""
+        default = parts.admission.timeout_seconds
+        self.version = version
+        self.timings = Timings()
+        self.outcome: Outcome | None = None
+        self.is_default_deadline = timeout_seconds is None
+        self.response_bytes: int | None = None
+        """The size of the answer's body, if a transport has one."""
+        self._parts = parts
+        self._allowed = default if timeout_seconds is None else min(timeout_seconds, default)
+        self._started = asyncio.get_running_loop().time()
+        self.deadline = self._started + self._allowed
+        self._timeout = asyncio.Timeout(self.deadline)
+        self._came_before_drain = came_before_drain
+        self._body_bytes = 0
+        self._placed_at: float | None = None
+        self._inferred: Inferred | None = None
+
+    async def __aenter__(self) -> Self:
+        """Find what serves the version and let the request in, or refuse it.
+
+        Raises:
+            ModelNotReady: the version does not serve.
+            QueueFull: a bound is reached.
+            DeadlineUnreachable: not even one image would be answered in time.
+            ServerStopping: the server is draining.
+        """
+        parts = self._parts
+        try:
+            self.instance = self.version.ready_instance()
+        except ModelNotReady as error:
+            self.outcome = error.outcome
+            version = self.version
+            parts.events.inference_unavailable(version.name, version.version, version.task)
+            raise
+        self.instance.hold()
+        try:
+            parts.admission.enter(self._timeout, came_before_drain=self._came_before_drain)
+            self.instance.check(1, self.deadline)
+        except ServiceError as error:
+            self._end(error)
+            raise
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Count how the call ended, and give back what it held."""
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            late = self._parts.admission.late(self._allowed)
+            self._end(late)
+            raise late from None
+        self._end(error)
+
+    def shorten(self, seconds: float) -> None:
+        """Allow so many seconds in all, unless fewer are allowed already."""
+        if seconds < self._allowed:
+            self._allowed, self.is_default_deadline = seconds, False
+            self.deadline = self._started + seconds
+            self._timeout.reschedule(self.deadline)
+
+    def take_bytes(self, size: int) -> None:
+        """Take room for a part of the body; raises `QueueFull` if bodies have all of it."""
+        self._parts.admission.take_bytes(size)
+        self._body_bytes += size
+
+    def take_place(self) -> None:
+        """Be in flight, now that the body has arrived; raises `QueueFull` if there are enough."""
+        self._parts.admission.take_place()
+        self._placed_at = monotonic()
+
+    async def infer(
+        self,
+        images: Sequence[EncodedOrPrepared],
+        names: Sequence[str] | None = None,
+        *,
+        priority: int = 0,
+        stacked: bool = False,
+    ) -> Inferred:
+        """Return the named outputs of each image, by default the one that answers the task."""
+        if not images:
+            raise InvalidRequest("The request has no image.")
+        if len(images) > self._parts.max_images:
+            raise PayloadTooLarge.images(self._parts.max_images)
+        if names is None:
+            names = (self.instance.contract.prediction,)
+        urgency = Urgency(self.deadline, priority, self.is_default_deadline)
+        self._inferred = await self._parts.inference.infer(
+            self.instance, images, names, urgency, self.timings, stacked=stacked
+        )
+        return self._inferred
+
+    def _end(self, error: BaseException | None) -> None:
+        parts, instance = self._parts, self.instance
+        self.outcome = outcome = _outcome(error)
+        seconds = None if self._placed_at is None else monotonic() - self._placed_at
+        parts.admission.leave(self._timeout, self._body_bytes, seconds)
+        inferred = self._inferred if outcome == "ok" else None
+        instance.telemetry.finished(
+            outcome,
+            self.timings,
+            0 if inferred is None else len(inferred.images),
+            request_bytes=self._body_bytes,
+            response_bytes=self.response_bytes,
+            predictions=() if inferred is None else inferred.describe(instance.contract),
+        )
+        if parts.shadow is not None and inferred is not None:
+            parts.shadow.answered(instance, inferred)
+        instance.let_go()
+
+
+def _outcome(error: BaseException | None) -> Outcome:
+    if error is None:
+        return "ok"
+    if isinstance(error, ServiceError):
+        return error.outcome
+    return "error" if isinstance(error, Exception) else "cancelled"

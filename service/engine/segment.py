@@ -1,0 +1,98 @@
+"""Photos to areas, masks and overlays."""
+
+import base64
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+
+from service.engine.call import Call
+from service.errors import InvalidRequest
+from service.images.masks import Labels, class_areas, mask_png, overlay_png, scale_labels
+from service.images.photo import EncodedOrPrepared, Photo, PreparedImage
+from service.images.run_lengths import run_lengths
+from service.runtime.image_threads import WorkerPool
+from service.runtime.session import Array
+from service.schema.contract import Contract
+from service.schema.predictions import PngMask, RleMask, Segmentation, SegmentResponse
+
+MaskFormat = Literal["png", "rle", "none"]
+AnyPhoto = Photo | PreparedImage
+Draw = Callable[[Photo, Array, Contract], bytes]
+
+
+async def segment(
+    call: Call, pool: WorkerPool, images: Sequence[EncodedOrPrepared], mask: MaskFormat = "png"
+) -> SegmentResponse:
+    """Return the areas of each photo's classes, and its mask in the format asked for."""
+    inferred = await call.infer(images)
+    identity, contract = call.instance.identity, call.instance.contract
+    began = perf_counter()
+    predictions = await pool.gather(
+        [
+            partial(_segmentation, photo, outputs["labels"], mask, contract)
+            for photo, outputs in zip(inferred.photos, inferred.outputs, strict=True)
+        ]
+    )
+    call.timings.encode = perf_counter() - began
+    return SegmentResponse(model=identity.name, version=identity.version, predictions=predictions)
+
+
+async def draw_mask(call: Call, pool: WorkerPool, images: Sequence[EncodedOrPrepared]) -> bytes:
+    """Return the one photo's mask as an indexed PNG."""
+    return await _draw(call, pool, images, _mask)
+
+
+async def draw_overlay(call: Call, pool: WorkerPool, images: Sequence[EncodedOrPrepared]) -> bytes:
+    """Return the one photo with its mask blended over it, as a PNG."""
+    return await _draw(call, pool, images, _overlay)
+
+
+async def _draw(
+    call: Call, pool: WorkerPool, images: Sequence[EncodedOrPrepared], draw: Draw
+) -> bytes:
+    if len(images) > 1:
+        raise InvalidRequest("A PNG answer shows one photo; ask for JSON or send one.")
+    inferred = await call.infer(images)
+    began = perf_counter()
+    photo, labels = inferred.photos[0], inferred.outputs[0]["labels"]
+    if not isinstance(photo, Photo):
+        raise InvalidRequest("Send an image file: a tensor has no photo to draw on.")
+    picture = await pool.run(draw, photo, labels, call.instance.contract)
+    call.timings.encode = perf_counter() - began
+    return picture
+
+
+def _segmentation(
+    photo: AnyPhoto, output: Array, mask: MaskFormat, contract: Contract
+) -> Segmentation:
+    labels, image = _photo_labels(photo, output), photo.prepare()
+    segmentation = Segmentation(
+        width=image.photo_width,
+        height=image.photo_height,
+        classes=class_areas(labels, contract.labels),
+    )
+    match mask:
+        case "png":
+            png = base64.b64encode(mask_png(labels, contract.colors)).decode("ascii")
+            segmentation["mask"] = PngMask(format="png", data=png)
+        case "rle":
+            runs = run_lengths(labels, contract.labels)
+            segmentation["mask"] = RleMask(format="rle", classes=runs)
+    return segmentation
+
+
+def _mask(photo: Photo, output: Array, contract: Contract) -> bytes:
+    return mask_png(_photo_labels(photo, output), contract.colors)
+
+
+def _overlay(photo: Photo, output: Array, contract: Contract) -> bytes:
+    return overlay_png(photo.upright(), _photo_labels(photo, output), contract.colors)
+
+
+def _photo_labels(photo: AnyPhoto, output: Array) -> Labels:
+    """Scale the graph's label map to the photo's own size."""
+    image = photo.prepare()
+    return scale_labels(output.astype(np.uint8, copy=False), image.photo_width, image.photo_height)

@@ -1,0 +1,29 @@
+"""Preferences in `Accept` headers."""
+
+
+def prefers_png(accept: str) -> bool:
+    """Return whether `image/png` is named, and `application/json` not before it."""
+    png, json = preference(accept, "image/png"), preference(accept, "application/json")
+    return png is not None and (json is None or png > json)
+
+
+def preference(accept: str, wanted: str) -> tuple[float, int] | None:
+    """Return how much an `Accept` header prefers something; None if it does not name it.
+
+    The greater is preferred: by quality, then by place in the list.
+    """
+    for place, item in enumerate(accept.split(",")):
+        name, *parameters = (part.strip().lower() for part in item.split(";"))
+        if name == wanted and (quality := _quality(parameters)) > 0:
+            return quality, -place
+    return None
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return float(parameter[2:])
+            except ValueError:
+                return 0.0
+    return 1.0

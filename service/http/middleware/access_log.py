@@ -1,0 +1,41 @@
+"""One line of the log for each request."""
+
+from typing import Any
+
+import structlog
+
+from service.http.middleware.exchange import Exchange
+
+QUIET_ROUTES = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
+"""Routes that are asked all the time: logged at debug level unless they fail."""
+
+_log = structlog.get_logger()
+
+
+def log_request(exchange: Exchange, method: str, route: str, seconds: float) -> None:
+    """Log how a request ended; only a 500 carries a traceback."""
+    status = exchange.status
+    fields: dict[str, Any] = {
+        "method": method,
+        "route": route,
+        "status": status,
+        "duration_ms": round(seconds * 1000, 1),
+    }
+    if exchange.call is not None:
+        fields["model"] = exchange.call.version.name
+    if exchange.key is not None:
+        fields["key"] = exchange.key
+    if route in QUIET_ROUTES and status < 400:
+        _log.debug("request", **fields)
+        return
+    client = exchange.scope.get("client")
+    if client is not None:
+        fields["client"] = client[0]
+    if exchange.error is not None and status != 500:
+        fields["error"] = str(exchange.error)
+    if status == 500:
+        _log.error("request", **fields, exc_info=exchange.error)
+    elif status > 500:
+        _log.warning("request", **fields)
+    else:
+        _log.info("request", **fields)

@@ -1,0 +1,40 @@
+"""The operator's choices about how models are loaded."""
+
+from dataclasses import dataclass, field
+
+from service.repository.precision import AUTO
+from service.runtime.execution_providers import GpuOptions, ProviderName
+from service.schema.contract import Contract
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Settings that apply to every model; None leaves the choice to the model's contract."""
+
+    execution_providers: str
+    precision: str = AUTO
+    intra_op_num_threads: int | None = None
+    max_batch_size: int | None = None
+    max_queue_size: int | None = None
+    max_queue_delay_microseconds: int | None = None
+    max_batch_seconds: float = 0.2
+    """Limit on the calibrated time of a batch of two or more images."""
+    require_provider: ProviderName | None = None
+    """Refuse models that would run on another execution provider."""
+    gpu_devices: tuple[int, ...] = (0,)
+    gpu: GpuOptions = field(default_factory=GpuOptions)
+
+    def batch_limit(self, contract: Contract) -> int:
+        """Return the largest batch; the operator may lower the contract's limit, not raise it."""
+        return min(self.max_batch_size or contract.max_batch_size, contract.max_batch_size)
+
+    def queue_limit(self, contract: Contract) -> int:
+        """Return how many images may wait."""
+        return self.max_queue_size or contract.dynamic_batching.max_queue_size
+
+    def queue_delay_seconds(self, contract: Contract) -> float:
+        """Return how long an image may wait for others to share its batch."""
+        microseconds = self.max_queue_delay_microseconds
+        if microseconds is None:
+            microseconds = contract.dynamic_batching.max_queue_delay_microseconds
+        return microseconds / 1e6

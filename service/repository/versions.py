@@ -1,0 +1,127 @@
+"""The versions of one model: which are known, which serve, and which one is current."""
+
+from collections.abc import Callable
+
+from service.errors import ModelNotFound
+from service.repository.version import UNLOADED, ModelVersion
+from service.schema.contract import Contract
+from service.schema.vocabulary import ModelState
+from service.telemetry.events import ModelEvents
+
+
+class Versions:
+    """A table of versions by their number.
+
+    Everything that changes a version's state ends in `refresh`, which updates `current` and then
+    calls `changed`. Belongs to the event loop.
+    """
+
+    def __init__(
+        self, model: str, shadow: str | None, events: ModelEvents, changed: Callable[[], None]
+    ) -> None:
+        self.model = model
+        self.contract: Contract | None = None
+        """The contract that was read last."""
+        self.refusal: str | None = None
+        """Why the contract that is now on disk could not be read."""
+        self.have_served = False
+        """Whether any version was ever ready."""
+        self._shadow = shadow
+        self._events = events
+        self._changed = changed
+        self._active: dict[str, ModelVersion] = {}
+        self.current = self._newest()
+        """The version that a request means if it names none: the newest that is ready; if none
+        is, the newest that should be. The shadow is chosen last."""
+
+    def refresh(self) -> None:
+        """Update `current`; an instance calls this when an outage begins or ends."""
+        self.current = self._newest()
+        self._changed()
+
+    def _newest(self) -> ModelVersion:
+        ready = [each for each in self._active.values() if each.is_ready]
+        choice = ready or self._active.values() or self.known
+        return max(choice, key=lambda each: (each.version != self._shadow, each.number))
+
+    @property
+    def active(self) -> list[ModelVersion]:
+        """The versions that serve or should, in ascending order."""
+        return sorted(self._active.values(), key=lambda each: each.number)
+
+    @property
+    def wanted(self) -> list[ModelVersion]:
+        """The active versions; a row without a version if no contract, or a bad one, was read."""
+        active = self.active
+        if self.refusal is not None or not (active or self.contract):
+            active.append(self._unread())
+        return active
+
+    @property
+    def known(self) -> list[ModelVersion]:
+        """The wanted versions, and those that are only on disk."""
+        listed = self.contract.versions if self.contract else ()
+        others = [self._unloaded(each) for each in listed if each not in self._active]
+        return sorted([*self.wanted, *others], key=lambda each: each.number)
+
+    @property
+    def ready(self) -> list[str]:
+        """The versions that serve, in ascending order."""
+        return [each.version for each in self.active if each.is_ready]
+
+    def _unread(self) -> ModelVersion:
+        state = ModelState.UNAVAILABLE if self.refusal else ModelState.LOADING
+        return ModelVersion(self.model, phase=state, failure=self.refusal)
+
+    def _unloaded(self, version: str) -> ModelVersion:
+        return ModelVersion(
+            self.model, version, self.contract, ModelState.UNAVAILABLE, failure=UNLOADED
+        )
+
+    def get(self, version: str | None = None) -> ModelVersion:
+        """Return a version, by default the current one; raises `ModelNotFound`."""
+        if version is None:
+            return self.current
+        if version in self._active:
+            return self._active[version]
+        known = {each.version: each for each in self.known}
+        if version in known:
+            return known[version]
+        if not any(known):
+            return self.current
+        available = ", ".join(filter(None, known))
+        raise ModelNotFound(
+            f"The model {self.model} has no version {version}; its versions are {available}."
+        )
+
+    def accept(self, contract: Contract) -> None:
+        """Replace the contract by one that was just read."""
+        self.contract, self.refusal = contract, None
+        self._events.model_released(self.model, "")
+        self.refresh()
+
+    def refuse(self, reason: str) -> None:
+        """Note that the contract on disk could not be read; the versions stay as they are."""
+        self.refusal = reason
+        self._events.model_state_changed(self.model, "", ModelState.UNAVAILABLE)
+        self.refresh()
+
+    def add(self, version: str, contract: Contract) -> ModelVersion:
+        """Return an active version; a new one is loading."""
+        if version not in self._active:
+            self._active[version] = ModelVersion(self.model, version, contract)
+            self.enter(self._active[version], ModelState.LOADING)
+        return self._active[version]
+
+    def enter(self, version: ModelVersion, phase: ModelState) -> None:
+        """Change the phase of an active version."""
+        version.phase = phase
+        self.have_served |= phase is ModelState.READY
+        self._events.model_state_changed(self.model, version.version, version.state)
+        self.refresh()
+
+    def remove(self, version: ModelVersion) -> None:
+        """Forget an active version."""
+        del self._active[version.version]
+        self._events.model_released(self.model, version.version)
+        self.refresh()

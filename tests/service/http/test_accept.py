@@ -1,0 +1,25 @@
+import pytest
+
+from service.http.accept import prefers_png
+
+
+@pytest.mark.parametrize(
+    ("accept", "png"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("image/*", False),
+        ("application/json", False),
+        ("image/png", True),
+        ("IMAGE/PNG ; q=0.5", True),
+        ("image/png;q=0", False),
+        ("image/png;q=x", False),
+        ("image/png, application/json", True),
+        ("application/json, image/png", False),
+        ("application/json;q=0.5, image/png", True),
+        ("image/png;q=0.8, application/json;q=0.9", False),
+        ("image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5", True),
+    ],
+)
+def test_a_png_is_sent_where_it_is_named_and_json_not_preferred(accept: str, png: bool) -> None:
+    assert prefers_png(accept) is png
