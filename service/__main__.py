@@ -1,4 +1,4 @@
-"""The process's first moments: it ends on a signal while the rest is still imported."""
+"""Entry point: handles signals while the rest of the service is being imported."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status.
 
-    The first process of a container ignores SIGTERM unless it says otherwise, and the imports take
+    The first process of a container ignores SIGTERM unless it sets a handler, and the imports take
     most of a second.
     """
     before = {each: signal.signal(each, _end) for each in SIGNALS}
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
-    """Leave at once: nothing was begun that would have to be ended."""
+    """Exit at once: nothing has been started that needs to be stopped."""
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""API keys: who may do what and how often, read from a file that holds hashes only."""
+"""API keys: scopes and rate limits, read from a file that contains only hashes."""
 
 import hashlib
 import hmac
@@ -31,10 +31,10 @@ from service.token_bucket import TokenBucket
 
 Scope = Literal["predict", "admin"]
 
-NAME = r"[A-Za-z0-9_-]{1,64}"  # what TOML takes without quotes, and a metric's label without harm
+NAME = r"[A-Za-z0-9_-]{1,64}"  # a bare key in TOML, and safe as a metric label
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-TOKEN_PREFIX = "vt_"  # noqa: S105  # tells people and secret scanners what they found
+TOKEN_PREFIX = "vt_"  # noqa: S105  # recognised by people and secret scanners
 TOKEN_BYTES = 32
 INDEX_BYTES = 8
 
@@ -42,7 +42,7 @@ _log = structlog.get_logger()
 
 
 class KeyEntry(BaseModel):
-    """A key as the file describes it."""
+    """A key as described in the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,7 +54,7 @@ class KeyEntry(BaseModel):
     @model_validator(mode="after")
     def _burst_has_a_rate(self) -> Self:
         if self.burst is not None and self.requests_per_second is None:
-            raise ValueError("burst without requests_per_second limits nothing")
+            raise ValueError("burst needs requests_per_second")
         return self
 
 
@@ -71,15 +71,15 @@ class ApiKey:
     bucket: TokenBucket | None
 
     def take(self) -> float:
-        """Count a request; return 0 where it may come in, else how many seconds it is too early."""
+        """Count a request; return 0 if it is admitted, else the seconds until one would be."""
         return 0.0 if self.bucket is None else self.bucket.take()
 
 
 class ApiKeys:
     """The keys of a file.
 
-    Keys are random and 256 bits long, so that a plain SHA-256 is as safe as a slow hash: there is
-    nothing to guess.
+    Keys are random and 256 bits long. They cannot be guessed, so a plain SHA-256 is as safe as a
+    slow hash.
     """
 
     def __init__(
@@ -92,16 +92,16 @@ class ApiKeys:
         self._load()
 
     def find(self, token: bytes) -> ApiKey | None:
-        """Return the key that this is, in a time that does not depend on how nearly it is one.
+        """Return the key of a token, in a time that does not depend on how much of it is right.
 
-        What is compared are hashes, whole ones, whether or not the first bytes find a candidate.
+        A whole hash is always compared, whether or not its first bytes find a candidate.
         """
         digest = hashlib.sha256(token).digest()
         found = self._keys.get(digest[:INDEX_BYTES], _NOBODY)
         return found if hmac.compare_digest(found.digest, digest) else None
 
     def reload(self) -> None:
-        """Read the file anew; what cannot be read changes nothing."""
+        """Read the file again; if it is not valid, the previous keys stay in force."""
         try:
             self._load()
         except InvalidConfiguration as error:
@@ -127,7 +127,7 @@ class ApiKeys:
         return keys
 
     def _bucket(self, digest: bytes, entry: KeyEntry) -> TokenBucket | None:
-        """Return the bucket of a key: the one it has, where its limits are as they were."""
+        """Return the bucket of a key: its present one, unless the limits have changed."""
         rate = entry.requests_per_second
         if rate is None:
             return None
@@ -142,7 +142,7 @@ _NOBODY = ApiKey("", bytes(hashlib.sha256().digest_size), frozenset(), None)
 
 
 def _read_entries(path: Path) -> Mapping[str, KeyEntry]:
-    """Parse a file; what is wrong is told without the values, which may be secrets."""
+    """Parse a file; error messages leave out the values, which may be secrets."""
     try:
         return _ENTRIES.validate_python(tomllib.loads(path.read_text()))
     except OSError as error:
@@ -150,9 +150,13 @@ def _read_entries(path: Path) -> Mapping[str, KeyEntry]:
             f"The API keys in {path} cannot be read: {error.strerror}."
         ) from error
     except UnicodeDecodeError as error:
-        raise InvalidConfiguration(f"The API keys in {path} are not TOML: not UTF-8.") from error
+        raise InvalidConfiguration(
+            f"The API keys in {path} are not valid TOML: not UTF-8."
+        ) from error
     except tomllib.TOMLDecodeError as error:
-        raise InvalidConfiguration(f"The API keys in {path} are not TOML: {error}.") from error
+        raise InvalidConfiguration(
+            f"The API keys in {path} are not valid TOML: {error}."
+        ) from error
     except ValidationError as error:
         raise InvalidConfiguration(
             f"The API keys in {path} are not valid: {first_problem(error)}."
@@ -160,10 +164,10 @@ def _read_entries(path: Path) -> Mapping[str, KeyEntry]:
 
 
 def new_key(name: str, scopes: Sequence[Scope]) -> tuple[str, str]:
-    """Make a key; return it, and the lines that admit it."""
+    """Make a key; return it, and the lines to add to the file."""
     if not re.fullmatch(NAME, name):
         raise InvalidConfiguration(
-            f"The name of a key is 1 to 64 letters, digits, - and _; {name!r} is not."
+            f"{name!r} is not a valid key name; use 1 to 64 letters, digits, - and _."
         )
     token = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
     digest = hashlib.sha256(token.encode()).hexdigest()

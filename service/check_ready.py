@@ -1,7 +1,7 @@
-"""Ask the service of this machine whether it is ready: `python -m service.check_ready`.
+"""Checks whether the local server is ready: `python -m service.check_ready`.
 
-For a container's health check: needs no curl, loads no model, writes no file. Reads the same
-`VT_*` variables as the service.
+Meant for a container's health check: it needs no curl, loads no model and writes no file. It
+reads the same `VT_*` variables as the server.
 """
 
 import http.client
@@ -16,7 +16,7 @@ _OWN_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 def main() -> int:
-    """Return 0 if the service is ready; else say on standard error why not, and return 1."""
+    """Return 0 if the server is ready; otherwise print the reason to standard error, return 1."""
     try:
         reason = _why_not_ready(read_settings({}))
     except (OSError, http.client.HTTPException, InvalidConfiguration) as error:
@@ -42,7 +42,7 @@ def _connection(settings: Settings) -> http.client.HTTPConnection:
     if settings.tls_certificate is None:
         return http.client.HTTPConnection(host, settings.port, timeout=TIMEOUT_SECONDS)
     own = ssl.create_default_context()
-    own.check_hostname, own.verify_mode = False, ssl.CERT_NONE  # no secret is sent to itself
+    own.check_hostname, own.verify_mode = False, ssl.CERT_NONE  # nothing secret is sent
     return http.client.HTTPSConnection(host, settings.port, timeout=TIMEOUT_SECONDS, context=own)
 
 

@@ -23,7 +23,7 @@ from service.telemetry.log import configure_log
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal comes; return the exit status."""
+    """Run the command; return the exit status."""
     try:
         return _act(vars(_parser().parse_args(arguments)))
     except InvalidConfiguration as error:
@@ -36,14 +36,14 @@ def _act(flags: dict[str, Any]) -> int:
     if name is not None:
         return _make_key(name, scopes or ["predict"])
     if scopes:
-        raise InvalidConfiguration("--scope belongs to --new-key.")
+        raise InvalidConfiguration("--scope is only valid with --new-key.")
     return _serve(read_settings(flags))
 
 
 def _make_key(name: str, scopes: Sequence[Scope]) -> int:
-    """Show a new key; standard output gets only what belongs into the file."""
+    """Print a new key; standard output gets only the lines for the file of keys."""
     token, lines = new_key(name, scopes)
-    print(f"The key, which is shown only now: {token}", file=sys.stderr)  # noqa: T201
+    print(f"The new key, shown only once: {token}", file=sys.stderr)  # noqa: T201
     print(lines, end="")  # noqa: T201
     return 0
 
@@ -63,36 +63,36 @@ def _serve(settings: Settings) -> int:
         for name in unknown_variables():
             log.warning("unknown_variable", name=name)
         log.info("listening", **_addresses(listeners), version=__version__)
-        engine = app.state.engine
-        _spare_the_collector()
-        Server(app.asgi, engine.admission, engine.metrics.server, settings).run(sockets=listeners)
+        engine, asgi = app.state.engine, app.asgi
+        _freeze_garbage_collector()
+        Server(asgi, engine.admission, engine.metrics.server, settings).run(sockets=listeners)
         ended = engine.devices.close(CLOSE_SECONDS)
     if not ended:
         log.warning("threads_left", seconds=CLOSE_SECONDS)
     log.info("stopped")
     if not ended:
-        _leave(0)
+        _exit_now(0)
     return 0
 
 
-def _leave(status: int) -> NoReturn:
-    """End the process here and now: a thread in ONNX Runtime would abort the interpreter's end."""
+def _exit_now(status: int) -> NoReturn:
+    """End the process at once: a thread in ONNX Runtime would abort a normal exit."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
-def _spare_the_collector() -> None:
-    """Let it look no more at what stays anyway: no thread runs while it does.
+def _freeze_garbage_collector() -> None:
+    """Exclude what is loaded by now from garbage collection, which stops every thread.
 
-    Models come later and are collected as ever when they go.
+    Models are loaded later and are collected as usual.
     """
     gc.collect()
     gc.freeze()
 
 
 def _addresses(listeners: Sequence[socket.socket]) -> dict[str, str | int]:
-    """What the log says of where the server listens: the metrics' own port is the second."""
+    """Return the addresses to log; the second listener, if any, is the metrics port."""
     host, port = listeners[0].getsockname()[:2]
     addresses = {"host": host, "port": port}
     if len(listeners) > 1:
@@ -104,17 +104,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vt-serve",
         description="Serve the models of a model repository over HTTP.",
-        epilog="Every setting is also a VT_* environment variable: docs/configuration.md.",
+        epilog="Every setting is also a VT_* environment variable; see docs/configuration.md.",
     )
-    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", help="port to listen on (8000); 0 takes a free one")
-    parser.add_argument("--model-repository", help="folder of models (weights)")
-    parser.add_argument("--new-key", metavar="NAME", help="make an API key, print it, and exit")
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", help="port to listen on (default: 8000); 0 picks a free port")
+    parser.add_argument("--model-repository", help="folder of models (default: weights)")
+    parser.add_argument("--new-key", metavar="NAME", help="create an API key, print it and exit")
     parser.add_argument(
         "--scope",
         action="append",
         choices=SCOPES,
-        help="what the new key is for (predict); may be given twice",
+        help="scope of the new key (default: predict); may be repeated",
     )
     parser.add_argument("--version", action="version", version=f"vt-serve {__version__}")
     return parser

@@ -1,26 +1,26 @@
-"""What can go wrong, as one tree; each leaf knows its HTTP status and how it is counted.
+"""The tree of errors; each knows its HTTP status and the outcome it is counted as.
 
-ServiceError                    answered as {"error": "<sentence>"}
+ServiceError                    sent as {"error": "<sentence>"}
 |-- InvalidRequest        400
-|-- LoadFailed            400   what served before still does
-|-- Unauthorized          401   no key, or one that nobody has
-|-- Forbidden             403   the key's scopes, or the place it is asked from, do not allow it
+|-- LoadFailed            400   what served before still serves
+|-- Unauthorized          401   no API key, or an unknown one
+|-- Forbidden             403   not allowed by the key's scopes, or from the client's address
 |-- ModelNotFound         404
 |-- BodyTimeout           408   the body did not arrive in time
 |-- PayloadTooLarge       413
 |-- UnsupportedMediaType  415
 |-- QueueFull             429   with a computed Retry-After
-|   |-- DeadlineUnreachable     the wait would outlast the request's deadline
-|   `-- RateLimited             the key's requests come faster than its limit
-|-- ClientDisconnected    499   logged and counted; nobody is there to read it
+|   |-- DeadlineUnreachable     the predicted wait exceeds the request's deadline
+|   `-- RateLimited             the key's rate limit is exceeded
+|-- ClientDisconnected    499   logged and counted, never sent
 |-- InferenceFailed       500   the cause is logged, never sent
-|   `-- OutOfMemory             the device has no room for the batch
+|   `-- OutOfMemory             the device has no memory for the batch
 |-- ModelNotReady         503
 |-- ServerStopping        503
 `-- DeadlineExceeded      504
 
 InvalidConfiguration            at start-up: one sentence on standard error, exit status 2
-InvalidEntry                    a repository entry that cannot be served; the sentence is its reason
+InvalidEntry                    a model version that cannot be served; the message is the reason
 """
 
 import math
@@ -42,9 +42,9 @@ MAX_SENTENCE_LETTERS = 1000
 
 
 class ServiceError(Exception):
-    """A request that gets no prediction; the message is a sentence for the client.
+    """A request that fails; the message is a sentence for the client.
 
-    The middle of one that is too long, because it repeats something that was sent, is left out.
+    A message that is too long because it quotes the request is cut in the middle.
     """
 
     status: ClassVar[int] = 500
@@ -57,28 +57,28 @@ class ServiceError(Exception):
 
 
 class InvalidRequest(ServiceError):
-    """The client sent something that cannot be understood."""
+    """The request is malformed or contradicts itself."""
 
     status = 400
     outcome = "bad_input"
 
 
 class LoadFailed(ServiceError):
-    """A model was to be loaded or changed, and a version of it cannot be served."""
+    """A version of a model could not be loaded."""
 
     status = 400
     outcome = "bad_input"
 
 
 class Unauthorized(ServiceError):
-    """The request has no API key, or one that is not valid."""
+    """The request has no valid API key."""
 
     status = 401
     outcome = "bad_input"
 
 
 class Forbidden(ServiceError):
-    """Whoever asks may not do this."""
+    """The client may not do this."""
 
     status = 403
     outcome = "bad_input"
@@ -99,31 +99,31 @@ class BodyTimeout(ServiceError):
 
 
 class PayloadTooLarge(ServiceError):
-    """The body, an image or the number of images is over a limit."""
+    """The body, an image or the number of images exceeds a limit."""
 
     status = 413
     outcome = "bad_input"
 
     @classmethod
     def body(cls, max_bytes: int) -> Self:
-        """Refuse a body, or what it would become."""
+        """Return the error for a body, compressed or decompressed, that is too large."""
         return cls(f"The body has more than the {max_bytes:,} bytes allowed.")
 
     @classmethod
     def images(cls, max_images: int) -> Self:
-        """Refuse a request of so many images."""
+        """Return the error for a request with too many images."""
         return cls(f"The request has more than the {max_images} images allowed.")
 
 
 class UnsupportedMediaType(ServiceError):
-    """The bytes are of no image format on the list."""
+    """The bytes are not in a supported image format."""
 
     status = 415
     outcome = "bad_input"
 
 
 class QueueFull(ServiceError):
-    """A bound is reached; the client may try again after `retry_after_seconds`, at least 1."""
+    """A limit is reached; the client may retry after `retry_after_seconds`, at least 1."""
 
     status = 429
     outcome: ClassVar[Outcome] = "rejected_full"
@@ -134,24 +134,24 @@ class QueueFull(ServiceError):
 
 
 class DeadlineUnreachable(QueueFull):
-    """What waits already takes longer than the request's deadline allows."""
+    """The predicted wait exceeds the request's deadline."""
 
     outcome = "rejected_deadline"
 
 
 class RateLimited(QueueFull):
-    """The requests of an API key come faster than its limit."""
+    """The rate limit of the API key is exceeded."""
 
 
 class ClientDisconnected(ServiceError):
-    """The client left before its answer was ready."""
+    """The client disconnected before the response was ready."""
 
     status = 499
     outcome = "cancelled"
 
 
 class InferenceFailed(ServiceError):
-    """The model could not be run, or returned something that it should not."""
+    """The model could not be run, or returned something unexpected."""
 
 
 class OutOfMemory(InferenceFailed):
@@ -159,26 +159,26 @@ class OutOfMemory(InferenceFailed):
 
 
 class ModelNotReady(ServiceError):
-    """The model exists but does not serve: it is loading, was refused, or is unloaded."""
+    """The model exists but does not serve: it is loading, unloaded, or could not be loaded."""
 
     status = 503
     outcome = "unavailable"
 
     @classmethod
     def without_session(cls) -> Self:
-        """Refuse what a model would run on a session that is lost."""
+        """Return the error for a model whose session is lost."""
         return cls("The model's session could not be opened anew; try again later.")
 
 
 class ServerStopping(ServiceError):
-    """The server takes no more requests; another one, or its successor, soon does."""
+    """The server accepts no more requests; another server, or its successor, does."""
 
     status = 503
     retry_after_seconds = 1
 
 
 class DeadlineExceeded(ServiceError):
-    """The answer was not ready in time."""
+    """The response was not ready in time."""
 
     status = 504
     outcome = "timeout"
@@ -189,4 +189,4 @@ class InvalidConfiguration(Exception):
 
 
 class InvalidEntry(Exception):
-    """A repository entry is missing, incomplete, altered, or contradicts itself."""
+    """The files of a model are missing, incomplete, altered or contradictory."""

@@ -1,17 +1,17 @@
-"""Watches a few files, and tells when one of them changed."""
+"""Watches files, and calls a function when one of them changes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 Stamp = tuple[int, int, int]
-"""When a file was written, its size, and which file it is."""
+"""Modification time in nanoseconds, size, and inode of a file."""
 
 SECONDS = 2.0
 
 
 def stamp(path: Path) -> Stamp:
-    """Tell one state of a file from another; raises `OSError` where it cannot be seen."""
+    """Return the stamp of a file; raises `OSError`."""
     found = path.stat()
     return found.st_mtime_ns, found.st_size, found.st_ino
 
@@ -24,9 +24,9 @@ def _stamp_if_seen(path: Path) -> Stamp | None:
 
 
 class FileWatch:
-    """Calls `changed`, in a thread, once for every time that it finds a file other than it was.
+    """Calls `changed`, in a thread, each time a poll finds that a file has changed.
 
-    Links are followed, so that files that are swapped by a link, as Kubernetes does, change too.
+    Symbolic links are followed: files that Kubernetes swaps through a link change as well.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class FileWatch:
         self._seen = [_stamp_if_seen(path) for path in paths]
 
     async def run(self) -> None:
-        """Look every two seconds, for ever."""
+        """Poll every two seconds until cancelled."""
         while True:
             await self._sleep(SECONDS)
             await asyncio.to_thread(self.poll)
 
     def poll(self) -> None:
-        """Look once."""
+        """Compare every file with the previous poll."""
         before, self._seen = self._seen, [_stamp_if_seen(path) for path in self._paths]
         if self._seen != before:
             self._changed()

@@ -1,4 +1,4 @@
-"""Settings: read once from the command line and `VT_*` variables, then frozen."""
+"""Settings, read once from the command line and `VT_*` variables."""
 
 import os
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ from service.schema.version_policy import VersionPolicy, parse_version_policy
 
 PREFIX = "VT_"
 FLAGS = ("host", "port", "model_repository")
-UNTOLD = frozenset({"otlp_endpoint", "cors_origins"})
-"""URLs: one may hold a password, so no message repeats what they were set to."""
+SECRET = frozenset({"otlp_endpoint", "cors_origins"})
+"""URLs, which may contain passwords: error messages leave out their values."""
 
 
 def _split(text: Any) -> Any:
-    """Take a list apart at its commas; what is no text is the caller's own."""
+    """Split text at its commas; pass other values through."""
     return [each.strip() for each in text.split(",")] if isinstance(text, str) else text
 
 
@@ -44,7 +44,7 @@ Policy = Annotated[VersionPolicy, NoDecode, BeforeValidator(parse_version_policy
 
 
 class Settings(BaseSettings):
-    """Everything an operator can choose; `docs/configuration.md` says when to."""
+    """Everything an operator can set; `docs/configuration.md` describes each setting."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
@@ -104,14 +104,14 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("VT_TLS_CERTIFICATE and VT_TLS_KEY are set together or not at all.")
+            raise ValueError("Set both VT_TLS_CERTIFICATE and VT_TLS_KEY, or neither.")
         if self.require_key_for_metadata and self.api_keys_file is None:
             raise ValueError("VT_REQUIRE_KEY_FOR_METADATA needs VT_API_KEYS_FILE.")
         return self
 
 
 def read_settings(flags: Mapping[str, Any]) -> Settings:
-    """Join the command line's flags (they win) with the environment."""
+    """Combine the command line's flags with the environment; the flags take precedence."""
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
@@ -119,17 +119,17 @@ def read_settings(flags: Mapping[str, Any]) -> Settings:
 
 
 def unknown_variables() -> list[str]:
-    """Name the `VT_*` variables that no setting reads: misspelt ones, mostly."""
+    """List the `VT_*` variables that match no setting, usually because they are misspelt."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
 
 
 def _sentence(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
-    if not problem["loc"]:  # it is about several settings
+    if not problem["loc"]:  # a rule about several settings
         return str(problem["ctx"]["error"])
     name = str(problem["loc"][0])
     flag = f" (--{name.replace('_', '-')})" if name in FLAGS else ""
     message = problem["msg"][:1].lower() + problem["msg"][1:]
-    value = "not valid" if name in UNTOLD else repr(problem["input"])
+    value = "not valid" if name in SECRET else repr(problem["input"])
     return f"{PREFIX}{name.upper()}{flag} is {value}: {message}"

@@ -1,11 +1,11 @@
-"""How often something may be done: a steady rate, and a burst that may come at once."""
+"""Limits how often something is done: a steady rate, with a burst on top."""
 
 import time
 from collections.abc import Callable
 
 
 class TokenBucket:
-    """Fills at `rate` tokens a second up to `burst`; it is full at first."""
+    """Fills at `rate` tokens per second up to `burst`; starts full."""
 
     def __init__(
         self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
@@ -17,7 +17,7 @@ class TokenBucket:
         self._filled_at = clock()
 
     def take(self) -> float:
-        """Take a token; return 0, or in how many seconds there will be one where there is none."""
+        """Take a token and return 0; if there is none, return the seconds until there is one."""
         now = self._clock()
         filled = self._tokens + (now - self._filled_at) * self.rate
         self._tokens, self._filled_at = min(float(self.burst), filled), now

@@ -37,7 +37,8 @@ PACKAGES: dict[str, set[str]] = {
         *("repository", "runtime", "settings", "telemetry"),
     },
     "command_line": {
-        *("__init__", "api_keys", "app", "errors", "http", "runtime", "settings", "telemetry"),
+        *("__init__", "api_keys", "app", "engine", "errors", "http", "runtime", "settings"),
+        "telemetry",
     },
     "__main__": {"command_line"},
 }
@@ -59,8 +60,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "opentelemetry": ("service/telemetry/tracing.py",),
     "pynvml": ("service/telemetry/gpu.py",),
     "cuda": ("service/runtime/pinned_memory.py",),
-    "fastapi": ("service/app.py", "service/http/**/*.py"),
-    "starlette": ("service/app.py", "service/http/**/*.py"),
+    "fastapi": ("service/app.py", "service/http/*.py", "service/http/**/*.py"),
+    "starlette": ("service/app.py", "service/http/*.py", "service/http/**/*.py"),
     "uvicorn": ("service/http/server/*.py",),
     "pydantic_settings": ("service/settings.py",),
     "python_multipart": ("service/http/routes/images_in_body.py",),

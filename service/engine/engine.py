@@ -140,7 +140,8 @@ class Engine:
         await self._loaded.wait()
 
     async def close(self) -> None:
-        """Stop what runs in the background, let the last batches end, and free the memory."""
+        """Take no more calls, let the last batches end, and free the memory."""
+        self.admission.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

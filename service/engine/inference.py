@@ -14,7 +14,7 @@ from service.runtime.image_threads import WorkerPool
 from service.runtime.session import Outputs
 from service.schema.contract import Contract
 from service.telemetry.events import Prediction
-from service.telemetry.timings import Timings
+from service.telemetry.timings import QUEUED_FIRST, Timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class ImageInference:
         finally:
             instance.free(len(images))
         timings.decode = decode_seconds + inference.decode_seconds
+        if not decode_seconds:
+            timings.order = QUEUED_FIRST
         timings.queue = inference.queue_seconds
         timings.compute = inference.compute_seconds
         timings.batch_size = inference.batch_size

@@ -9,14 +9,9 @@ from typing import TypeGuard
 import structlog
 
 from service.batching.instance import ModelInstance
-from service.errors import (
-    InvalidConfiguration,
-    InvalidRequest,
-    LoadFailed,
-    ModelNotFound,
-    ModelNotReady,
-)
+from service.errors import InvalidConfiguration, LoadFailed
 from service.repository.entry import ModelEntry
+from service.repository.lookup import Lookup
 from service.repository.scan import entry_folders, has_contract
 from service.repository.swap import LoadVersion
 from service.repository.version import ModelVersion
@@ -24,7 +19,6 @@ from service.schema.contract import Contract
 from service.schema.model_status import ModelDetail
 from service.schema.shadow_rule import ShadowRule
 from service.schema.version_policy import VersionPolicy
-from service.schema.vocabulary import ModelState, Task
 from service.telemetry.events import ModelEvents
 
 DRAIN_SECONDS = 30.0
@@ -58,10 +52,12 @@ class ModelRepository:
         self._drain_seconds = drain_seconds
         self._loading = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
-        self._entries = {
-            folder.name: self._entry(folder, is_required=True) for folder in _folders(path)
-        }
-        self._ready: dict[tuple[Task, str | None], ModelVersion] = {}
+        self._entries: dict[str, ModelEntry] = {}
+        self._lookup = Lookup(self._entries)
+        self.find = self._lookup.find
+        """Return the version that a prediction request means, by task, model and version."""
+        for folder in _folders(path):
+            self._entries[folder.name] = self._entry(folder, is_required=True)
 
     def _entry(self, folder: Path, *, is_required: bool) -> ModelEntry:
         return ModelEntry(
@@ -72,56 +68,30 @@ class ModelRepository:
             policy=self._policy,
             shadow=self._shadow.version if _is_of(self._shadow, folder.name) else None,
             drain_seconds=self._drain_seconds,
-            changed=self._refresh,
+            changed=self._lookup.refresh,
         )
-
-    def _refresh(self) -> None:
-        """Update which version serves a request that names a task, a model or both, but no version.
-
-        Called whenever a model, a version or the state of one has changed.
-        """
-        currents = [entry.versions.current for entry in self._entries.values()]
-        self._ready = {
-            (each.task, each.name): each for each in currents if each.task and each.is_ready
-        }
-        for task in Task:
-            candidates = self._candidates(task)
-            if len(candidates) == 1 and candidates[0].versions.current.is_ready:
-                self._ready[task, None] = candidates[0].versions.current
 
     async def _one_at_a_time(self, folder: Path, contract: Contract, version: str) -> ModelInstance:
         """Load a version while no other is loading: two would distort each other's calibration."""
         async with self._loading:
             return await self._load_version(folder, contract, version)
 
-    def find(self, task: Task, name: str | None, version: str | None) -> ModelVersion:
-        """Return the version that a prediction request means, whether or not it is ready."""
-        if version is None:
-            ready = self._ready.get((task, name))
-            if ready is not None:
-                return ready
-        entry = self._only(task) if name is None else self._named(name)
-        current = entry.versions.current
-        if current.task not in (task, None):
-            raise InvalidRequest(f"The model {entry.name} does {current.task}, not {task}.")
-        return entry.versions.get(version)
-
     def get(self, name: str, version: str | None = None) -> ModelVersion:
         """Return a version; by default the newest that is ready or, if none is, should be."""
-        return self._named(name).versions.get(version)
+        return self._lookup.entry(name).versions.get(version)
 
     def detail(self, name: str, version: str | None = None) -> ModelDetail:
         """Return what clients see of a version, with the files that it was loaded from."""
-        versions = self._named(name).versions
+        versions = self._lookup.entry(name).versions
         return versions.get(version).detail(versions.refusal)
 
     def version_policy(self, name: str) -> VersionPolicy:
         """Return the policy of a model that is in force."""
-        return self._named(name).policy
+        return self._lookup.entry(name).policy
 
     def ready_versions(self, name: str) -> list[str]:
         """List the versions of a model that are ready, in ascending order."""
-        return self._named(name).versions.ready
+        return self._lookup.entry(name).versions.ready
 
     def wanted(self) -> list[ModelVersion]:
         """List every version that serves or should."""
@@ -155,35 +125,6 @@ class ModelRepository:
         """Whether any other model serves."""
         return any(each.versions.ready for each in self._entries.values() if each.name != name)
 
-    @property
-    def _available(self) -> str:
-        names = ", ".join(self._entries)
-        return f"the models are {names}" if names else "the repository has no models"
-
-    def _named(self, name: str) -> ModelEntry:
-        entry = self._entries.get(name)
-        if entry is None:
-            raise ModelNotFound(f"There is no model {name}; {self._available}.")
-        return entry
-
-    def _candidates(self, task: Task) -> list[ModelEntry]:
-        """List the models that a request may mean if it names only a task."""
-        entries = [each for each in self._entries.values() if each.versions.current.task is task]
-        unavailable = ModelState.UNAVAILABLE
-        serving = [each for each in entries if each.versions.current.state is not unavailable]
-        return serving or entries[:1]
-
-    def _only(self, task: Task) -> ModelEntry:
-        candidates = self._candidates(task)
-        if len(candidates) > 1:
-            names = ", ".join(entry.name for entry in candidates)
-            raise InvalidRequest(f"Name one of the {task} models in `model`: {names}.")
-        if candidates:
-            return candidates[0]
-        if any(version.state is ModelState.LOADING for version in self.wanted()):
-            raise ModelNotReady("The models are loading.")
-        raise ModelNotFound(f"There is no {task} model; {self._available}.")
-
     async def load_all(self) -> None:
         """Read every contract, then load the models one by one; a failure affects one model."""
         entries = list(self._entries.values())
@@ -214,21 +155,21 @@ class ModelRepository:
         """
         if name not in self._entries:
             await self._discover(name)
-        await self._complete(self._named(name).load(policy))
+        await self._complete(self._lookup.entry(name).load(policy))
 
     async def unload(self, name: str) -> None:
         """Refuse new requests for a model, finish those in flight, and free its memory.
 
         Continues if the caller is cancelled.
         """
-        await self._complete(self._unload(self._named(name)))
+        await self._complete(self._unload(self._lookup.entry(name)))
 
     async def _unload(self, entry: ModelEntry) -> None:
         """Unload a model, and forget it if it is no longer on disk."""
         await entry.unload()
         if not await asyncio.to_thread(has_contract, entry.folder):
             self._entries.pop(entry.name, None)
-            self._refresh()
+            self._lookup.refresh()
 
     async def _discover(self, name: str) -> None:
         try:
@@ -241,7 +182,7 @@ class ModelRepository:
         for folder in folders:
             if folder.name == name:
                 self._entries.setdefault(name, self._entry(folder, is_required=False))
-        self._refresh()
+        self._lookup.refresh()
 
     async def _complete(self, change: Coroutine[None, None, None]) -> None:
         """Run a change to its end, even if the caller is cancelled."""

@@ -1,1 +1,1 @@
-"""Typed words of files and messages; no behaviour."""
+"""Types of files and messages; no behaviour."""

@@ -1,4 +1,4 @@
-"""JSON as bytes: the one door to orjson, for request and response bodies and for log lines."""
+"""JSON as bytes: the one door to orjson, for responses and log lines."""
 
 from typing import Any
 
@@ -17,11 +17,3 @@ def encode(value: Any, default: Any = None) -> bytes:
     to a supported one. NaN and infinity become null.
     """
     return orjson.dumps(value, default, _OPTIONS)
-
-
-def decode(data: bytes) -> Any:
-    """Parse UTF-8 JSON; raises `ValueError`, which says where parsing stopped."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:  # it holds a copy of all the data: do not chain it
-        raise ValueError(f"{error.msg} at line {error.lineno} column {error.colno}") from None

@@ -1,4 +1,4 @@
-"""Wire types of `/v1/models`: the state of each model version and how it runs."""
+"""Wire types of `/v1/models`: the state of each model version, and how it runs."""
 
 from typing import Any
 

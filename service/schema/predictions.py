@@ -1,7 +1,7 @@
 """Wire types of `/v1/classify`, `/v1/segment` and of every error.
 
-The answers are plain dictionaries, which JSON takes as they are: a model of pydantic for each class
-would cost more than the JSON itself.
+Predictions are plain dictionaries, which orjson serializes directly; creating a pydantic model for
+each class would cost more than the JSON.
 """
 
 from typing import Annotated, Literal, NotRequired

@@ -1,16 +1,10 @@
-"""Values read from the files of a model repository, and the types of their fields."""
+"""Values read from files of the model repository, and the types of their fields."""
 
 import json
 import math
 from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 
 def _unless_nan(value: object) -> object:
@@ -30,11 +24,11 @@ Color = tuple[Byte, Byte, Byte]
 
 
 class Record(BaseModel):
-    """A value read from a file; keys that this service does not know are kept and not read."""
+    """A value read from a file; unknown keys are kept but not read."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     def as_read(self) -> dict[str, Any]:
-        """Return it as JSON again, without defaults; what is no number is null."""
+        """Return the value as JSON data again, without defaults; NaN becomes null."""
         values: dict[str, Any] = json.loads(self.model_dump_json(exclude_unset=True))
         return values

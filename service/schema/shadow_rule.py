@@ -1,4 +1,4 @@
-"""Which requests are copied to which version."""
+"""The rule that copies a share of requests to another version of their model."""
 
 import re
 from dataclasses import dataclass
@@ -10,21 +10,22 @@ _RULE = re.compile(r"(?P<model>[^:@]+):(?P<version>[1-9][0-9]{0,17})@(?P<share>[
 
 @dataclass(frozen=True)
 class ShadowRule:
-    """A share of the requests for a model is copied to this version of it."""
+    """Copy a share of the requests for a model to this version of it."""
 
     model: str
     version: str
     share: Decimal
 
     def is_due(self, number: int) -> bool:
-        """Whether to copy a request, the first having the number 1: as many are copied of so
-        many requests as the share says, rounded down.
+        """Whether to copy the request of this number, counted from 1.
+
+        Of the first n requests, n times the share are copied, rounded down.
         """
         return floor(number * self.share) > floor((number - 1) * self.share)
 
 
 def parse_shadow_rule(text: str) -> ShadowRule:
-    """Read `name:2@0.1`; raises `ValueError` with one sentence."""
+    """Parse `name:2@0.1`; raises `ValueError` with one sentence."""
     match = _RULE.fullmatch(text)
     try:
         share = Decimal(match["share"]) if match else Decimal(0)

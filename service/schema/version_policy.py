@@ -1,4 +1,4 @@
-"""Which of a model's versions are loaded, in the words of Triton's model configuration."""
+"""The choice of versions to load, in the terms of Triton's model configuration."""
 
 from collections.abc import Iterable
 from typing import Annotated, Self
@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 MAX_VERSIONS = 64
-"""How many versions may be named; a model that serves so many needs no list."""
+"""The limit on listed versions; a model with more of them needs no list."""
 
 VersionNumber = Annotated[int, Field(ge=1, lt=10**18)]
 
@@ -16,23 +16,23 @@ class _Choice(BaseModel):
 
 
 class Latest(_Choice):
-    """So many of the highest numbers."""
+    """The versions with the highest numbers."""
 
     num_versions: PositiveInt = 1
 
 
 class All(_Choice):
-    """Whatever there is."""
+    """Every version."""
 
 
 class Specific(_Choice):
-    """These and no others; one that is not there cannot be loaded."""
+    """The listed versions only; a missing one cannot be loaded."""
 
     versions: Annotated[list[VersionNumber], Field(min_length=1, max_length=MAX_VERSIONS)]
 
 
 class VersionPolicy(_Choice):
-    """One of the three: `latest`, `all`, `specific`."""
+    """Exactly one of `latest`, `all` and `specific`."""
 
     latest: Latest | None = None
     all: All | None = None
@@ -45,7 +45,7 @@ class VersionPolicy(_Choice):
         return self
 
     def wanted(self, listed: Iterable[str]) -> list[str]:
-        """Choose among the versions that a contract lists, the newest first."""
+        """Return the versions to load of those that a contract lists, the newest first."""
         if self.specific is not None:
             return [str(each) for each in sorted(set(self.specific.versions), reverse=True)]
         newest_first = sorted(listed, key=int, reverse=True)
@@ -56,7 +56,7 @@ LATEST = VersionPolicy(latest=Latest())
 
 
 def parse_version_policy(text: str) -> VersionPolicy:
-    """Read `latest:2`, `all` or `specific:1,3`; raises `ValueError` with one sentence."""
+    """Parse `latest:2`, `all` or `specific:1,3`; raises `ValueError` with one sentence."""
     kind, _, rest = text.partition(":")
     values = {
         "latest": {"num_versions": rest},

@@ -1,4 +1,4 @@
-"""The words that everything else is described in: tasks, states, datatypes, tensors."""
+"""The terms that other types are made of: tasks, states, datatypes, tensors."""
 
 from enum import StrEnum
 

@@ -10,7 +10,8 @@ so that what the machine does can be told from what the images do; so can the qu
 
 Then, without a server, each file is worked on in one thread while another wants to run every half
 millisecond: how long it cannot is how long the file keeps the interpreter, and so the loop. The
-least of several rounds counts, because what the machine adds differs from round to round.
+same is measured for the costliest JSON of inference requests. The least of several rounds counts,
+because what the machine adds differs from round to round.
 """
 
 import argparse
@@ -42,6 +43,7 @@ from service.images.decode import decode
 from service.images.masks import mask_png, overlay_png, scale_labels
 from service.images.resize import resize
 from service.images.run_lengths import run_lengths
+from service.open_inference.bounded_json import parse_json
 from service.schema.contract import Contract
 from service.schema.files import read_contract
 from service.settings import Settings
@@ -56,6 +58,7 @@ from tests.benchmarks.serve import (
     service,
 )
 from tests.service.hostile_images import MUTATIONS_OF_BYTES, corpus, mutated
+from tests.service.open_inference.costly_json import COSTLY
 
 EXPECTED = {200, 400, 413, 415}
 ROUTES = ("/v1/classify", "/v1/segment", "/v1/segment?mask=rle", "/v1/segment?overlay=true")
@@ -260,6 +263,15 @@ def holds(case: Case, bodies: Bodies, rounds: int) -> list[tuple[float, str]]:
     return sorted(again, reverse=True)[:SHOWN]
 
 
+def json_holds(rounds: int) -> list[tuple[float, str]]:
+    """The inference requests whose JSON keeps the interpreter longest; the longest first."""
+    found = (
+        (hold(partial(parse_json, body, None), rounds), f"JSON: {name}")
+        for name, body in COSTLY.items()
+    )
+    return sorted(found, reverse=True)[:SHOWN]
+
+
 def _segmented(contract: Contract, data: bytes) -> None:
     """Do all that the service does with a file but run the model."""
     photo = decode(data, contract.preprocessing, LIMITS)
@@ -291,6 +303,7 @@ def main() -> None:
         result = measure(server, loads, options)
     bodies = [body for each in loads.values() for body in each]
     longest = holds(cases[1], bodies, options.hold_rounds)
+    longest += json_holds(options.hold_rounds)
     result["longest_holds_ms"] = {name: round(each, 1) for each, name in longest}
     _print(result)
     if options.json:
@@ -309,7 +322,7 @@ def _print(result: dict[str, Any]) -> None:
         print(f"  {name:10}{numbers}  {row['statuses'] or ''}")
     print(f"mean lag by the server's own metric: {result['own_mean_lag_ms']:.1f} ms")
     print("memory in MB: " + ", ".join(f"{k} {v:.0f}" for k, v in result["memory_mb"].items()))
-    print("files that keep the interpreter longest, in ms")
+    print("files and JSON that keep the interpreter longest, in ms")
     for name, milliseconds in result["longest_holds_ms"].items():
         print(f"  {milliseconds:6.1f}  {name}")
 

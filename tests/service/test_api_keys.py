@@ -26,7 +26,7 @@ def entry(name: str = "shop", token: str = "secret", more: str = "") -> str:  # 
     return f'[{name}]\nsha256 = "{digest}"\nscopes = ["predict"]\n{more}\n'
 
 
-def test_a_new_key_is_found_by_the_lines_that_came_with_it(path: Path) -> None:
+def test_a_new_key_is_admitted_by_its_lines(path: Path) -> None:
     first, first_lines = new_key("shop", ["predict"])
     second, second_lines = new_key("ops", ["predict", "admin"])
     path.write_text(first_lines + second_lines)
@@ -39,22 +39,20 @@ def test_a_new_key_is_found_by_the_lines_that_came_with_it(path: Path) -> None:
     assert first not in path.read_text()
 
 
-def test_keys_are_random_and_long_enough_that_nobody_guesses_one() -> None:
+def test_keys_have_256_random_bits() -> None:
     tokens = {new_key("shop", ["predict"])[0] for _ in range(100)}
     assert len(tokens) == 100
     assert all(len(token) == len("vt_") + 43 for token in tokens)  # 256 bits as base64
 
 
-def test_what_is_not_a_key_is_not_found(path: Path) -> None:
+def test_other_tokens_are_not_found(path: Path) -> None:
     path.write_text(entry())
     keys = ApiKeys(path, PrometheusMetrics().server)
     for token in (b"", b"secre", b"secret ", b"Secret", DIGEST.encode(), b"\xff" * 4000):
         assert keys.find(token) is None
 
 
-def test_a_hash_is_compared_whole_and_once_whoever_asks(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_lookup_compares_one_whole_hash(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
 
     def compare(one: bytes, other: bytes) -> bool:
@@ -70,32 +68,32 @@ def test_a_hash_is_compared_whole_and_once_whoever_asks(
     assert compared == [(32, 32)] * 2
 
 
-def test_the_first_bytes_of_a_hash_are_not_enough(path: Path) -> None:
+def test_a_hash_with_the_same_first_bytes_does_not_match(path: Path) -> None:
     near = DIGEST[:-1] + ("0" if DIGEST[-1] != "0" else "1")
     path.write_text(entry().replace(DIGEST, near))
     assert ApiKeys(path, PrometheusMetrics().server).find(b"secret") is None
 
 
-def test_a_rate_without_a_burst_allows_a_second_of_it(path: Path) -> None:
+def test_the_default_burst_is_one_second_of_the_rate(path: Path) -> None:
     path.write_text(entry(more="requests_per_second = 2.5"))
     key = ApiKeys(path, PrometheusMetrics().server, Clock()).find(b"secret")
     assert [key.take() > 0 for _ in range(4)] == [False, False, False, True]
 
 
-def test_without_a_rate_nothing_is_limited(path: Path) -> None:
+def test_a_key_without_a_rate_is_not_limited(path: Path) -> None:
     path.write_text(entry())
     key = ApiKeys(path, PrometheusMetrics().server, Clock()).find(b"secret")
     assert not any(key.take() for _ in range(1000))
 
 
 BROKEN = {
-    "no toml": ("[shop", "not TOML"),
+    "no toml": ("[shop", "not valid TOML"),
     "not text": (b"\xff\xfe", "not UTF-8"),
     "a key instead of its hash": (entry().replace(DIGEST, "vt_geheim"), "shop.sha256"),
     "an unknown scope": (entry().replace('"predict"', '"root"'), "shop.scopes"),
     "no scope": (entry().replace('"predict"', ""), "shop.scopes"),
     "a misspelt limit": (entry(more="request_per_second = 1"), "request_per_second"),
-    "a burst alone": (entry(more="burst = 1"), "burst without requests_per_second"),
+    "a burst alone": (entry(more="burst = 1"), "burst needs requests_per_second"),
     "a rate of nothing": (entry(more="requests_per_second = 0"), "requests_per_second"),
     "a name with spaces": (entry('"the shop"'), "the shop"),
     "the same key twice": (entry() + entry("again"), "shop and again"),
@@ -103,7 +101,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_file_is_one_sentence_without_a_secret(path: Path, case: str) -> None:
+def test_an_invalid_file_is_reported_in_one_sentence_without_secrets(path: Path, case: str) -> None:
     text, sentence = BROKEN[case]
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InvalidConfiguration) as caught:
@@ -115,12 +113,12 @@ def test_a_broken_file_is_one_sentence_without_a_secret(path: Path, case: str) -
     assert "\n" not in message
 
 
-def test_a_missing_file_is_one_sentence(path: Path) -> None:
+def test_a_missing_file_is_reported_in_one_sentence(path: Path) -> None:
     with pytest.raises(InvalidConfiguration, match="cannot be read: No such file"):
         ApiKeys(path, PrometheusMetrics().server)
 
 
-def test_a_changed_file_admits_and_revokes(path: Path) -> None:
+def test_reloading_admits_new_keys_and_revokes_missing_ones(path: Path) -> None:
     path.write_text(entry())
     keys = ApiKeys(path, PrometheusMetrics().server)
     path.write_text(entry("ops", "other"))
@@ -133,7 +131,7 @@ def test_a_changed_file_admits_and_revokes(path: Path) -> None:
     assert keys.find(b"other") is None
 
 
-def test_a_broken_change_leaves_the_keys_as_they_were(path: Path) -> None:
+def test_an_invalid_change_keeps_the_previous_keys(path: Path) -> None:
     path.write_text(entry())
     keys = ApiKeys(path, PrometheusMetrics().server)
     path.write_text("[shop")
@@ -145,26 +143,26 @@ def test_a_broken_change_leaves_the_keys_as_they_were(path: Path) -> None:
     ]
 
 
-def test_whether_the_file_counts_can_be_watched(path: Path) -> None:
+def test_a_metric_shows_whether_the_last_reload_succeeded(path: Path) -> None:
     metrics = PrometheusMetrics()
 
-    def counts() -> float | None:
+    def succeeded() -> float | None:
         return value(metrics, "vt_last_reload_successful", file="api_keys")
 
-    assert counts() is None
+    assert succeeded() is None
     path.write_text(entry())
     keys = ApiKeys(path, metrics.server)
-    assert counts() == 1
-    for break_it in (lambda: path.write_text("[shop"), path.unlink):
-        break_it()
+    assert succeeded() == 1
+    for damage in (lambda: path.write_text("[shop"), path.unlink):
+        damage()
         keys.reload()
-        assert counts() == 0
+        assert succeeded() == 0
         path.write_text(entry())
         keys.reload()
-        assert counts() == 1
+        assert succeeded() == 1
 
 
-def test_a_change_elsewhere_gives_nobody_a_new_burst(path: Path) -> None:
+def test_a_reload_keeps_the_bucket_of_a_key_with_the_same_limits(path: Path) -> None:
     limited = entry(more="requests_per_second = 1")
     path.write_text(limited)
     keys = ApiKeys(path, PrometheusMetrics().server, Clock())
@@ -177,7 +175,7 @@ def test_a_change_elsewhere_gives_nobody_a_new_burst(path: Path) -> None:
     assert keys.find(b"secret").take() == 0
 
 
-def test_the_command_shows_the_key_once_and_prints_the_lines_for_the_file(
+def test_the_command_prints_the_key_to_stderr_and_its_lines_to_stdout(
     capsys: pytest.CaptureFixture[str], path: Path
 ) -> None:
     assert main(["--new-key", "ops", "--scope", "predict", "--scope", "admin"]) == 0
@@ -193,10 +191,10 @@ def test_the_command_shows_the_key_once_and_prints_the_lines_for_the_file(
     ("arguments", "sentence"),
     [
         (["--new-key", "two words"], "'two words' is not"),
-        (["--scope", "admin"], "--scope belongs to --new-key"),
+        (["--scope", "admin"], "--scope is only valid with --new-key"),
     ],
 )
-def test_a_wrong_use_of_the_command_is_one_sentence(
+def test_wrong_arguments_are_reported_in_one_sentence(
     capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
     assert main(arguments) == 2

@@ -9,7 +9,7 @@ from service.check_ready import main
 
 
 class Service(BaseHTTPRequestHandler):
-    """Answers as `/v2/health/ready` does, with the status that the server was given."""
+    """Answers like `/v2/health/ready`, with the status that a test sets."""
 
     def do_GET(self) -> None:
         status = self.server.status if self.path == "/v2/health/ready" else 404
@@ -34,7 +34,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104
-def test_a_service_that_is_ready_passes(
+def test_a_ready_server_passes(
     service: HTTPServer, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     monkeypatch.setenv("VT_HOST", host)
@@ -42,7 +42,7 @@ def test_a_service_that_is_ready_passes(
     assert main() == 0
 
 
-def test_a_service_that_is_not_ready_fails_with_its_reason(
+def test_a_server_that_is_not_ready_fails_with_its_reason(
     service: HTTPServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service.status = 503
@@ -50,7 +50,7 @@ def test_a_service_that_is_not_ready_fails_with_its_reason(
     assert capsys.readouterr().err == 'not ready: {"error": "Not every model serves."}\n'
 
 
-def test_a_proxy_of_the_environment_is_not_asked(
+def test_proxies_from_the_environment_are_ignored(
     service: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
@@ -58,7 +58,7 @@ def test_a_proxy_of_the_environment_is_not_asked(
     assert main() == 0
 
 
-def test_a_port_where_nobody_listens_fails(
+def test_a_refused_connection_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -68,7 +68,7 @@ def test_a_port_where_nobody_listens_fails(
     assert "refused" in capsys.readouterr().err
 
 
-def test_a_setting_that_is_not_valid_fails(
+def test_an_invalid_setting_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VT_PORT", "http")

@@ -20,7 +20,7 @@ class Watched:
         return self.changes
 
 
-def test_a_change_is_told_once(tmp_path: Path) -> None:
+def test_a_change_is_reported_once(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("one")
     watched = Watched(path)
@@ -29,7 +29,7 @@ def test_a_change_is_told_once(tmp_path: Path) -> None:
     assert (watched.poll(), watched.poll()) == (1, 1)
 
 
-def test_a_file_that_is_replaced_removed_or_new_has_changed(tmp_path: Path) -> None:
+def test_replacing_removing_or_creating_a_file_is_a_change(tmp_path: Path) -> None:
     path, other = tmp_path / "file", tmp_path / "other"
     path.write_text("one")
     watched = Watched(path)
@@ -43,7 +43,7 @@ def test_a_file_that_is_replaced_removed_or_new_has_changed(tmp_path: Path) -> N
     assert watched.poll() == 3
 
 
-def test_a_link_that_leads_elsewhere_has_changed(tmp_path: Path) -> None:
+def test_a_link_to_another_file_is_a_change(tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).write_text(name)
     link, fresh = tmp_path / "link", tmp_path / "fresh"
@@ -54,7 +54,7 @@ def test_a_link_that_leads_elsewhere_has_changed(tmp_path: Path) -> None:
     assert watched.poll() == 1
 
 
-async def test_it_looks_whenever_it_has_slept(tmp_path: Path) -> None:
+async def test_it_polls_after_each_sleep(tmp_path: Path) -> None:
     path = tmp_path / "file"
     changes: list[str] = []
     sleeps = iter(["one", "two"])

@@ -9,8 +9,8 @@ import pytest
 import structlog
 
 from service.batching import batcher as dynamic_batcher
-from service.engine.inference import Classifier
-from service.http.middleware import boundary
+from service.engine.call import Call
+from service.http.middleware import exchange
 from tests.service.conftest import Running, Start, until
 from tests.service.photos import GREEN, encode, solid
 from tests.service.test_app import error_of
@@ -167,7 +167,7 @@ async def test_a_chunked_body_without_a_length_is_cut_off_at_the_limit(start: St
 async def test_a_body_that_never_ends_is_not_read_for_ever(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boundary, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(exchange, "LINGER_SECONDS", 0.05)
 
     async def body() -> AsyncIterator[bytes]:
         while True:
@@ -191,7 +191,7 @@ async def test_a_declared_length_beyond_the_limit_is_refused_without_reading(
 async def test_a_body_that_arrives_too_slowly_is_given_up(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boundary, "LINGER_SECONDS", 0.01)
+    monkeypatch.setattr(exchange, "LINGER_SECONDS", 0.01)
 
     async def body() -> AsyncIterator[bytes]:
         yield PHOTO[:10]
@@ -321,7 +321,7 @@ async def test_an_unforeseen_failure_is_a_500_that_tells_nothing_and_is_logged(
     async def fail(*_: object) -> None:
         raise RuntimeError("secret /path")
 
-    monkeypatch.setattr(Classifier, "classify", fail)
+    monkeypatch.setattr(Call, "infer", fail)
     with structlog.testing.capture_logs() as lines:
         response = await classify(service)
     assert response.status_code == 500

@@ -132,7 +132,10 @@ MISTAKES = {
     "no json": (b"{", "The request is not valid"),
     "a list": (b"[]", "The request is not valid"),
     "parameters that are none": (b'{"parameters": 1}', "parameters"),
-    "a file": (b'{"parameters": {"file:1/model.onnx": "AAAA"}}', "put into the repository"),
+    "a file": (
+        b'{"parameters": {"file:1/model.onnx": "AAAA"}}',
+        "put files into the model repository",
+    ),
     "a config that is no text": (b'{"parameters": {"config": {}}}', "JSON as text"),
     "a config that is no json": (b'{"parameters": {"config": "{"}}', "config is not valid"),
     "another key": (b'{"parameters": {"config": "{\\"max_batch_size\\": 3}"}}', "max_batch_size"),

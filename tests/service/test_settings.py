@@ -8,7 +8,7 @@ from service.schema.version_policy import Specific, VersionPolicy
 from service.settings import Settings, read_settings, unknown_variables
 
 
-def test_the_defaults_listen_on_loopback_only() -> None:
+def test_the_defaults() -> None:
     settings = read_settings({})
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert settings.model_repository == Path("weights")
@@ -17,14 +17,14 @@ def test_the_defaults_listen_on_loopback_only() -> None:
     assert settings.max_images_per_request == 64
 
 
-def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_take_precedence_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VT_PORT", "9000")
     monkeypatch.setenv("VT_HOST", "0.0.0.0")  # noqa: S104
     settings = read_settings({"port": "9001", "host": None})
     assert (settings.port, settings.host) == (9001, "0.0.0.0")  # noqa: S104
 
 
-def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VT_PORT", "")
     assert read_settings({}).port == 8000
 
@@ -45,7 +45,7 @@ def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch) -> No
         ("VT_TRACE_SAMPLE_RATIO", "nan"),
     ],
 )
-def test_a_bad_value_is_one_sentence(
+def test_an_invalid_value_is_reported_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -62,7 +62,7 @@ SECONDS = [name for name in Settings.model_fields if name.endswith("_seconds")]
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
 @pytest.mark.parametrize("name", SECONDS)
-def test_a_time_without_end_is_none(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_times_must_be_finite(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     variable = f"VT_{name.upper()}"
     monkeypatch.setenv(variable, value)
     with pytest.raises(InvalidConfiguration, match=f"^{variable} is '{value}': "):
@@ -77,7 +77,7 @@ def test_a_time_without_end_is_none(monkeypatch: pytest.MonkeyPatch, name: str, 
         ("VT_CORS_ORIGINS", "https://shop.example,ftp://user:SECRET@shop.example"),
     ],
 )
-def test_a_password_in_a_url_that_is_not_valid_is_not_repeated(
+def test_an_invalid_url_is_not_repeated_since_it_may_contain_a_password(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -86,7 +86,7 @@ def test_a_password_in_a_url_that_is_not_valid_is_not_repeated(
     assert "SECRET" not in str(caught.value)
 
 
-def test_the_version_policy_is_a_short_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_policy_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_settings({}).version_policy is None
     monkeypatch.setenv("VT_VERSION_POLICY", "specific:1,3")
     assert read_settings({}).version_policy == VersionPolicy(specific=Specific(versions=[1, 3]))
@@ -95,12 +95,12 @@ def test_the_version_policy_is_a_short_text(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("VT_TLS_CERTIFICATE", "VT_TLS_CERTIFICATE and VT_TLS_KEY are set together or not at all."),
-        ("VT_TLS_KEY", "VT_TLS_CERTIFICATE and VT_TLS_KEY are set together or not at all."),
+        ("VT_TLS_CERTIFICATE", "Set both VT_TLS_CERTIFICATE and VT_TLS_KEY, or neither."),
+        ("VT_TLS_KEY", "Set both VT_TLS_CERTIFICATE and VT_TLS_KEY, or neither."),
         ("VT_REQUIRE_KEY_FOR_METADATA", "VT_REQUIRE_KEY_FOR_METADATA needs VT_API_KEYS_FILE."),
     ],
 )
-def test_settings_that_need_each_other_say_so(
+def test_settings_that_depend_on_each_other_are_checked(
     monkeypatch: pytest.MonkeyPatch, name: str, sentence: str
 ) -> None:
     monkeypatch.setenv(name, "1")
@@ -108,14 +108,14 @@ def test_settings_that_need_each_other_say_so(
         read_settings({})
 
 
-def test_origins_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VT_CORS_ORIGINS", "https://shop.example, http://localhost:3000")
     origins = ("https://shop.example", "http://localhost:3000")
     assert read_settings({}).cors_origins == origins
 
 
 @pytest.mark.parametrize("value", ["shop.example", "https://shop.example/", "*.example", ","])
-def test_what_is_no_origin_is_one_sentence(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_an_invalid_origin_is_reported(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("VT_CORS_ORIGINS", value)
     with pytest.raises(InvalidConfiguration, match="VT_CORS_ORIGINS is "):
         read_settings({})
@@ -126,13 +126,13 @@ def test_settings_are_frozen() -> None:
         Settings().port = 1
 
 
-def test_a_misspelt_variable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_variables_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VT_MAX_BODY_BYTE", "1")
     monkeypatch.setenv("VT_MAX_BODY_BYTES", "1")
     assert unknown_variables() == ["VT_MAX_BODY_BYTE"]
 
 
-def test_gpu_devices_are_numbers_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_devices_are_numbers_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_settings({}).gpu_devices == (0,)
     monkeypatch.setenv("VT_GPU_DEVICES", "0,2")
     assert read_settings({}).gpu_devices == (0, 2)

@@ -10,7 +10,7 @@ class Clock:
         return self.now
 
 
-def test_a_burst_may_come_at_once_then_the_rate_counts() -> None:
+def test_a_burst_is_allowed_at_once_and_then_the_rate_applies() -> None:
     clock = Clock()
     bucket = TokenBucket(2.0, 3, clock)
     assert [bucket.take() for _ in range(3)] == [0, 0, 0]
@@ -22,7 +22,7 @@ def test_a_burst_may_come_at_once_then_the_rate_counts() -> None:
     assert bucket.take() > 0
 
 
-def test_nothing_is_saved_beyond_the_burst() -> None:
+def test_idle_time_saves_no_more_than_the_burst() -> None:
     clock = Clock()
     bucket = TokenBucket(10.0, 2, clock)
     clock.now += 3600

@@ -31,17 +31,19 @@ class Serving:
     async def read_body(self, exchange: Exchange, call: Call) -> bytes:
         """Receive and decompress the body; the call is then in flight."""
         began = perf_counter()
-        body = await receive_body(exchange, self._limits, call.take_bytes)
-        if not body:
-            raise InvalidRequest("The body is empty; send an image.")
-        call.take_place()
-        encoding = exchange.headers.get(b"content-encoding")
-        if encoding is not None:
-            body = await self.engine.image_threads.run(
-                decompress, body, encoding.decode("latin-1"), self._limits.max_bytes
-            )
-        call.timings.receive = perf_counter() - began
-        return body
+        try:
+            body = await receive_body(exchange, self._limits, call.take_bytes)
+            if not body:
+                raise InvalidRequest("The body is empty; send an image.")
+            call.take_place()
+            encoding = exchange.headers.get(b"content-encoding")
+            if encoding is not None:
+                body = await self.engine.image_threads.run(
+                    decompress, body, encoding.decode("latin-1"), self._limits.max_bytes
+                )
+            return body
+        finally:
+            call.timings.receive = perf_counter() - began
 
 
 def answered(call: Call, reply: Reply) -> Reply:

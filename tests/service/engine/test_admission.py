@@ -84,8 +84,8 @@ async def test_abort_expires_what_is_in_flight_and_lets_nothing_in() -> None:
     door = admission()
     timeouts = [enter(door), enter(door)]
 
-    async def wait(timeout: asyncio.Timeout) -> None:
-        async with timeout:
+    async def wait(allowed: asyncio.Timeout) -> None:
+        async with allowed:
             entered.release()
             await asyncio.Event().wait()
 

@@ -30,8 +30,10 @@ for name in ("fastapi", "starlette", "uvicorn"):
 
 from service.engine.engine import Engine
 from service.settings import Settings
+from service.telemetry.log import configure_log
 
 async def main() -> None:
+    configure_log("auto", "warning")
     async with Engine.from_settings(Settings(model_repository=Path(sys.argv[1]))) as engine:
         result = await engine.classify([Path(sys.argv[2]).read_bytes()], top_k=1)
     print(result["predictions"][0]["classes"][0]["label"])

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.batching.queue import Urgency
 from service.engine import shadow as shadow_module
-from service.engine.inference import Job
-from service.engine.shadow import agreement
+from service.engine.inference import Inferred
+from service.images.photo import PreparedImage
 from service.schema.shadow_rule import ShadowRule, parse_shadow_rule
+from service.schema.tasks import TASKS
 from service.schema.version_policy import parse_version_policy
 from service.schema.vocabulary import Task
-from service.telemetry.stage_timer import StageTimer
 from tests.service.conftest import Running, Start, until
 from tests.service.photos import BLUE, GREEN, RED, encode, solid
 from tests.service.repository_fixture import (
@@ -130,7 +129,7 @@ async def test_nothing_is_compared_while_somebody_waits(start: Start) -> None:
         instance = service.parts.repository.get("colour", "1").ready_instance()
         waiting = [asyncio.create_task(classify(service)) for _ in range(2)]
         await until(lambda: instance.pending == 2)
-        await service.parts.shadow.answered(instance, job_of(PHOTOS[0]))
+        service.parts.shadow.answered(instance, answered(PHOTOS[0]))
         assert service.parts.repository.get("colour", "2").ready_instance().pending == 0
         assert compared(service) == 0
         gate.open()
@@ -138,8 +137,9 @@ async def test_nothing_is_compared_while_somebody_waits(start: Start) -> None:
         await until(lambda: compared(service) == 3)
 
 
-def job_of(photo: bytes) -> Job:
-    return Job([photo], Urgency(0.0), StageTimer(), predictions=[np.array([1.0, 0, 0])])
+def answered(photo: bytes) -> Inferred:
+    prepared = PreparedImage(np.zeros((8, 8, 3), np.uint8), 8, 8)
+    return Inferred([photo], [prepared], [{"logits": np.array([1.0, 0, 0])}])
 
 
 async def test_what_is_too_much_to_hold_is_dropped_and_counted(
@@ -169,8 +169,8 @@ async def test_a_shadow_that_is_not_there_keeps_nobody_from_serving(
 
 def test_pixels_agree_by_their_share() -> None:
     one, other = np.zeros((2, 2), np.uint8), np.array([[0, 0], [0, 1]], np.uint8)
-    assert agreement(Task.SEGMENTATION, one, other) == 0.75
-    assert agreement(Task.SEGMENTATION, one, other[:1]) == 0.0
+    assert TASKS[Task.SEGMENTATION].agreement([(one, other)]) == 0.75
+    assert TASKS[Task.SEGMENTATION].agreement([(one, other[:1])]) == 0.0
 
 
 def test_a_rule_is_read() -> None:

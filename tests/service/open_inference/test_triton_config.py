@@ -1,4 +1,4 @@
-"""The configuration tells what is in force, not what the contract would like."""
+"""The configuration has the values in force, not those of the contract."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ async def test_without_settings_the_contract_is_in_force(start: Start, repositor
         assert await config_of(service, "2") == config
 
 
-async def test_settings_are_in_force(start: Start) -> None:
+async def test_settings_replace_the_values_of_the_contract(start: Start) -> None:
     settings = {"max_batch_size": 2, "max_queue_delay_microseconds": 700}
     async with start(version_policy="all", **settings) as service:
         config = await config_of(service)
@@ -37,12 +37,12 @@ async def test_settings_are_in_force(start: Start) -> None:
         }
 
 
-async def test_a_setting_above_the_contracts_batch_is_not_in_force(start: Start) -> None:
+async def test_the_batch_size_is_at_most_the_contracts(start: Start) -> None:
     async with start(max_batch_size=99) as service:
         assert (await config_of(service))["max_batch_size"] == 4
 
 
-async def test_the_policy_of_a_load_is_in_force_until_the_next(
+async def test_the_version_policy_of_a_load_is_in_force_until_the_next_load(
     service: Running, repository: Path
 ) -> None:
     write_versions(repository, "1", "2")

@@ -1,4 +1,4 @@
-"""What is measured at loading, and what of it is remembered. No clock: the fakes tell the time."""
+"""What calibration measures and keeps; fakes supply the durations."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from service.schema.model_status import Measurement
 
 
 class Machine:
-    """Takes as long as it is told, by threads and batch size."""
+    """Takes a given time, by threads and batch size."""
 
     def __init__(self, seconds) -> None:
         self.seconds = seconds
@@ -31,11 +31,11 @@ class Machine:
 @pytest.mark.parametrize(
     ("slots", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])]
 )
-def test_cores_are_divided_by_powers_of_two(slots, counts):
+def test_thread_counts_are_powers_of_two_and_all_cores(slots, counts):
     assert thread_counts(slots) == counts
 
 
-async def test_larger_batches_are_measured_as_long_as_they_pay():
+async def test_larger_batches_are_measured_while_they_pay():
     machine = Machine(lambda threads, batch: (0.001 + 0.001 * batch) / threads)
     rows = await calibrate(machine, [1, 2], 64, budget_seconds=10)
     assert [(row.threads, row.batch_size) for row in rows] == [
@@ -47,19 +47,19 @@ async def test_larger_batches_are_measured_as_long_as_they_pay():
     assert machine.runs.count((1, 1)) == MAX_ROUNDS
 
 
-async def test_no_batch_is_larger_than_allowed():
+async def test_no_batch_exceeds_the_limit():
     rows = await calibrate(Machine(lambda threads, batch: 0.001), [1], 6, budget_seconds=10)
     assert [row.batch_size for row in rows] == [1, 2, 4]
 
 
-async def test_a_slow_model_is_measured_briefly():
+async def test_a_slow_model_is_measured_once_per_thread_count():
     machine = Machine(lambda threads, batch: 1.0 * batch)
     rows = await calibrate(machine, [1, 2], 64, budget_seconds=0.3)
     assert [(row.threads, row.batch_size) for row in rows] == [(1, 1), (2, 1)]
     assert machine.runs == [(1, 1), (2, 1)]
 
 
-async def test_the_least_of_the_rounds_counts():
+async def test_the_fastest_round_counts():
     times = iter([0.5, 0.01, 0.3, 0.3, 0.3])
     machine = Machine(lambda threads, batch: next(times))
     (row,) = await calibrate(machine, [1], 1, budget_seconds=10)
@@ -75,7 +75,7 @@ class CountingSession:
         return [np.stack(images)[:, 0, 0, 0] for _ in outputs]
 
 
-async def test_the_bench_keeps_every_core_busy_and_does_not_time_the_first_run():
+async def test_the_bench_uses_every_core_and_does_not_time_the_first_run():
     narrow, wide = CountingSession(), CountingSession()
     sessions = GraphSessions({1: narrow, 4: wide}, lambda _: None)
     bench = Bench(sessions, np.zeros((2, 2, 3), np.uint8), ["labels"], Device(4))
@@ -85,7 +85,7 @@ async def test_the_bench_keeps_every_core_busy_and_does_not_time_the_first_run()
     assert wide.batches == [2, 2]
 
 
-async def test_the_bench_times_no_gpu_before_each_has_run_the_shape():
+async def test_the_bench_runs_a_new_shape_once_on_each_gpu():
     gpus = [CountingSession(), CountingSession()]
     sessions = GraphSessions({1: SessionGroup(gpus)}, lambda _: None)
     bench = Bench(sessions, np.zeros((2, 2, 3), np.uint8), ["labels"], Device(2))
@@ -98,7 +98,7 @@ async def test_the_bench_times_no_gpu_before_each_has_run_the_shape():
 ROWS = [Measurement(threads=1, batch_size=1, seconds=0.5)]
 
 
-def test_measurements_are_remembered_by_their_key(tmp_path):
+def test_measurements_are_kept_on_disk_by_their_key(tmp_path):
     cache = CalibrationCache(tmp_path / "new")
     assert cache.read({"graph": "a"}) is None
     cache.write({"graph": "a", "slots": 2}, ROWS)
@@ -107,14 +107,14 @@ def test_measurements_are_remembered_by_their_key(tmp_path):
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
-def test_a_damaged_file_is_measured_anew(tmp_path):
+def test_a_damaged_file_is_ignored(tmp_path):
     CalibrationCache(tmp_path).write({}, ROWS)
     (file,) = tmp_path.iterdir()
     file.write_text("[{")
     assert CalibrationCache(tmp_path).read({}) is None
 
 
-def test_without_a_folder_it_is_remembered_while_the_server_runs():
+def test_without_a_folder_measurements_are_kept_in_memory():
     cache = CalibrationCache(None)
     assert cache.read({"graph": "a"}) is None
     cache.write({"graph": "a"}, ROWS)
@@ -122,7 +122,7 @@ def test_without_a_folder_it_is_remembered_while_the_server_runs():
     assert CalibrationCache(None).read({"graph": "a"}) is None
 
 
-def test_a_folder_that_cannot_be_written_is_logged_and_no_more(tmp_path):
+def test_a_folder_that_cannot_be_written_is_logged(tmp_path):
     (tmp_path / "file").touch()
     with structlog.testing.capture_logs() as lines:
         CalibrationCache(tmp_path / "file").write({}, ROWS)

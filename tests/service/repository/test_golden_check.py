@@ -1,4 +1,4 @@
-"""The graph that serves must do on this machine what its certificate says."""
+"""A graph must give on this machine the outputs that its certificate states."""
 
 import asyncio
 from pathlib import Path
@@ -41,7 +41,7 @@ def sample(registry: CollectorRegistry, name: str, model: str) -> float | None:
     return registry.get_sample_value(name, {"model": model, "version": "1"})
 
 
-def test_a_graph_that_gives_the_golden_outputs_serves(tmp_path: Path) -> None:
+def test_a_graph_with_the_certified_outputs_serves(tmp_path: Path) -> None:
     write_entry(tmp_path, classification_config("colour"), classification_graph())
     repository, registry = load(tmp_path)
     assert repository.get("colour").state is ModelState.READY
@@ -50,7 +50,7 @@ def test_a_graph_that_gives_the_golden_outputs_serves(tmp_path: Path) -> None:
     assert sample(registry, "vt_selftest_max_abs_error", "colour") < 1e-4
 
 
-def test_another_graph_is_kept_out_while_the_other_model_serves(tmp_path: Path) -> None:
+def test_a_graph_with_other_outputs_is_refused_while_the_other_model_serves(tmp_path: Path) -> None:
     write_entry(tmp_path, classification_config("colour"), classification_graph(0.0501))
     write_segmenter(tmp_path)
     repository, registry = load(tmp_path)
@@ -62,7 +62,7 @@ def test_another_graph_is_kept_out_while_the_other_model_serves(tmp_path: Path) 
     assert repository.get("pixels").state is ModelState.READY
 
 
-def test_an_edited_golden_mask_keeps_the_model_out(tmp_path: Path) -> None:
+def test_a_mask_that_differs_from_the_certified_one_is_refused(tmp_path: Path) -> None:
     config = segmentation_config("pixels")
     golden = golden_arrays(config)
     golden["labels_0"][:4] = 1
@@ -74,7 +74,7 @@ def test_an_edited_golden_mask_keeps_the_model_out(tmp_path: Path) -> None:
     )
 
 
-def test_an_altered_golden_file_is_refused_by_its_hash(tmp_path: Path) -> None:
+def test_a_changed_file_of_golden_inputs_is_refused_by_its_hash(tmp_path: Path) -> None:
     folder = write_segmenter(tmp_path)
     path = folder / "1" / "golden.npz"
     path.write_bytes(path.read_bytes() + b" ")
@@ -91,14 +91,14 @@ def test_an_altered_golden_file_is_refused_by_its_hash(tmp_path: Path) -> None:
     ],
     ids=["empty", "without an output", "with a pickled object"],
 )
-def test_a_golden_file_without_golden_inputs_is_refused(
+def test_a_file_without_valid_golden_inputs_is_refused(
     tmp_path: Path, golden: dict, expected: str
 ) -> None:
     write_entry(tmp_path, segmentation_config("pixels"), segmentation_graph(), golden=golden)
     assert load(tmp_path)[0].get("pixels").reason == f"golden.npz {expected}"
 
 
-def test_a_precisions_own_golden_outputs_are_compared_with_the_common_inputs(
+def test_each_precision_has_its_own_outputs_for_the_common_inputs(
     tmp_path: Path,
 ) -> None:
     folder = write_quantized_classifier(tmp_path)
@@ -111,13 +111,13 @@ def test_a_precisions_own_golden_outputs_are_compared_with_the_common_inputs(
         assert ours.expected == pytest.approx(theirs.expected * 1.01)
 
 
-def test_golden_outputs_of_other_inputs_are_refused(tmp_path: Path) -> None:
+def test_outputs_that_do_not_belong_to_the_inputs_are_refused(tmp_path: Path) -> None:
     write_quantized_classifier(tmp_path, golden_outputs={"logits_0": np.zeros(3, np.float32)})
     reason = load(tmp_path)[0].get("colour").reason
     assert reason == "golden.int8.npz does not contain one output per golden input"
 
 
-def test_an_output_that_is_not_a_number_fails() -> None:
+def test_an_output_of_nan_fails() -> None:
     golden = [GoldenInput(IMAGE, np.array([1.0, 2.0], np.float32))]
     result = compare(Task.CLASSIFICATION, golden, [np.array([np.nan, 2.0], np.float32)])
     assert result.failure(TOLERANCE) is not None
@@ -129,7 +129,7 @@ def test_an_output_of_another_shape_is_refused() -> None:
         compare(Task.SEGMENTATION, golden, [np.zeros((2, 3), np.uint8)])
 
 
-def test_a_class_that_flips_fails_even_within_the_difference() -> None:
+def test_another_top_class_fails_even_within_the_tolerance() -> None:
     golden = [GoldenInput(IMAGE, np.array([1.0, 1.0001], np.float32))]
     result = compare(Task.CLASSIFICATION, golden, [np.array([1.0001, 1.0], np.float32)])
     assert result.agreement == 0

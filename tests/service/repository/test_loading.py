@@ -1,9 +1,8 @@
-"""Which graph of an entry is opened, and what keeps it from serving."""
+"""Which graph of a version is opened, and when it is refused."""
 
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import structlog
 
 from service.batching.instance import ModelInstance
 from service.errors import InvalidEntry
-from service.repository.opening import open_chosen
-from service.repository.precision import PrecisionChoice
 from service.runtime.device import Devices
 from service.runtime.session import Session
 from service.schema.files import read_contract
@@ -52,7 +49,7 @@ def refusal(folder: Path, precision: str = "auto") -> str:
 
 
 def told(lines: list[dict]) -> list[dict]:
-    """What is logged at the usual level."""
+    """The log lines above the debug level."""
     return [line for line in lines if line["log_level"] != "debug"]
 
 
@@ -64,12 +61,12 @@ def flip(path: Path) -> None:
 
 
 async def colour(service: Running) -> dict:
-    """What `/v1/models` says of the classifier."""
+    """The classifier's row of `/v1/models`."""
     models = (await service.http.get("/v1/models")).json()["models"]
     return next(model for model in models if model["name"] == "colour")
 
 
-async def test_auto_serves_int8_on_the_cpu_and_tells_its_accuracy(
+async def test_auto_serves_int8_on_the_cpu_with_its_accuracy(
     start: Start, repository: Path
 ) -> None:
     write_quantized_classifier(repository)
@@ -90,14 +87,14 @@ async def test_auto_serves_int8_on_the_cpu_and_tells_its_accuracy(
         assert 'model="pixels",precision="fp32"' in metrics
 
 
-async def test_an_accuracy_that_is_not_a_number_is_null(start: Start, repository: Path) -> None:
+async def test_an_accuracy_of_nan_is_null(start: Start, repository: Path) -> None:
     write_quantized_classifier(repository, accuracy={CPU: accuracy(top1=float("nan"), top5=0.9)})
     async with start(precision="int8") as service:
         told = (await colour(service))["accuracy"]
         assert (told["top1"], told["top5"]) == (None, 0.9)
 
 
-async def test_the_setting_wins_over_what_the_provider_prefers(
+async def test_the_setting_takes_precedence_over_the_providers_preference(
     start: Start, repository: Path
 ) -> None:
     write_quantized_classifier(repository)
@@ -106,7 +103,7 @@ async def test_the_setting_wins_over_what_the_provider_prefers(
         assert (status["precision"], status["accuracy"]["top1"]) == ("fp32", 0.9)
 
 
-def test_auto_falls_back_to_fp32_and_one_line_says_why(tmp_path: Path) -> None:
+def test_auto_falls_back_to_fp32_and_logs_the_reason(tmp_path: Path) -> None:
     folder = write_quantized_classifier(tmp_path, accuracy=BEYOND)
     with structlog.testing.capture_logs() as lines:
         assert load(folder).build.precision == "fp32"
@@ -121,7 +118,7 @@ def test_auto_falls_back_to_fp32_and_one_line_says_why(tmp_path: Path) -> None:
     ]
 
 
-def test_a_precision_that_was_asked_for_serves_beyond_its_limits_with_a_warning(
+def test_a_precision_that_was_set_serves_beyond_its_limits_with_a_warning(
     tmp_path: Path,
 ) -> None:
     folder = write_quantized_classifier(tmp_path, accuracy=BEYOND)
@@ -132,14 +129,14 @@ def test_a_precision_that_was_asked_for_serves_beyond_its_limits_with_a_warning(
 
 
 @pytest.mark.parametrize("precision", ["auto", "int8", "fp32"])
-def test_nothing_is_logged_of_a_choice_within_its_limits(tmp_path: Path, precision: str) -> None:
+def test_a_choice_within_its_limits_is_not_logged(tmp_path: Path, precision: str) -> None:
     folder = write_quantized_classifier(tmp_path)
     with structlog.testing.capture_logs() as lines:
         load(folder, precision)
     assert told(lines) == []
 
 
-async def test_a_model_without_the_precision_asked_for_is_kept_out_and_the_others_serve(
+async def test_a_model_without_the_precision_that_was_set_is_refused_and_the_others_serve(
     start: Start, repository: Path
 ) -> None:
     write_quantized_classifier(repository)
@@ -172,7 +169,7 @@ def flipped(file: str) -> Callable[[Path], None]:
     ],
     ids=["altered graph", "altered outputs", "altered inputs", "other outputs"],
 )
-async def test_an_int8_graph_that_is_not_the_certified_one_is_kept_out_and_fp32_does_not_step_in(
+async def test_a_changed_int8_graph_is_refused_and_not_replaced_by_fp32(
     start: Start, repository: Path, write: Callable[[Path], None], reason: str
 ) -> None:
     write(repository)
@@ -190,7 +187,7 @@ async def test_an_int8_graph_that_is_not_the_certified_one_is_kept_out_and_fp32_
         assert (await service.http.post("/v1/segment", content=PHOTO)).status_code == 200
 
 
-def test_a_failed_self_test_of_what_auto_chose_ends_with_a_hint(tmp_path: Path) -> None:
+def test_a_failed_self_test_of_the_chosen_precision_suggests_fp32(tmp_path: Path) -> None:
     wrong_outputs(tmp_path)
     folder = tmp_path / "colour"
     hint = "; try VT_PRECISION=fp32"
@@ -199,20 +196,20 @@ def test_a_failed_self_test_of_what_auto_chose_ends_with_a_hint(tmp_path: Path) 
     assert load(folder, "fp32").build.precision == "fp32"
 
 
-def test_a_failed_self_test_of_fp32_has_no_hint(tmp_path: Path) -> None:
+def test_a_failed_self_test_of_fp32_suggests_nothing(tmp_path: Path) -> None:
     config = classification_config("colour")
     folder = write_entry(tmp_path, config, classification_graph(INT8_SCALE))
     assert refusal(folder).endswith("is allowed")
 
 
-def test_a_graph_takes_its_initializers_from_certified_files(tmp_path: Path) -> None:
+def test_initializers_are_read_from_certified_files(tmp_path: Path) -> None:
     graph, data = externalize(classification_graph(INT8_SCALE), "weights.bin")
     external = {"weights.bin": data}
     folder = write_quantized_classifier(tmp_path, graph=graph, external_data=external)
     assert load(folder).build.precision == "int8"
 
 
-def test_an_altered_file_of_initializers_is_refused(tmp_path: Path) -> None:
+def test_a_changed_file_of_initializers_is_refused(tmp_path: Path) -> None:
     graph, data = externalize(classification_graph(INT8_SCALE), "weights.bin")
     external = {"weights.bin": data}
     folder = write_quantized_classifier(tmp_path, graph=graph, external_data=external)
@@ -220,7 +217,7 @@ def test_an_altered_file_of_initializers_is_refused(tmp_path: Path) -> None:
     assert refusal(folder) == ("weights.bin does not have the SHA-256 that certificate.json states")
 
 
-def test_a_file_of_initializers_that_the_certificate_does_not_list_is_never_read(
+def test_a_file_of_initializers_that_is_not_certified_is_never_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph, data = externalize(classification_graph(INT8_SCALE), "weights.bin")
@@ -230,59 +227,14 @@ def test_a_file_of_initializers_that_the_certificate_does_not_list_is_never_read
     assert refusal(folder) == "ONNX Runtime cannot load the graph"
 
 
-@dataclass(frozen=True)
-class FakeGraph:
-    """A graph that was opened, on the provider that it got."""
-
-    precision: str
-    active_provider: str
-
-
-class FakeRuntime:
-    """Opens any precision, on one provider whatever was asked for."""
-
-    def __init__(self, active_provider: str) -> None:
-        self.active_provider = active_provider
-        self.opened: list[str] = []
-
-    def open(self, precision: str) -> FakeGraph:
-        self.opened.append(precision)
-        return FakeGraph(precision, self.active_provider)
-
-
-def best(provider: str) -> PrecisionChoice:
-    return PrecisionChoice({CPU: "int8", CUDA: "fp16"}[provider], f"on {provider}")
-
-
-def always_int8(provider: str) -> PrecisionChoice:
-    return PrecisionChoice("int8", f"on {provider}")
-
-
-@pytest.mark.parametrize(
-    ("choose", "active", "opened"),
-    [
-        (best, CUDA, ["fp16"]),
-        (best, CPU, ["fp16", "int8"]),
-        (always_int8, CPU, ["int8"]),
-    ],
-    ids=["as expected", "another provider", "another provider, the same precision"],
-)
-def test_the_precision_is_that_of_the_provider_which_the_graph_really_got(
-    choose: Callable[[str], PrecisionChoice], active: str, opened: list[str]
-) -> None:
-    runtime = FakeRuntime(active)
-    choice, graph = open_chosen(CUDA, choose, runtime.open)
-    assert runtime.opened == opened
-    assert choice == choose(active)
-    assert graph.precision == choice.precision
-
-
-def test_a_silent_fallback_to_the_cpu_serves_what_the_cpu_prefers(tmp_path: Path) -> None:
+def test_a_silent_fallback_to_the_cpu_serves_the_cpus_preference(tmp_path: Path) -> None:
     folder = write_quantized_classifier(tmp_path)
     assert load(folder, expected_provider=lambda _: CUDA).build.precision == "int8"
 
 
-async def test_a_model_that_would_run_elsewhere_than_required_is_not_served(start: Start) -> None:
+async def test_a_model_that_would_run_on_another_provider_than_required_is_refused(
+    start: Start,
+) -> None:
     async with start(execution_providers="cpu", require_provider="cuda") as service:
         ready = await service.http.get("/v2/health/ready")
         assert ready.status_code == 503
@@ -317,7 +269,7 @@ async def test_the_self_test_runs_every_golden_input_and_every_session(
         assert threads == [1, 1] * models
 
 
-async def test_a_model_is_opened_in_a_thread_that_is_waited_for_at_the_end(
+async def test_closing_the_devices_waits_for_a_model_that_is_being_opened(
     tmp_path: Path,
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()

@@ -128,7 +128,7 @@ def test_a_precision_is_within_its_limits_or_a_sentence_says_why_not(
     assert found is None if why is None else re.search(why, str(found)), found
 
 
-def test_what_was_measured_on_the_device_counts_before_what_was_measured_on_the_cpu() -> None:
+def test_measurements_on_the_device_take_precedence_over_those_on_the_cpu() -> None:
     int8 = precision(LOSS, cpu=accuracy(top1=0.8), cuda=accuracy(top1=0.9))
     stated = certificate(fp32=FP32, int8=int8)
     assert objection(stated, CLASSIFICATION, "int8", CUDA) is None

@@ -41,7 +41,7 @@ async def loaded(path: Path) -> ModelRepository:
 
 
 async def refusal(path: Path, name: str) -> str:
-    """The reason for which one entry is kept out."""
+    """The reason why a model is refused."""
     repository = await loaded(path)
     entry = repository.get(name)
     assert entry.state is ModelState.UNAVAILABLE
@@ -53,7 +53,7 @@ async def refusal(path: Path, name: str) -> str:
 
 
 @pytest.mark.parametrize("make", [False, True])
-def test_nothing_to_serve_fails_at_start_up(tmp_path: Path, make: bool) -> None:
+def test_a_repository_without_models_fails_at_start_up(tmp_path: Path, make: bool) -> None:
     path = tmp_path / "weights"
     if make:
         (path / "model-without-config").mkdir(parents=True)
@@ -83,7 +83,7 @@ async def test_models_are_loading_then_ready(repository: Path) -> None:
     assert models.find(SEGMENTATION, None, None).ready_instance().identity.name == "pixels"
 
 
-async def test_the_status_tells_labels_precision_and_provider(repository: Path) -> None:
+async def test_the_status_has_labels_precision_and_provider(repository: Path) -> None:
     status = (await loaded(repository)).get("colour").status().model_dump()
     assert status.pop("batching")["measured_at"] == (8, 8)
     assert status == {
@@ -120,13 +120,13 @@ async def test_only_the_newest_listed_version_is_served(tmp_path: Path) -> None:
             models.find(CLASSIFICATION, "colour", version)
 
 
-async def test_a_model_that_is_not_there_is_not_found(repository: Path) -> None:
+async def test_an_unknown_model_is_not_found(repository: Path) -> None:
     models = await loaded(repository)
     with pytest.raises(ModelNotFound, match="no model other; the models are colour, pixels"):
         models.find(CLASSIFICATION, "other", None)
 
 
-async def test_where_the_last_model_went_there_is_none_at_all(tmp_path: Path) -> None:
+async def test_the_message_says_if_the_repository_has_no_models(tmp_path: Path) -> None:
     folder = write_classifier(tmp_path)
     repository = await loaded(tmp_path)
     (folder / "config.json").unlink()
@@ -139,13 +139,13 @@ async def test_where_the_last_model_went_there_is_none_at_all(tmp_path: Path) ->
         repository.find(CLASSIFICATION, None, None)
 
 
-async def test_a_model_of_another_task_is_the_clients_error(repository: Path) -> None:
+async def test_a_model_of_another_task_is_refused(repository: Path) -> None:
     models = await loaded(repository)
     with pytest.raises(InvalidRequest, match="colour does classification, not segmentation"):
         models.find(SEGMENTATION, "colour", None)
 
 
-async def test_among_several_models_one_must_be_named(repository: Path) -> None:
+async def test_one_of_several_models_must_be_named(repository: Path) -> None:
     write_classifier(repository, "hue")
     models = await loaded(repository)
     with pytest.raises(InvalidRequest, match=r"Name one of the .*: colour, hue"):
@@ -159,7 +159,7 @@ async def test_a_task_without_a_model_is_not_found(tmp_path: Path) -> None:
         (await loaded(tmp_path)).find(SEGMENTATION, None, None)
 
 
-async def test_a_tampered_graph_is_refused_while_the_other_model_serves(repository: Path) -> None:
+async def test_a_changed_graph_is_refused_while_the_other_model_serves(repository: Path) -> None:
     graph = repository / "colour" / "1" / "model.onnx"
     data = bytearray(graph.read_bytes())
     data[-1] ^= 1
@@ -171,7 +171,7 @@ async def test_a_tampered_graph_is_refused_while_the_other_model_serves(reposito
         models.find(CLASSIFICATION, None, None).ready_instance()
 
 
-async def test_an_unreadable_contract_is_refused_by_its_folders_name(repository: Path) -> None:
+async def test_an_invalid_contract_is_reported_under_the_folders_name(repository: Path) -> None:
     (repository / "colour" / "config.json").write_text("{")
     assert "config.json is not valid" in await refusal(repository, "colour")
 
@@ -192,12 +192,12 @@ async def test_a_graph_of_another_shape_than_the_contract_is_refused(tmp_path: P
     assert "images is UINT8 [-1, -1, -1, 4], config.json says UINT8 [-1, -1, -1, 3]" in reason
 
 
-async def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_graph_is_refused(tmp_path: Path) -> None:
     write_entry(tmp_path, segmentation_config("pixels"), b"no graph")
     assert "ONNX Runtime cannot load the graph" in await refusal(tmp_path, "pixels")
 
 
-async def test_an_unexpected_failure_is_kept_out_of_the_reason(repository: Path) -> None:
+async def test_the_reason_does_not_show_an_unexpected_error(repository: Path) -> None:
     async def fail(*_: object) -> None:
         raise RuntimeError("/secret/path")
 

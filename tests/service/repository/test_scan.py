@@ -22,7 +22,7 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fail(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The contract of `colour` may not be looked at, that of `hue` cannot be read."""
+    """`colour` may not be accessed; the contract of `hue` cannot be read."""
     numbers = {"colour": errno.EACCES, "hue": errno.ESTALE}
 
     def look(path: Path) -> Stamp:
@@ -33,7 +33,7 @@ def fail(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.repository.scan.stamp", look)
 
 
-def test_the_folders_that_have_a_contract_are_found(repository: Path) -> None:
+def test_folders_with_a_contract_are_found(repository: Path) -> None:
     stamps = {name: stamp(repository / name / "config.json") for name in ("colour", "hue")}
     assert scan(repository) == stamps
     assert entry_folders(repository) == [repository / "colour", repository / "hue"]
@@ -41,7 +41,7 @@ def test_the_folders_that_have_a_contract_are_found(repository: Path) -> None:
 
 
 @pytest.mark.usefixtures("fail")
-def test_what_cannot_be_seen_is_told_from_what_is_not_there(repository: Path) -> None:
+def test_a_contract_that_cannot_be_read_is_not_a_missing_one(repository: Path) -> None:
     found = scan(repository)
     assert {name: type(each) for name, each in found.items()} == {
         "colour": PermissionError,

@@ -1,4 +1,4 @@
-"""What is loaded because a contract changed. The clock is not looked at: polls are called."""
+"""What is loaded and unloaded after contracts change; the tests call the polls."""
 
 import asyncio
 import errno
@@ -22,7 +22,7 @@ from tests.service.repository_fixture import write_classifier, write_versions
 
 
 class Watched:
-    """A repository that is watched, and what was loaded of it."""
+    """A repository that is watched, and the versions that were loaded."""
 
     def __init__(self, path: Path) -> None:
         metrics = PrometheusMetrics()
@@ -46,25 +46,23 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
     await watched.repository.close()
 
 
-async def test_a_contract_that_did_not_change_is_not_read_again(
+async def test_an_unchanged_contract_is_not_read_again(
     watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.repository.entry.read_contract", None)
+    monkeypatch.setattr(watched.repository, "load", None)
     (tmp_path / "colour" / "1" / "model.onnx").touch()
     await watched.watch.poll()
     assert watched.loaded == []
 
 
-async def test_a_version_that_the_contract_lists_anew_is_loaded(
-    watched: Watched, tmp_path: Path
-) -> None:
+async def test_a_new_version_in_a_contract_is_loaded(watched: Watched, tmp_path: Path) -> None:
     write_versions(tmp_path, "1", "2")
     await watched.watch.poll()
     assert watched.loaded == ["colour 2"]
     assert watched.repository.ready_versions("colour") == ["2"]
 
 
-async def test_a_change_since_the_start_is_not_missed(tmp_path: Path) -> None:
+async def test_a_change_before_the_first_poll_is_not_missed(tmp_path: Path) -> None:
     write_versions(tmp_path, "1")
     watched = Watched(tmp_path)
     await watched.repository.load_all()
@@ -74,7 +72,7 @@ async def test_a_change_since_the_start_is_not_missed(tmp_path: Path) -> None:
     await watched.repository.close()
 
 
-async def test_a_new_model_is_loaded_once_its_contract_is_there(
+async def test_a_new_model_is_loaded_once_its_contract_exists(
     watched: Watched, tmp_path: Path
 ) -> None:
     folder = write_classifier(tmp_path, "hue")
@@ -86,7 +84,7 @@ async def test_a_new_model_is_loaded_once_its_contract_is_there(
     assert watched.loaded == ["hue 1"]
 
 
-async def test_a_failure_is_logged_once_and_tried_again_when_the_contract_changes(
+async def test_a_failed_load_is_logged_once_and_retried_when_the_contract_changes(
     watched: Watched, tmp_path: Path
 ) -> None:
     config = tmp_path / "colour" / "config.json"
@@ -113,7 +111,7 @@ async def both(tmp_path: Path, watched: Watched) -> Watched:
 
 
 async def polled(watched: Watched, times: int) -> list[dict]:
-    """Poll so often; return what is logged of it."""
+    """Poll several times; return the log lines."""
     with structlog.testing.capture_logs() as lines:
         for _ in range(times):
             await watched.watch.poll()
@@ -125,7 +123,7 @@ def serving(watched: Watched) -> list[str]:
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, path: Path, number: int) -> None:
-    """Let one file be seen no more, for this reason."""
+    """Make one file fail with this error."""
 
     def fail(asked: Path) -> Stamp:
         if asked == path:
@@ -135,7 +133,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, path: Path, number: int) -> None:
     monkeypatch.setattr("service.repository.scan.stamp", fail)
 
 
-async def test_a_model_whose_contract_is_gone_twice_is_unloaded_and_forgotten(
+async def test_a_model_whose_contract_is_missing_twice_is_unloaded_and_forgotten(
     both: Watched, tmp_path: Path
 ) -> None:
     shutil.rmtree(tmp_path / "colour")
@@ -148,7 +146,7 @@ async def test_a_model_whose_contract_is_gone_twice_is_unloaded_and_forgotten(
     assert both.repository.ready_versions("colour") == ["1"]
 
 
-async def test_a_contract_that_is_deleted_and_written_unloads_nothing(
+async def test_a_contract_that_is_deleted_and_rewritten_unloads_nothing(
     both: Watched, tmp_path: Path
 ) -> None:
     old = both.repository.get("colour").instance
@@ -164,7 +162,7 @@ async def test_a_contract_that_is_deleted_and_written_unloads_nothing(
 
 
 def unmount(path: Path, leaves: str) -> Path:
-    """Take the repository away; return where it is."""
+    """Move the repository away; return its new path."""
     away = path.rename(path.with_name("away"))
     if leaves == "an empty folder":
         path.mkdir()
@@ -172,7 +170,7 @@ def unmount(path: Path, leaves: str) -> Path:
 
 
 @pytest.mark.parametrize("leaves", ["nothing", "an empty folder"])
-async def test_a_repository_that_is_away_for_a_while_changes_nothing(
+async def test_a_repository_that_is_temporarily_missing_changes_nothing(
     both: Watched, tmp_path: Path, leaves: str
 ) -> None:
     away = unmount(tmp_path, leaves)
@@ -188,7 +186,7 @@ async def test_a_repository_that_is_away_for_a_while_changes_nothing(
     assert serving(both) == ["hue"]
 
 
-async def test_a_contract_that_is_missed_with_a_failure_in_between_is_not_gone(
+async def test_a_failed_poll_between_two_misses_keeps_the_model(
     both: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(tmp_path / "colour")
@@ -207,7 +205,7 @@ def unreadable(path: Path) -> dict:
 
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES])
-async def test_a_contract_that_cannot_be_seen_unloads_nothing_and_is_logged_once(
+async def test_a_contract_that_cannot_be_read_unloads_nothing_and_is_logged_once(
     both: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     with monkeypatch.context() as patch:
@@ -220,7 +218,7 @@ async def test_a_contract_that_cannot_be_seen_unloads_nothing_and_is_logged_once
     assert both.loaded == []
 
 
-async def test_the_last_model_that_serves_is_kept(both: Watched, tmp_path: Path) -> None:
+async def test_the_last_ready_model_is_kept(both: Watched, tmp_path: Path) -> None:
     await both.repository.unload("hue")
     shutil.rmtree(tmp_path / "colour")
     (line,) = await polled(both, 4)
@@ -231,7 +229,9 @@ async def test_the_last_model_that_serves_is_kept(both: Watched, tmp_path: Path)
     assert serving(both) == ["hue"]
 
 
-async def test_of_models_that_went_together_the_last_is_kept(both: Watched, tmp_path: Path) -> None:
+async def test_if_all_contracts_disappear_together_one_model_is_kept(
+    both: Watched, tmp_path: Path
+) -> None:
     folder = write_classifier(tmp_path, "broken")
     (folder / "1" / "model.onnx").write_bytes(b"half a file")
     for name in ("colour", "hue"):
@@ -240,7 +240,7 @@ async def test_of_models_that_went_together_the_last_is_kept(both: Watched, tmp_
     assert serving(both) == ["hue"]
 
 
-async def test_a_change_that_fails_unforeseen_is_logged_and_the_watch_goes_on(
+async def test_an_unexpected_error_is_logged_and_the_watch_goes_on(
     watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     polls = asyncio.Queue[None]()
@@ -267,7 +267,7 @@ async def test_a_change_that_fails_unforeseen_is_logged_and_the_watch_goes_on(
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_repository_that_cannot_be_read_at_first_is_watched_all_the_same(
+async def test_a_repository_that_cannot_be_read_at_first_is_still_watched(
     watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -278,7 +278,7 @@ async def test_a_repository_that_cannot_be_read_at_first_is_watched_all_the_same
     assert watched.loaded == ["colour 2"]
 
 
-async def test_it_polls_each_time_that_the_timer_fires(watched: Watched, tmp_path: Path) -> None:
+async def test_it_polls_after_each_sleep(watched: Watched, tmp_path: Path) -> None:
     asked, polls = [], asyncio.Queue[None]()
 
     async def sleep(seconds: float) -> None:
@@ -296,7 +296,7 @@ async def test_it_polls_each_time_that_the_timer_fires(watched: Watched, tmp_pat
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_watching_is_only_done_where_it_is_asked_for(start: Start) -> None:
+async def test_the_repository_is_watched_only_if_it_is_set(start: Start) -> None:
     async with start() as service:
         assert service.parts.watch is None
     async with start(repository_poll_seconds=2) as service:

@@ -17,7 +17,7 @@ LISTED = ["2", "10", "9"]
         ({"specific": {"versions": [7]}}, "specific:7", ["7"]),
     ],
 )
-def test_a_policy_chooses_among_what_is_listed_the_newest_first(
+def test_a_policy_chooses_among_the_listed_versions_the_newest_first(
     policy: dict, text: str, wanted: list[str]
 ) -> None:
     assert VersionPolicy.model_validate(policy).wanted(LISTED) == wanted
@@ -43,7 +43,7 @@ def test_the_newest_alone_is_the_default() -> None:
         {"specific": {}},
     ],
 )
-def test_what_is_no_policy_is_refused(policy: dict) -> None:
+def test_an_invalid_policy_is_refused(policy: dict) -> None:
     with pytest.raises(ValidationError):
         VersionPolicy.model_validate(policy)
 
@@ -51,6 +51,6 @@ def test_what_is_no_policy_is_refused(policy: dict) -> None:
 @pytest.mark.parametrize(
     "text", ["", "newest", "latest", "latest:0", "latest:x", "all:1", "specific", "specific:1,,2"]
 )
-def test_a_text_that_is_no_policy_is_one_sentence(text: str) -> None:
+def test_an_invalid_text_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(ValueError, match=r"^must be latest:N, all, or specific:N,N$"):
         parse_version_policy(text)

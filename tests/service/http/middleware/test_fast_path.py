@@ -1,10 +1,11 @@
 """The short way gives what the framework's own would, and leaves to it whatever is not plain."""
 
+from pathlib import Path
+
 import pytest
 from fastapi.routing import APIRoute
 
-from service.http.middleware.fast_path import DirectRoutes
-from tests.service.conftest import Running
+from tests.service.conftest import PREDICT, Running, Start
 from tests.service.photos import GREEN, encode, solid
 from tests.service.test_app import error_of
 
@@ -80,11 +81,24 @@ async def test_other_methods_and_paths_pass(service: Running, handled: list[str]
     assert "/v1/models" in handled
 
 
-async def test_what_is_not_http_passes() -> None:
-    passed = []
+async def test_a_web_page_gets_its_cors_headers_by_the_long_way(
+    start: Start, handled: list[str]
+) -> None:
+    origin = {"Origin": "https://shop.example"}
+    async with start(cors_origins=("https://shop.example",)) as service:
+        response = await service.http.post("/v1/classify", content=PHOTO, headers=origin)
+        assert response.headers["access-control-allow-origin"] == "https://shop.example"
+        assert handled == ["/v1/classify"]
+        await service.http.post("/v1/classify", content=PHOTO)
+        assert handled == ["/v1/classify"]
 
-    async def app(scope: dict, receive: object, send: object) -> None:
-        passed.append(scope["type"])
 
-    await DirectRoutes(app, {})({"type": "lifespan"}, None, None)
-    assert passed == ["lifespan"]
+async def test_a_key_is_needed_on_the_short_way_too(
+    start: Start, keys_file: Path, handled: list[str]
+) -> None:
+    async with start(api_keys_file=keys_file) as service:
+        assert (await service.http.post("/v1/classify", content=PHOTO)).status_code == 401
+        headers = {"X-API-Key": PREDICT}
+        response = await service.http.post("/v1/classify", content=PHOTO, headers=headers)
+        assert response.status_code == 200
+    assert handled == []

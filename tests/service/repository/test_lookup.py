@@ -61,7 +61,7 @@ class Models:
         self.path = path
         self.gate = asyncio.Event()
         self.begun: list[str] = []
-        self.repository = ModelRepository(path, self._load, PrometheusMetrics(), **options)
+        self.repository = ModelRepository(path, self._load, PrometheusMetrics().models, **options)
 
     async def _load(self, _: Path, contract: Contract, version: str) -> FakeInstance:
         self.begun.append(version)

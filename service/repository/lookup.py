@@ -1,0 +1,78 @@
+"""Finds the version that a request means; one that is ready is found without a search."""
+
+from collections.abc import Mapping
+
+from service.errors import InvalidRequest, ModelNotFound, ModelNotReady
+from service.repository.entry import ModelEntry
+from service.repository.version import ModelVersion
+from service.schema.vocabulary import ModelState, Task
+
+
+class Lookup:
+    """Answers by a table of the versions that are ready; `refresh` keeps it up to date."""
+
+    def __init__(self, entries: Mapping[str, ModelEntry]) -> None:
+        self._entries = entries
+        self._ready: dict[tuple[Task, str | None], ModelVersion] = {}
+        """By task and model, and by task alone if it determines the model."""
+
+    def refresh(self) -> None:
+        """Rebuild the table: a model, a version or the state of one has changed."""
+        currents = [entry.versions.current for entry in self._entries.values()]
+        self._ready = {
+            (each.task, each.name): each for each in currents if each.task and each.is_ready
+        }
+        for task in Task:
+            candidates = self._candidates(task)
+            if len(candidates) == 1 and candidates[0].versions.current.is_ready:
+                self._ready[task, None] = candidates[0].versions.current
+
+    def find(self, task: Task, name: str | None, version: str | None) -> ModelVersion:
+        """Return the version that a prediction request means, whether or not it is ready."""
+        if version is None:
+            ready = self._ready.get((task, name))
+            if ready is not None:
+                return ready
+        entry = self._only(task) if name is None else self.entry(name)
+        current = entry.versions.current
+        if current.task not in (task, None):
+            raise InvalidRequest(f"The model {entry.name} does {current.task}, not {task}.")
+        return entry.versions.get(version)
+
+    def entry(self, name: str) -> ModelEntry:
+        """Return a model; raises `ModelNotFound`."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise ModelNotFound(f"There is no model {name}; {self._available}.")
+        return entry
+
+    def _only(self, task: Task) -> ModelEntry:
+        candidates = self._candidates(task)
+        if len(candidates) > 1:
+            names = ", ".join(entry.name for entry in candidates)
+            raise InvalidRequest(f"Name one of the {task} models in `model`: {names}.")
+        if candidates:
+            return candidates[0]
+        if self._is_loading:
+            raise ModelNotReady("The models are loading.")
+        raise ModelNotFound(f"There is no {task} model; {self._available}.")
+
+    def _candidates(self, task: Task) -> list[ModelEntry]:
+        """List the models that a request may mean if it names only a task."""
+        entries = [each for each in self._entries.values() if each.versions.current.task is task]
+        unavailable = ModelState.UNAVAILABLE
+        serving = [each for each in entries if each.versions.current.state is not unavailable]
+        return serving or entries[:1]
+
+    @property
+    def _is_loading(self) -> bool:
+        return any(
+            version.state is ModelState.LOADING
+            for entry in self._entries.values()
+            for version in entry.versions.wanted
+        )
+
+    @property
+    def _available(self) -> str:
+        names = ", ".join(self._entries)
+        return f"the models are {names}" if names else "the repository has no models"
