@@ -1,1 +1,1 @@
-"""What is reported, and to whom."""
+"""Events, and how they are reported: metrics, statistics, traces and the log."""

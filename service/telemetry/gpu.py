@@ -1,4 +1,4 @@
-"""What NVIDIA's driver tells of the GPUs, where there is one: the door of `pynvml`."""
+"""Readings of NVIDIA's driver, if it is installed; the only module that imports `pynvml`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,30 +10,30 @@ except ImportError:  # only the extra `gpu` installs it
 
 
 class Gpu:
-    """One GPU; each reading is None where the driver does not tell."""
+    """One GPU; a reading is None if the driver does not provide it."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
         self.uuid: str = pynvml.nvmlDeviceGetUUID(handle)
 
     def utilization(self) -> float | None:
-        """Return the share of the last moments in which something ran."""
+        """Return the fraction of the last sampling period during which the GPU was busy."""
         return self._read(lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100)
 
     def memory_used_bytes(self) -> float | None:
-        """Return the memory that is taken, by whatever process."""
+        """Return the memory in use by all processes."""
         return self._read(lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).used)
 
     def memory_total_bytes(self) -> float | None:
-        """Return the memory there is."""
+        """Return the total memory."""
         return self._read(lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).total)
 
     def power_watts(self) -> float | None:
-        """Return the power it takes."""
+        """Return the current power draw."""
         return self._read(lambda gpu: pynvml.nvmlDeviceGetPowerUsage(gpu) / 1000)
 
     def energy_joules(self) -> float | None:
-        """Return the energy it took since the driver was loaded."""
+        """Return the energy used since the driver was loaded."""
         return self._read(lambda gpu: pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1000)
 
     def _read(self, read: Callable[[Any], float]) -> float | None:
@@ -44,7 +44,7 @@ class Gpu:
 
 
 def find_gpus() -> list[Gpu]:
-    """Return the GPUs that this process can see; none without the library or the driver."""
+    """Return the GPUs visible to this process; none if the library or the driver is missing."""
     if pynvml is None:
         return []
     try:

@@ -1,4 +1,4 @@
-"""The GPUs' numbers, read from the driver at each scrape."""
+"""Metrics of the GPUs, read from the driver on each scrape."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -20,37 +20,37 @@ OWN: tuple[Row, ...] = (
     (
         GaugeMetricFamily,
         "vt_gpu_utilization_ratio",
-        "Share of the last moments in which the GPU worked.",
+        "Fraction of the last sampling period during which the GPU was running anything.",
         Gpu.utilization,
     ),
     (
         GaugeMetricFamily,
         "vt_gpu_memory_used_bytes",
-        "Memory taken, by whatever process.",
+        "GPU memory in use.",
         Gpu.memory_used_bytes,
     ),
-    (GaugeMetricFamily, "vt_gpu_memory_total_bytes", "Memory there is.", Gpu.memory_total_bytes),
-    (GaugeMetricFamily, "vt_gpu_power_watts", "Power taken.", Gpu.power_watts),
+    (GaugeMetricFamily, "vt_gpu_memory_total_bytes", "Total GPU memory.", Gpu.memory_total_bytes),
+    (GaugeMetricFamily, "vt_gpu_power_watts", "Current power draw.", Gpu.power_watts),
     (
         CounterMetricFamily,
         "vt_gpu_energy_joules_total",
-        "Energy taken since the driver was loaded.",
+        "Total energy used since the driver was loaded.",
         Gpu.energy_joules,
     ),
 )
 TRITON: tuple[Row, ...] = (
-    (GaugeMetricFamily, "nv_gpu_utilization", "Utilization, 0 to 1.", Gpu.utilization),
-    (GaugeMetricFamily, "nv_gpu_memory_used_bytes", "Memory taken.", Gpu.memory_used_bytes),
-    (GaugeMetricFamily, "nv_gpu_memory_total_bytes", "Memory there is.", Gpu.memory_total_bytes),
-    (GaugeMetricFamily, "nv_gpu_power_usage", "Power taken, in watts.", Gpu.power_watts),
-    (UnknownMetricFamily, "nv_energy_consumption", "Energy taken, in joules.", Gpu.energy_joules),
+    (GaugeMetricFamily, "nv_gpu_utilization", "GPU utilization, from 0 to 1.", Gpu.utilization),
+    (GaugeMetricFamily, "nv_gpu_memory_used_bytes", "GPU memory in use.", Gpu.memory_used_bytes),
+    (GaugeMetricFamily, "nv_gpu_memory_total_bytes", "Total GPU memory.", Gpu.memory_total_bytes),
+    (GaugeMetricFamily, "nv_gpu_power_usage", "Power draw in watts.", Gpu.power_watts),
+    (UnknownMetricFamily, "nv_energy_consumption", "Energy used in joules.", Gpu.energy_joules),
 )
 
 
 def add_gpu_metrics(
     registry: CollectorRegistry, gpus: Sequence[Gpu], *, triton_names: bool
 ) -> None:
-    """Show the GPUs, where there are any, if asked for under Triton's names too."""
+    """Show the GPUs, if any; with `triton_names`, under Triton's names too."""
     if gpus:
         registry.register(_Gpus(gpus, OWN, "gpu"))
     if gpus and triton_names:

@@ -1,4 +1,4 @@
-"""W3C trace context: how a trace goes on from one service to the next. No library here."""
+"""W3C trace context: continues a trace from one service to the next, without a library."""
 
 import re
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ _TRACEPARENT = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TraceContext:
-    """A span's place in a trace, its ids in hexadecimal."""
+    """The identity of a span within a trace; ids are hexadecimal."""
 
     trace_id: str
     span_id: str
     flags: int
 
     def traceparent(self) -> bytes:
-        """Return it as the header `traceparent`."""
+        """Return the value of the header `traceparent`."""
         return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}".encode()
 
 
 def parse_traceparent(header: bytes) -> TraceContext | None:
-    """Read the header `traceparent`; None where it is not valid.
+    """Parse the header `traceparent`; return None if it is invalid.
 
-    A version above 00 may have more fields at its end.
+    Versions above 00 may append further fields.
     """
     found = _TRACEPARENT.fullmatch(header.strip())
     if found is None or (found["version"] == b"00" and found["more"] is not None):
@@ -36,9 +36,9 @@ def parse_traceparent(header: bytes) -> TraceContext | None:
     return TraceContext(found["trace"].decode(), found["span"].decode(), int(found["flags"], 16))
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answered:
-    """What is known of a request once its answer has left; of the model, where it got so far."""
+    """A request whose response was sent; the model is None if the request did not reach one."""
 
     method: str
     route: str
@@ -51,18 +51,18 @@ class Answered:
 
 
 class RequestSpan(Protocol):
-    """The span of a request that is being answered; one that never ends is never sent."""
+    """The span of a request in progress; it is exported when it ends, and only then."""
 
     @property
     def context(self) -> TraceContext:
-        """Its place in its trace."""
+        """The identity of the span."""
 
     def end(self, answered: Answered) -> None:
-        """Say how it went."""
+        """End the span with the attributes of the response."""
 
 
 class Tracer(Protocol):
-    """Begins spans."""
+    """Starts spans."""
 
     def start(self, parent: TraceContext | None) -> RequestSpan:
-        """Begin the span of a request that arrives now."""
+        """Start the span of a request that arrives now."""

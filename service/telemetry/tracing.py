@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry: this is its one door, and it is opened only if traces are wanted."""
+"""Traces by OpenTelemetry; the only module that imports it, and only if tracing is enabled."""
 
 import threading
 import time
@@ -16,16 +16,16 @@ from service.telemetry.timings import Timings
 from service.telemetry.trace_context import Answered, TraceContext
 
 EXPORT_SECONDS = 5.0
-"""How long one export may take, with its repetitions; the next spans wait meanwhile."""
+"""Limit on one export and its retries; further spans wait in the meantime."""
 EXPORT_EVERY_SECONDS = 2.0
 MAX_WAITING_SPANS = 4096
-"""What comes while so many wait is dropped."""
+"""While this many spans wait, new ones are dropped."""
 CLOSE_SECONDS = 3.0
-"""How long the end of the process waits for the last export."""
+"""Limit on the last export, before the process ends."""
 
 
 class Tracing:
-    """Makes spans and sends them, in the background, to an OTLP/HTTP endpoint."""
+    """Starts spans, and exports them in the background to an OTLP/HTTP endpoint."""
 
     def __init__(self, endpoint: str, sample_ratio: float) -> None:
         url = f"{endpoint.rstrip('/')}/v1/traces"
@@ -45,22 +45,22 @@ class Tracing:
         self._tracer = self._provider.get_tracer("vt-serve", __version__)
 
     def start(self, parent: TraceContext | None) -> "ServerSpan":
-        """Begin the span of a request that arrives now; a parent decides whether it is sampled."""
+        """Start the span of a request that arrives now; a parent decides whether it is sampled."""
         context = None if parent is None else trace.set_span_in_context(_remote(parent))
         return ServerSpan(self._tracer, context)
 
     def close(self) -> None:
-        """Send what waits, for a while."""
+        """Export the spans that wait, within `CLOSE_SECONDS`."""
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)
         if closing.is_alive():
-            # What is left is dropped without another try.
+            # The remaining spans are dropped without a retry.
             self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 class ServerSpan:
-    """A request's span; its stages become its children once it ends."""
+    """The span of a request; when it ends, its stages become its children."""
 
     def __init__(self, tracer: trace.Tracer, context: Context | None) -> None:
         self._tracer = tracer
@@ -69,19 +69,10 @@ class ServerSpan:
         self._span = tracer.start_span(
             "request", context, trace.SpanKind.SERVER, start_time=self._began_ns
         )
-
-    @property
-    def context(self) -> TraceContext:
-        """The span's place in its trace."""
-        context = self._span.get_span_context()
-        return TraceContext(
-            trace.format_trace_id(context.trace_id),
-            trace.format_span_id(context.span_id),
-            context.trace_flags,
-        )
+        self.context = _context_of(self._span)
 
     def end(self, answered: Answered) -> None:
-        """Say how the request went, and send it."""
+        """End the span with the attributes of the response, and export it if it is sampled."""
         if not self._span.is_recording():
             return
         self._span.update_name(f"{answered.method} {answered.route}")
@@ -92,18 +83,27 @@ class ServerSpan:
             self._add_stages(answered.stages)
         self._span.end()
 
-    def _add_stages(self, stages: Timings) -> None:
-        """Lay the stages end to end: that is how they follow one another."""
+    def _add_stages(self, timings: Timings) -> None:
+        """Add a child span per stage, each beginning where the previous one ends."""
         context = trace.set_span_in_context(self._span)
-        at = self._began_ns + round((stages.began - self._began) * 1e9)
-        for stage, seconds in stages.stages().items():
+        at = self._began_ns + round((timings.began - self._began) * 1e9)
+        for stage, seconds in timings.stages().items():
             span = self._tracer.start_span(stage, context, start_time=at)
             at += round(seconds * 1e9)
             span.end(at)
 
 
+def _context_of(span: trace.Span) -> TraceContext:
+    context = span.get_span_context()
+    return TraceContext(
+        trace.format_trace_id(context.trace_id),
+        trace.format_span_id(context.span_id),
+        context.trace_flags,
+    )
+
+
 def _resource() -> Resource:
-    """Who we are; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES know better."""
+    """Describe the service; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence."""
     own = Resource({"service.name": "vt-serve", "service.version": __version__})
     return own.merge(OTELResourceDetector().detect())
 
@@ -120,7 +120,7 @@ def _remote(parent: TraceContext) -> trace.NonRecordingSpan:
 
 
 def _attributes(answered: Answered) -> dict[str, str | int]:
-    """OpenTelemetry's names for HTTP, and our own for the model; what is not known is left out."""
+    """Return what is known, under OpenTelemetry's names for HTTP and our own for the model."""
     attributes: dict[str, str | int | None] = {
         "http.request.method": answered.method,
         "http.route": answered.route,

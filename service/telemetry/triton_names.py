@@ -1,4 +1,4 @@
-"""The numbers of each model once more, under Triton's names: its dashboards and scalers work."""
+"""Metrics of each model under Triton's names, for dashboards and autoscalers made for Triton."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,11 +20,11 @@ REASONS: dict[Outcome, str] = {
     "error": "BACKEND",
     "bad_input": "OTHER",
 }
-"""Why a request failed, in Triton's words."""
+"""Triton's reason for each outcome of a failed request."""
 VERSION = ("model", "version")
 
 Unavailable = Callable[[], Mapping[tuple[str, str], int]]
-"""Tells, by model and version, how many requests came while it did not serve."""
+"""Returns the number of requests for versions that did not serve, by model and version."""
 
 
 class Served(Protocol):
@@ -32,13 +32,13 @@ class Served(Protocol):
 
     @property
     def pending(self) -> int:
-        """Images admitted and not yet predicted."""
+        """Number of images admitted and not yet predicted."""
 
     def model_statistics(self) -> ModelStatistics:
-        """What it did since it was loaded."""
+        """Return its statistics since it was loaded."""
 
     def failures(self) -> dict[Outcome, int]:
-        """How many requests did not end well, by how they ended."""
+        """Return the number of requests that failed, by outcome."""
 
 
 def add_triton_names(
@@ -46,12 +46,12 @@ def add_triton_names(
     serving: Callable[[], Iterable[Served]],
     unavailable: Unavailable,
 ) -> None:
-    """Show what serves at each scrape, and whom nothing could, under Triton's names too."""
+    """Show the versions that serve, and the requests for those that do not, on each scrape."""
     registry.register(_TritonNames(serving, unavailable))
 
 
 class _TritonNames(Collector):
-    """Reads the statistics; Triton's counters have no `_total`, so they are of no type here."""
+    """Reads the statistics. Triton's counters lack the suffix `_total`: they are untyped here."""
 
     def __init__(self, serving: Callable[[], Iterable[Served]], unavailable: Unavailable) -> None:
         self._serving = serving
@@ -73,7 +73,7 @@ def _failures(
 ) -> Metric:
     labels = (*VERSION, "reason")
     family = UnknownMetricFamily(
-        "nv_inference_request_failure", "Requests that failed.", labels=labels
+        "nv_inference_request_failure", "Number of failed requests, by reason.", labels=labels
     )
     by_version: dict[tuple[str, str], dict[str, int]] = defaultdict(
         lambda: dict.fromkeys(REASONS.values(), 0)
@@ -93,7 +93,7 @@ def _failures(
 def _pending(statistics: list[tuple[Served, ModelStatistics]]) -> Metric:
     family = GaugeMetricFamily(
         "nv_inference_pending_request_count",
-        "Images admitted and not yet predicted.",
+        "Number of images, not requests, admitted and not yet predicted.",
         labels=VERSION,
     )
     for served, each in statistics:
@@ -110,34 +110,34 @@ def _microseconds(
 _COUNTERS: tuple[tuple[str, str, Callable[[ModelStatistics], float]], ...] = (
     (
         "nv_inference_request_success",
-        "Requests that were answered.",
+        "Number of successful requests.",
         lambda each: each.inference_stats.success.count,
     ),
-    ("nv_inference_count", "Images predicted.", lambda each: each.inference_count),
-    ("nv_inference_exec_count", "Batches run.", lambda each: each.execution_count),
+    ("nv_inference_count", "Number of images predicted.", lambda each: each.inference_count),
+    ("nv_inference_exec_count", "Number of batches run.", lambda each: each.execution_count),
     (
         "nv_inference_request_duration_us",
-        "Time of the requests that were answered.",
+        "Total time of successful requests.",
         _microseconds(lambda each: each.success),
     ),
     (
         "nv_inference_queue_duration_us",
-        "Of that, waiting for the model.",
+        "Part of that time spent waiting.",
         _microseconds(lambda each: each.queue),
     ),
     (
         "nv_inference_compute_input_duration_us",
-        "Of that, decoding.",
+        "Part of that time spent decoding.",
         _microseconds(lambda each: each.compute_input),
     ),
     (
         "nv_inference_compute_infer_duration_us",
-        "Of that, running the graph.",
+        "Part of that time spent running the graph.",
         _microseconds(lambda each: each.compute_infer),
     ),
     (
         "nv_inference_compute_output_duration_us",
-        "Of that, writing the answer.",
+        "Part of that time spent encoding.",
         _microseconds(lambda each: each.compute_output),
     ),
 )

@@ -1,4 +1,4 @@
-"""What metrics of data and batches, and traces, cost a request, in CPU time of the event loop.
+"""CPU time of the event loop that metrics and traces cost a request.
 
 python -m tests.benchmarks.monitoring
 """
@@ -12,18 +12,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from service.telemetry.stage_timer import StageTimer
 
 from service.engine.summary import summarize
 from service.images.photo import PreparedImage
 from service.schema.vocabulary import Task
 from service.telemetry.events import ModelIdentity
 from service.telemetry.metrics import PrometheusMetrics
+from service.telemetry.timings import Timings
 from service.telemetry.trace_context import Answered
 from service.telemetry.tracing import Tracing
 
 NOBODY = "http://127.0.0.1:9"
 LABELS = [f"class {index}" for index in range(11)]
+TIMINGS = Timings(receive=0.001, decode=0.001, queue=0.001, compute=0.001, encode=0.001)
 
 
 def microseconds(call: Callable[[], object], count: int = 2000) -> float:
@@ -34,26 +35,27 @@ def microseconds(call: Callable[[], object], count: int = 2000) -> float:
 
 
 def metrics_of(task: Task, name: str, output: np.ndarray) -> Callable[[], None]:
-    """What one request with one image adds."""
+    """Return what counts one request with one image."""
     metrics, model = PrometheusMetrics(), ModelIdentity("model", "1", task)
+    telemetry = metrics.inference.of(model)
     contract: Any = SimpleNamespace(task=task, prediction=name, labels=LABELS)
     photos = [PreparedImage(np.zeros((8, 8, 3), np.uint8), 640, 480)]
     outputs = [{name: output}]
 
     def request() -> None:
-        metrics.images_predicted(model, summarize(contract, photos, outputs))
-        metrics.bodies_exchanged(model, 50_000, 300)
-        metrics._batch_fill(model.name, model.version).observe(0.25)
+        predictions = summarize(contract, photos, outputs)
+        telemetry.finished(
+            "ok", TIMINGS, 1, request_bytes=50_000, response_bytes=300, predictions=predictions
+        )
+        metrics.batches.batch_dispatched(model, 1, "idle", 4)
+        metrics.server.http_finished("POST", "/v1/classify", 200, 0.005)
 
     return request
 
 
 def span_of(tracing: Tracing) -> Callable[[], None]:
-    """What one traced request adds."""
-    stages = StageTimer()
-    for stage in ("receive", "decode", "queue", "compute", "encode"):
-        stages.add(stage, 0.001)
-    answered = Answered("POST", "/v1/classify", 200, "r", "model", "1", "ok", stages)
+    """Return what traces one request."""
+    answered = Answered("POST", "/v1/classify", 200, "r", "model", "1", "ok", TIMINGS)
 
     def request() -> None:
         span = tracing.start(None)

@@ -1,4 +1,4 @@
-"""The shipped models on a GPU: `make test-gpu` on a machine that has one."""
+"""The shipped models on a GPU; run by `make test-gpu` on a machine that has one."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -55,7 +55,7 @@ def graph_of(model: str, precision: str) -> tuple[bytes, dict[str, bytes]]:
 
 
 @pytest.mark.parametrize("model", ROUTES)
-async def test_the_fp16_graph_serves_on_cuda_alone(service: Running, model: str) -> None:
+async def test_the_fp16_graph_runs_on_cuda_alone(service: Running, model: str) -> None:
     detail = (await service.http.get(f"/v1/models/{model}")).json()
     assert (detail["state"], detail["precision"]) == ("READY", "fp16")
     provider = detail["execution_provider"]
@@ -65,7 +65,7 @@ async def test_the_fp16_graph_serves_on_cuda_alone(service: Running, model: str)
 
 @pytest.mark.parametrize("model", ROUTES)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_batch_gets_the_answers_of_the_cpu(model: str, precision: str) -> None:
+def test_a_batch_on_the_gpu_equals_the_same_batch_on_the_cpu(model: str, precision: str) -> None:
     graph, data = graph_of(model, precision)
     contract = read_contract(WEIGHTS / model)
     width, height = contract.preprocessing.common_size
@@ -81,7 +81,7 @@ def test_a_batch_gets_the_answers_of_the_cpu(model: str, precision: str) -> None
         np.testing.assert_allclose(actual, expected, atol=tolerance * scale)
 
 
-def test_io_binding_changes_no_answer() -> None:
+def test_io_binding_does_not_change_the_outputs() -> None:
     graph, data = graph_of(CLASSIFIER, "fp32")
     session = Session(graph, "cuda", 1, data, GpuOptions())
     width, height = read_contract(WEIGHTS / CLASSIFIER).preprocessing.common_size
@@ -94,7 +94,7 @@ def test_io_binding_changes_no_answer() -> None:
 
 
 @pytest.mark.parametrize("model", ROUTES)
-async def test_many_requests_at_once_get_their_own_answers(service: Running, model: str) -> None:
+async def test_concurrent_requests_get_their_own_responses(service: Running, model: str) -> None:
     photos = examples(model)
 
     async def best_class(photo: bytes) -> str:
@@ -109,7 +109,7 @@ async def test_many_requests_at_once_get_their_own_answers(service: Running, mod
     assert await asyncio.gather(*map(best_class, photos * 8)) == alone * 8
 
 
-def test_memory_for_copies_is_locked() -> None:
+def test_memory_for_copies_is_pinned() -> None:
     runtime = _runtime()
     memory = pinned(1 << 20, 0)
     error, attributes = runtime.cudaPointerGetAttributes(memory.ctypes.data)
@@ -117,7 +117,7 @@ def test_memory_for_copies_is_locked() -> None:
     assert attributes.type == runtime.cudaMemoryType.cudaMemoryTypeHost
 
 
-async def test_the_session_on_the_gpu_is_asked_through_its_binding(service: Running) -> None:
+async def test_the_session_on_the_gpu_uses_io_binding(service: Running) -> None:
     (session,) = service.sessions(CLASSIFIER)
     assert session.active_provider == CUDA
     assert session._on_device is not None

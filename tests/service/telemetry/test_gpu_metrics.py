@@ -9,11 +9,11 @@ from service.telemetry.gpu_metrics import add_gpu_metrics
 
 
 class Refused(Exception):
-    """What the driver's library raises."""
+    """The error of the driver's library."""
 
 
 def driver(**others: object) -> SimpleNamespace:
-    """A driver with two GPUs, by the names of NVIDIA's library."""
+    """A driver with two GPUs, with the functions of NVIDIA's library."""
     functions = {
         "NVMLError": Refused,
         "nvmlInit": lambda: None,
@@ -53,7 +53,7 @@ def test_each_gpu_is_read_in_base_units(monkeypatch: pytest.MonkeyPatch) -> None
     assert registry.get_sample_value("nv_gpu_utilization", {"gpu_uuid": "GPU-1"}) is None
 
 
-def test_tritons_names_of_a_gpu_are_those_that_perf_analyzer_reads(
+def test_a_gpu_has_the_names_that_perf_analyzer_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gpu, "pynvml", driver())
@@ -69,7 +69,9 @@ def test_tritons_names_of_a_gpu_are_those_that_perf_analyzer_reads(
     assert found == names
 
 
-def test_what_a_gpu_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reading_that_the_driver_refuses_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(gpu, "pynvml", driver(nvmlDeviceGetTotalEnergyConsumption=refuse))
     registry = scraped()
     assert registry.get_sample_value("vt_gpu_power_watts", {"gpu": "GPU-0"}) == 125
@@ -77,7 +79,7 @@ def test_what_a_gpu_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("library", [None, driver(nvmlInit=refuse)], ids=["library", "driver"])
-def test_without_the_library_or_the_driver_there_is_no_gpu(
+def test_no_gpu_is_shown_without_the_library_or_the_driver(
     monkeypatch: pytest.MonkeyPatch, library: SimpleNamespace | None
 ) -> None:
     monkeypatch.setattr(gpu, "pynvml", library)

@@ -5,7 +5,7 @@ import pytest
 from service.telemetry.loop_lag import watch_loop_lag
 
 
-async def test_what_the_loop_is_late_is_reported_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_delay_of_each_timer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, clock, lags = asyncio.get_running_loop(), [100.0], []
     delays = iter([0.0, 0.75, -0.1])
 

@@ -1,4 +1,4 @@
-"""Traces as they arrive at a collector, and what happens where there is none."""
+"""Traces as they arrive at a collector, and as they are dropped without one."""
 
 import asyncio
 import http.server
@@ -56,7 +56,7 @@ class Collector:
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
     def spans(self) -> list:
-        """Take what arrived until now."""
+        """Take the spans that have arrived."""
         return [
             span
             for _ in range(self.exports.qsize())
@@ -85,14 +85,14 @@ def attributes(span: object) -> dict[str, object]:
 
 @contextmanager
 def trace_ids() -> Iterator[list[str | None]]:
-    """Those of the log's lines about classifications."""
+    """Collect the trace ids of the log lines about classifications."""
     found: list[str | None] = []
     with capture_logs(processors=[merge_contextvars]) as lines:
         yield found
     found += [line.get("trace_id") for line in lines if line.get("route") == "/v1/classify"]
 
 
-async def test_a_prediction_is_a_span_of_its_callers_trace_with_its_stages(
+async def test_a_prediction_is_a_span_of_the_callers_trace_with_a_child_per_stage(
     start: Start, collector: Collector
 ) -> None:
     async with start(otlp_endpoint=collector.endpoint) as service:
@@ -131,7 +131,7 @@ async def test_a_prediction_is_a_span_of_its_callers_trace_with_its_stages(
     assert logged == [PARENT.trace_id, other.trace_id.hex()]
 
 
-async def test_without_tracing_the_log_still_names_the_callers_trace(
+async def test_the_log_names_the_callers_trace_if_tracing_is_off(
     start: Start,
 ) -> None:
     async with start() as service:
@@ -155,7 +155,9 @@ def tracing(endpoint: str, sample_ratio: float = 1.0) -> Iterator[Tracing]:
 ANSWERED = Answered("GET", "/v1/models", 200, "r1")
 
 
-def test_who_calls_decides_what_is_sampled_and_else_the_ratio(collector: Collector) -> None:
+def test_the_caller_decides_what_is_sampled_or_else_the_ratio(
+    collector: Collector,
+) -> None:
     with tracing(collector.endpoint, sample_ratio=0.0) as each:
         unsampled = TraceContext("1" * 32, "2" * 16, 0)
         for parent in (None, unsampled, PARENT):
@@ -165,7 +167,7 @@ def test_who_calls_decides_what_is_sampled_and_else_the_ratio(collector: Collect
     assert [span.trace_id.hex() for span in collector.spans()] == [PARENT.trace_id]
 
 
-def test_only_failures_of_the_server_are_errors(collector: Collector) -> None:
+def test_only_server_errors_are_errors(collector: Collector) -> None:
     with tracing(collector.endpoint) as each:
         for status in (200, 404, 499, 500, 503):
             each.start(None).end(Answered("GET", "/v1/models", status, "r1"))
@@ -173,7 +175,7 @@ def test_only_failures_of_the_server_are_errors(collector: Collector) -> None:
     assert codes == {200: 0, 404: 0, 499: 0, 500: 2, 503: 2}
 
 
-def test_a_span_that_never_ends_is_not_sent(collector: Collector) -> None:
+def test_a_span_that_never_ends_is_not_exported(collector: Collector) -> None:
     with tracing(collector.endpoint) as each:
         each.start(None)
     assert collector.spans() == []
@@ -193,7 +195,7 @@ def test_the_service_has_a_name_and_a_version(
     assert "service.version" in found
 
 
-def test_a_collector_that_never_answers_delays_nobody_for_long() -> None:
+def test_a_collector_that_never_answers_does_not_delay_the_shutdown() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         each = Tracing(f"http://127.0.0.1:{silent.getsockname()[1]}", 1.0)
         started = time.monotonic()
@@ -203,7 +205,7 @@ def test_a_collector_that_never_answers_delays_nobody_for_long() -> None:
         assert time.monotonic() - started < CLOSE_SECONDS + 20
 
 
-def test_neither_sdk_nor_exporter_is_imported_unless_it_is_wanted(repository: Path) -> None:
+def test_neither_sdk_nor_exporter_is_imported_if_tracing_is_off(repository: Path) -> None:
     program = (
         "import sys; from service.app import create_app; from service.settings import Settings;"
         f"create_app(Settings(model_repository={str(repository)!r}));"
@@ -218,7 +220,7 @@ def test_neither_sdk_nor_exporter_is_imported_unless_it_is_wanted(repository: Pa
     assert [name for name in modules if name.startswith(ours)] == []
 
 
-def test_traces_without_the_library_are_refused_at_the_start(
+def test_an_endpoint_without_the_library_is_an_invalid_configuration(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "service.telemetry.tracing", None)

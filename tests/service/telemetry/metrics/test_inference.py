@@ -80,18 +80,13 @@ def test_a_prediction_without_classes_is_counted_by_its_pixels_alone() -> None:
     assert value(metrics, "vt_prediction_confidence_count", **VERSION) is None
 
 
-def test_events_of_a_request_are_counted_one_by_one() -> None:
+def test_a_call_without_a_response_body_observes_no_sizes() -> None:
     metrics = PrometheusMetrics()
-    metrics.inference.inference_finished(MODEL, "ok", 3, {"decode": 0.01, "compute": 0.02})
-    metrics.inference.bodies_exchanged(MODEL, 5000, 300)
-    metrics.inference.images_predicted(MODEL, [RED])
-    assert value(metrics, "vt_inference_requests_total", **REQUESTS, outcome="ok") == 1
-    assert value(metrics, "vt_inference_images_total", **VERSION) == 3
-    stage = {"model": "colour", "stage": "compute"}
-    assert value(metrics, "vt_stage_duration_seconds_sum", **stage) == 0.02
-    assert value(metrics, "vt_request_bytes_sum", model="colour") == 5000
-    assert value(metrics, "vt_response_bytes_sum", model="colour") == 300
-    assert value(metrics, "vt_image_pixels_sum", model="colour") == 640 * 480
+    metrics.inference.of(MODEL).finished("ok", TIMINGS, 1, predictions=[RED])
+    assert value(metrics, "vt_inference_images_total", **VERSION) == 1
+    assert value(metrics, "vt_image_pixels_count", model="colour") == 1
+    assert value(metrics, "vt_request_bytes_count", model="colour") is None
+    assert value(metrics, "vt_response_bytes_count", model="colour") is None
 
 
 def test_requests_for_what_does_not_serve_are_counted_by_model_and_version() -> None:
