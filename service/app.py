@@ -40,11 +40,10 @@ from service.repository.calibration import CalibrationCache
 from service.repository.loading import LoadOptions, load_instance
 from service.repository.repository import ModelRepository
 from service.repository.watch import RepositoryWatch
-from service.runtime.cores import usable_cores
+from service.runtime.container_limits import memory_limit_bytes, usable_cores
 from service.runtime.device import Devices
 from service.runtime.execution_providers import GpuOptions
 from service.runtime.image_threads import WorkerPool
-from service.runtime.memory_limit import memory_limit_bytes
 from service.settings import Settings
 from service.telemetry.gpu import find_gpus
 from service.telemetry.gpu_metrics import add_gpu_metrics

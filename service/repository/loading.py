@@ -29,7 +29,6 @@ from service.repository.calibration import (
 from service.repository.golden_check import GoldenInput, compare, read_golden
 from service.repository.precision import AUTO, FP32, PrecisionChoice, choose_precision
 from service.runtime.device import Devices, describe_device
-from service.runtime.device_binding import padded
 from service.runtime.execution_providers import (
     CPU,
     PROVIDERS,
@@ -38,6 +37,7 @@ from service.runtime.execution_providers import (
     ShapeProfile,
 )
 from service.runtime.graph_sessions import GraphSessions, Runnable, SessionGroup, run_batch
+from service.runtime.io_binding import padded
 from service.runtime.session import Array, Session, expected_provider
 from service.schema.certificate import Certificate, PrecisionRecord
 from service.schema.contract import Contract

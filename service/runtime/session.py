@@ -10,7 +10,6 @@ import onnxruntime as ort
 import structlog
 
 from service.errors import InferenceFailed, InvalidEntry, OutOfMemory
-from service.runtime.device_binding import DeviceBinding
 from service.runtime.execution_providers import (
     CPU,
     GpuOptions,
@@ -18,6 +17,7 @@ from service.runtime.execution_providers import (
     provider_options,
     wanted_providers,
 )
+from service.runtime.io_binding import DeviceBinding
 from service.runtime.node_placement import NodesOnCpu, sort_nodes
 from service.runtime.pinned_memory import pinned
 from service.schema.vocabulary import Datatype, MetadataTensor

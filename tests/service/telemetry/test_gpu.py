@@ -10,7 +10,7 @@ import pytest
 
 from service.app import create_app
 from service.runtime.execution_providers import CUDA, GpuOptions
-from service.runtime.pinned_memory import _runtime, pinned
+from service.runtime.io_binding import _cuda_runtime, pinned
 from service.runtime.session import Session
 from service.schema.files import read_certificate, read_contract
 from service.settings import Settings
@@ -109,7 +109,7 @@ async def test_many_requests_at_once_get_their_own_answers(service: Running, mod
 
 
 def test_memory_for_copies_is_locked() -> None:
-    runtime = _runtime()
+    runtime = _cuda_runtime()
     memory = pinned(1 << 20, 0)
     error, attributes = runtime.cudaPointerGetAttributes(memory.ctypes.data)
     assert error == runtime.cudaError_t.cudaSuccess
