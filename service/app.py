@@ -43,7 +43,7 @@ from service.repository.watch import RepositoryWatch
 from service.runtime.container_limits import memory_limit_bytes, usable_cores
 from service.runtime.device import Devices
 from service.runtime.execution_providers import GpuOptions
-from service.runtime.image_threads import WorkerPool
+from service.runtime.image_threads import ImageThreads
 from service.settings import Settings
 from service.telemetry.gpu import find_gpus
 from service.telemetry.gpu_metrics import add_gpu_metrics
@@ -66,7 +66,7 @@ class Parts:
     watch: RepositoryWatch | None
     keys: ApiKeys | None
     local_key: LocalKey | None
-    pool: WorkerPool
+    pool: ImageThreads
     admission: Admission
     inference: PhotoInference
     shadow: Shadow | None
@@ -146,7 +146,7 @@ def _create_parts(settings: Settings) -> Parts:
     devices = Devices(cores, len(settings.gpu_devices))
     repository = _create_repository(settings, devices, metrics)
     poll_seconds = settings.repository_poll_seconds
-    pool = WorkerPool(settings.image_threads or cores)
+    pool = ImageThreads(settings.image_threads or cores)
     admission = Admission(
         settings.max_concurrent_requests, settings.default_timeout_seconds, settings.max_body_bytes
     )

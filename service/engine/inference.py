@@ -17,7 +17,7 @@ from service.images.decode import ImageLimits
 from service.images.masks import Labels, class_areas, mask_png, overlay_png, scale_labels
 from service.images.photo import EncodedOrPrepared, Photo, PreparedImage
 from service.images.run_lengths import run_lengths
-from service.runtime.image_threads import WorkerPool
+from service.runtime.image_threads import ImageThreads
 from service.runtime.session import Array, Outputs
 from service.schema.contract import Contract
 from service.schema.predictions import (
@@ -62,7 +62,7 @@ class Inferred:
 class PhotoInference:
     """What both tasks begin with: decode the photos and run the model."""
 
-    def __init__(self, pool: WorkerPool, limits: ImageLimits, events: Events) -> None:
+    def __init__(self, pool: ImageThreads, limits: ImageLimits, events: Events) -> None:
         self.pool = pool
         self.limits = limits
         self._events = events
@@ -85,7 +85,8 @@ class PhotoInference:
         in the core's cache.
         """
         names = [instance.contract.prediction] if outputs is None else outputs
-        with instance.reserve(len(job.images), job.urgency.deadline):
+        instance.reserve(len(job.images), job.urgency.deadline)
+        try:
             photos = self._photos(instance, job)
             compared = stacked and len(photos) > 1 and _follow_the_photo(instance.contract, names)
             if instance.batches or compared:
@@ -95,6 +96,8 @@ class PhotoInference:
             if compared:
                 _check_one_size(photos)
             inference = await instance.infer(photos, names, job.urgency)
+        finally:
+            instance.free(len(job.images))
         if instance.contract.prediction in names:
             job.predictions.extend(each[instance.contract.prediction] for each in inference.outputs)
         job.timer.add("queue", inference.queue_seconds)

@@ -107,9 +107,12 @@ class Shadow:
         other = self._find(self._rule.model, self._rule.version)
         deadline = asyncio.get_running_loop().time() + TIMEOUT_SECONDS
         job = Job([copy.image], Urgency(deadline, is_background=True), StageTimer())
-        with other.hold():
+        other.hold()
+        try:
             async with asyncio.timeout_at(deadline):
                 await self._inference.infer(other, job)
+        finally:
+            other.let_go()
         return agreement(other.identity.task, copy.prediction, job.predictions[0])
 
     def _drop(self, images: int, reason: ShadowDrop) -> None:

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -102,7 +102,17 @@ def version_loader(events: Events, precision: str = "auto") -> LoadVersion:
 
 def sessions_of(instance: ModelInstance) -> dict[int, object]:
     """The sessions by number of threads; what is put in their place will be run."""
-    return instance._runner._sessions._sessions
+    return instance._sessions._sessions
+
+
+@contextmanager
+def held(instance: ModelInstance) -> Iterator[None]:
+    """Keep an instance loaded, as a request does."""
+    instance.hold()
+    try:
+        yield
+    finally:
+        instance.let_go()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import structlog
 
-from service.batching import batcher as dynamic_batcher
+from service.batching import recovery
 from service.engine.inference import Classifier
 from service.http.middleware import boundary
 from tests.service.conftest import Running, Start, sessions_of, until
@@ -136,11 +136,11 @@ async def test_work_for_a_client_that_left_is_dropped_and_its_neighbour_is_answe
     await gate.begun()
     leaving, staying = RawClient(service), classify(service)
     instance = service.parts.repository.get("colour").ready_instance()
-    await until(lambda: instance._pending == 3)
+    await until(lambda: instance.pending == 3)
     leaving.left.set()
     await leaving.answer
     assert leaving.sent[0]["status"] == 499
-    assert instance._pending == 2
+    assert instance.pending == 2
     gate.open()
     assert [(await task).status_code for task in (running, staying)] == [200, 200]
     assert gate.batches == [1, 1]
@@ -253,7 +253,7 @@ async def test_a_wait_beyond_the_deadline_is_refused_before_the_body_is_read(
     first = classify(service)
     await gate.begun()
     rate = service.parts.repository.get("colour").ready_instance()._batcher.rate
-    rate._seconds = 100.0  # for an image
+    rate.seconds_per_image = 100.0
     read = []
 
     async def body() -> AsyncIterator[bytes]:
@@ -263,7 +263,7 @@ async def test_a_wait_beyond_the_deadline_is_refused_before_the_body_is_read(
     headers = {"Content-Length": str(len(PHOTO)), "X-Request-Timeout-Ms": "5000"}
     refused = await classify(service, content=body(), headers=headers)
     assert (refused.status_code, read) == (429, [])
-    assert "more than this request has" in error_of(refused)
+    assert "longer than this request's deadline allows" in error_of(refused)
     assert 109 <= int(refused.headers["retry-after"]) <= 111
     gate.open()
     assert (await first).status_code == 200
@@ -282,7 +282,7 @@ async def test_requests_share_a_batch_and_each_gets_its_own_answer(start: Start)
         }
         broken = classify(service, content=b"\xff\xd8\xff broken")
         assert (await broken).status_code == 400
-        await until(lambda: len(instance._batcher.queue) == 3)
+        await until(lambda: len(instance._batcher.queue.waiting) == 3)
         gate.open()
         assert (await first).status_code == 200
         for name, answer in others.items():
@@ -294,12 +294,13 @@ async def test_requests_share_a_batch_and_each_gets_its_own_answer(start: Start)
 async def test_a_model_that_hangs_is_not_ready_and_the_other_serves_on_its_core(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dynamic_batcher, "HANG_SECONDS", 0.05)
-    monkeypatch.setattr(dynamic_batcher, "HANG_FACTOR", 0)
+    monkeypatch.setattr(recovery, "HANG_SECONDS", 0.05)
+    monkeypatch.setattr(recovery, "HANG_FACTOR", 0)
     async with start() as service:
         gate = service.gate("colour")
         response = await classify(service)
-        assert (response.status_code, error_of(response)) == (500, "The model does not answer.")
+        assert response.status_code == 500
+        assert error_of(response) == "The model is not responding; try again later."
         ready = await service.http.get("/v2/health/ready")
         assert ready.status_code == 503
         assert "colour version 1 is unavailable: a batch has been running" in error_of(ready)
@@ -339,7 +340,7 @@ async def test_a_failed_run_is_a_500_whose_cause_stays_inside(service: Running) 
     session.run = lambda *_: [[]]
     response = await classify(service)
     assert response.status_code == 500
-    assert "another number of results" in error_of(response)
+    assert "number of results differs" in error_of(response)
 
 
 async def test_a_request_is_one_log_line_with_its_id(service: Running) -> None:

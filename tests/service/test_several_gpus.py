@@ -153,7 +153,7 @@ async def test_a_session_made_anew_is_not_used_where_it_must_not_run(
         await asyncio.wait_for(lost.wait(), 20)
         response = await service.http.post("/v1/classify", content=PHOTO)
         assert response.status_code == 503
-        assert "its session could not be opened anew" in response.json()["error"]
+        assert "its session could not be reopened" in response.json()["error"]
         assert (await told(service))["state"] == "UNAVAILABLE"
         machine.providers[1] = CUDA
         await asyncio.wait_for(recovered.wait(), 20)

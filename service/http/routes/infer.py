@@ -18,7 +18,7 @@ from service.open_inference.decode import InferenceCall, parse_inference
 from service.open_inference.encode import encode_inference
 from service.repository.repository import ModelRepository
 from service.repository.version import ModelVersion
-from service.runtime.image_threads import WorkerPool
+from service.runtime.image_threads import ImageThreads
 from service.schema.open_inference import InferenceRequest, InferenceResponse
 
 SMALL_BYTES = 16 * 1024
@@ -37,7 +37,7 @@ class InferRoutes:
         *,
         repository: ModelRepository,
         inference: PhotoInference,
-        pool: WorkerPool,
+        pool: ImageThreads,
         serving: Serving,
         max_images: int,
     ) -> None:

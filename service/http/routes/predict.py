@@ -19,7 +19,7 @@ from service.http.routes.query import VersionQuery
 from service.http.routes.request_body import TIMEOUT_HEADER_PARAMETER
 from service.http.routes.serving import Images, Predict, Serving
 from service.repository.repository import ModelRepository
-from service.runtime.image_threads import WorkerPool
+from service.runtime.image_threads import ImageThreads
 from service.schema.predictions import ClassifyResponse, SegmentResponse
 from service.schema.vocabulary import Task
 
@@ -85,7 +85,7 @@ class PredictRoutes:
         repository: ModelRepository,
         classifier: Classifier,
         segmenter: Segmenter,
-        pool: WorkerPool,
+        pool: ImageThreads,
         serving: Serving,
         max_images: int,
     ) -> None:

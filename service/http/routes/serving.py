@@ -22,7 +22,7 @@ from service.http.routes.request_body import (
 )
 from service.images.photo import EncodedOrPrepared
 from service.repository.version import ModelVersion
-from service.runtime.image_threads import WorkerPool
+from service.runtime.image_threads import ImageThreads
 from service.telemetry.events import Events
 from service.telemetry.stage_timer import StageTimer
 
@@ -39,7 +39,7 @@ class Serving:
         admission: Admission,
         body: BodyLimits,
         events: Events,
-        pool: WorkerPool,
+        pool: ImageThreads,
         shadow: Shadow | None = None,
     ) -> None:
         self._admission = admission
@@ -53,8 +53,11 @@ class Serving:
     ) -> Response:
         """Return what `predict` makes of the images that `read` finds in the body."""
         instance = self._ready_instance(request, version)
-        with instance.hold():
+        instance.hold()
+        try:
             return await self._answer(request, instance, read, predict)
+        finally:
+            instance.let_go()
 
     def _ready_instance(self, request: Request, version: ModelVersion) -> ModelInstance:
         """Return what serves a version; who asks for one that does not serve is counted."""

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from service.batching import batcher as dynamic_batcher
+from service.batching import batcher as batcher_module
+from service.batching import recovery
 from service.batching.batcher import DynamicBatcher
 from service.batching.plan import ExecutionPlan
-from service.batching.queue import PendingInference, Urgency
+from service.batching.queue import Answer, PendingInference, Run, Urgency
+from service.batching.runner import Answered, Execution
 from service.errors import (
     DeadlineExceeded,
     InferenceFailed,
+    InvalidEntry,
     ModelNotReady,
     OutOfMemory,
     ServerStopping,
@@ -23,6 +26,7 @@ from service.runtime.device import Device
 from service.schema.model_status import Measurement, Width
 from service.schema.vocabulary import Task
 from service.telemetry.events import ModelIdentity
+from service.telemetry.statistics import Statistics
 from tests.service.conftest import until
 
 FOREVER = 1e12
@@ -34,7 +38,7 @@ def width(threads: int, max_batch_size: int) -> Width:
 
 
 class GatedRunner:
-    """Answers each image with its own first byte, once a permit is there."""
+    """Answers each image with its own first byte, once it has a permit."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -42,32 +46,43 @@ class GatedRunner:
         self.permits = asyncio.Semaphore(0)
         self.begun = asyncio.Semaphore(0)
         self.errors: list[Exception | None] = []
-        self.wrong_count = False
         self.rebuilt: list[int] = []
         self.rebuilds = True
         self.held = asyncio.Event()
         self.held.set()
 
-    async def rebuild(self, threads: int) -> bool:
+    def rebuild(self, threads: int) -> asyncio.Future[None]:
         self.rebuilt.append(threads)
-        return self.rebuilds
+        rebuilding = asyncio.get_running_loop().create_future()
+        if self.rebuilds:
+            rebuilding.set_result(None)
+        else:
+            rebuilding.set_exception(InvalidEntry("the file is gone"))
+        return rebuilding
 
-    async def execute(self, members: Sequence[PendingInference], threads: int) -> list[dict]:
+    def execute(self, execution: Execution) -> asyncio.Future[Answered]:
+        return asyncio.ensure_future(self._execute(execution))
+
+    async def _execute(self, execution: Execution) -> Answered:
         await self.held.wait()
-        if all(member.future.cancelled() for member in members):
+        running = [member for member in execution.members if not member.future.done()]
+        if not running:
             raise asyncio.CancelledError
-        for member in members:
-            member.started_at = asyncio.get_running_loop().time()
-        marks = [int(member.photo.prepare().pixels.flat[0]) for member in members]
+        for member in running:
+            member.has_started = True
+        marks = [int(member.photo.prepare().pixels.flat[0]) for member in running]
         self.batches.append(marks)
-        self.threads.append(threads)
+        self.threads.append(execution.width.threads)
         self.begun.release()
         await self.permits.acquire()
         error = self.errors.pop(0) if self.errors else None
         if error is not None:
             raise error
-        answers = [{"mark": np.array(mark)} for mark in marks]
-        return answers[1:] if self.wrong_count else answers
+        run = Run(0.0, 0.0, 1.0, len(running))
+        return [
+            (member, Answer({"mark": np.array(mark)}, run))
+            for member, mark in zip(running, marks, strict=True)
+        ]
 
     def open(self, times: int = 1000) -> None:
         for _ in range(times):
@@ -97,20 +112,26 @@ def events() -> Recorder:
     return Recorder()
 
 
+def new_batcher(
+    runner: GatedRunner, plan: ExecutionPlan, device: Device, events: Recorder
+) -> DynamicBatcher:
+    return DynamicBatcher(
+        identity=MODEL,
+        runner=runner,
+        plan=plan,
+        device=device,
+        events=events,
+        statistics=Statistics(),
+    )
+
+
 @pytest.fixture
 def batcher(execute, events):
     """Make a batcher; by default one slot and batches of four."""
 
-    def make(*widths: Width, slots: int = 1, in_flight=lambda: 0, **plan) -> DynamicBatcher:
+    def make(*widths: Width, slots: int = 1, **plan) -> DynamicBatcher:
         plan = ExecutionPlan(widths or (width(1, 4),), **plan)
-        return DynamicBatcher(
-            identity=MODEL,
-            runner=execute,
-            plan=plan,
-            device=Device(slots),
-            events=events,
-            in_flight=in_flight,
-        )
+        return new_batcher(execute, plan, Device(slots), events)
 
     return make
 
@@ -136,7 +157,7 @@ async def answers(pending: Sequence[PendingInference]) -> list[object]:
     results = await asyncio.wait_for(
         asyncio.gather(*(each.future for each in pending), return_exceptions=True), 20
     )
-    return [int(r["mark"]) if isinstance(r, dict) else type(r) for r in results]
+    return [int(r.outputs["mark"]) if isinstance(r, Answer) else type(r) for r in results]
 
 
 async def test_a_free_slot_takes_what_waits_at_once(batcher, execute, events):
@@ -154,7 +175,7 @@ async def test_a_full_batch_is_lined_up_behind_the_one_that_runs(batcher, execut
     each.submit(pending)
     for _ in range(2):
         await execute.begun.acquire()
-    assert (each.executing, len(each.queue)) == (2, 2)
+    assert (each.executing, len(each.queue.waiting)) == (2, 2)
     execute.open()
     assert await answers(pending) == [1, 2, 3, 4, 5, 6]
     assert execute.batches == [[1, 2], [3, 4], [5, 6]]
@@ -166,7 +187,7 @@ async def test_nothing_is_lined_up_behind_an_execution_on_several_cores(batcher,
     each.submit(alone)
     await execute.begun.acquire()
     each.submit(later)
-    assert (each.executing, len(each.queue)) == (1, 1)
+    assert (each.executing, len(each.queue.waiting)) == (1, 1)
     execute.open()
     assert await answers([*alone, *later]) == [1, 2]
 
@@ -178,7 +199,7 @@ async def test_whoever_left_before_a_lined_up_batch_began_is_not_run(batcher, ex
     await execute.begun.acquire()
     execute.held = asyncio.Event()
     each.submit(lined_up)
-    lined_up[0].future.cancel()
+    each.withdraw(lined_up)
     execute.held.set()
     execute.open()
     assert await answers(runs) == [1]
@@ -253,7 +274,7 @@ async def test_one_cancelled_of_four_leaves_three_answers(batcher, execute, even
     each.submit(blocker)
     await execute.begun.acquire()
     each.submit(four)
-    four[1].future.cancel()
+    each.withdraw([four[1]])
     execute.open()
     assert await answers(four) == [1, asyncio.CancelledError, 3, 4]
     assert execute.batches == [[0], [1, 3, 4]]
@@ -261,10 +282,10 @@ async def test_one_cancelled_of_four_leaves_three_answers(batcher, execute, even
 
 
 async def test_one_cancelled_while_it_runs_leaves_three_answers(batcher, execute, events):
-    four = images(1, 2, 3, 4)
-    batcher().submit(four)
+    each, four = batcher(), images(1, 2, 3, 4)
+    each.submit(four)
     await execute.begun.acquire()
-    four[2].future.cancel()
+    each.withdraw([four[2]])
     execute.open()
     assert await answers(four) == [1, 2, asyncio.CancelledError, 4]
     assert events.of("images_dropped") == []
@@ -279,14 +300,6 @@ async def test_an_exception_fails_its_batch_alone(batcher, execute):
     execute.open()
     assert await answers(bad) == [ValueError] * 4
     assert await answers(good) == [5, 6]
-
-
-async def test_a_wrong_number_of_results_is_an_error_and_no_hang(batcher, execute):
-    pending = images(1, 2)
-    execute.wrong_count = True
-    batcher().submit(pending)
-    execute.open()
-    assert await answers(pending) == [InferenceFailed] * 2
 
 
 async def test_what_cannot_end_in_time_is_never_started(batcher, execute, events):
@@ -325,16 +338,15 @@ async def test_what_runs_in_the_background_leaves_the_other_cores_alone(batcher,
 
 
 async def test_widths_follow_the_images_in_flight_even_where_one_waits_at_a_time(batcher, execute):
-    in_flight = 1
-    each = batcher(width(1, 1), width(2, 1), slots=2, in_flight=lambda: in_flight)
+    each = batcher(width(1, 1), width(2, 1), slots=2)
     execute.open(10_000)
     for load in (1, 2, 1):
-        in_flight = load
-        for mark in range(2 * dynamic_batcher.REMEMBERED_DISPATCHES):
+        each.in_flight = load
+        for mark in range(2 * batcher_module.REMEMBERED_DISPATCHES):
             pending = images(mark)
             each.submit(pending)
             await answers(pending)
-    runs = 2 * dynamic_batcher.REMEMBERED_DISPATCHES
+    runs = 2 * batcher_module.REMEMBERED_DISPATCHES
     assert execute.threads[runs - 1] == 2
     assert execute.threads[2 * runs - 1] == 1
     assert execute.threads[3 * runs - 1] == 2
@@ -343,10 +355,7 @@ async def test_widths_follow_the_images_in_flight_even_where_one_waits_at_a_time
 async def test_two_models_share_the_cores_and_take_turns(execute, events):
     device = Device(1)
     plan = ExecutionPlan((width(1, 1),))
-    one, two = (
-        DynamicBatcher(identity=MODEL, runner=execute, plan=plan, device=device, events=events)
-        for _ in range(2)
-    )
+    one, two = (new_batcher(execute, plan, device, events) for _ in range(2))
     first, second = images(1, 2, 3), images(11, 12, 13)
     one.submit(first)
     two.submit(second)
@@ -405,23 +414,23 @@ async def lose_session(each, execute):
 async def test_without_a_session_everybody_is_refused_until_one_is_there_again(
     batcher, execute, events, monkeypatch
 ):
-    monkeypatch.setattr(dynamic_batcher, "REOPEN_SECONDS", 0)
+    monkeypatch.setattr(recovery, "REOPEN_SECONDS", 0)
     each = batcher()
     pending = [*await lose_session(each, execute), *images(2, 3, 4, 5, 6)]
     each.submit(pending[1:])
     execute.permits.release()
-    await until(lambda: each.is_lost)
+    await until(lambda: each.recovery.outage == recovery.NO_SESSION)
     assert await answers(pending[:1]) == [OutOfMemory]
-    with pytest.raises(ModelNotReady, match="could not be opened anew"):
+    with pytest.raises(ModelNotReady, match="could not be reopened"):
         each.submit(images(7))
     assert events.of("session_lost") == [()]
     execute.open()
     assert await answers(pending[1:]) == [2, 3, 4, 5, ModelNotReady]
     await until(lambda: len(execute.rebuilt) >= 3)
-    assert each.is_lost
+    assert each.recovery.outage == recovery.NO_SESSION
     assert events.of("session_lost") == [()]
     execute.rebuilds = True
-    await until(lambda: not each.is_lost)
+    await until(lambda: each.recovery.outage is None)
     assert events.of("session_recovered") == [()]
     again = images(8)
     each.submit(again)
@@ -447,7 +456,7 @@ async def test_batches_that_find_no_memory_together_have_their_session_made_anew
 async def test_nobody_tries_to_make_a_session_anew_of_what_is_unloaded(
     batcher, execute, events, monkeypatch
 ):
-    monkeypatch.setattr(dynamic_batcher, "REOPEN_SECONDS", 0)
+    monkeypatch.setattr(recovery, "REOPEN_SECONDS", 0)
     each = batcher()
     pending = await lose_session(each, execute)
     each.abort()
@@ -461,40 +470,43 @@ async def test_nobody_tries_to_make_a_session_anew_of_what_is_unloaded(
 
 
 async def test_a_hang_that_ends_does_not_hide_a_lost_session(batcher, execute, events):
-    each, hanging = batcher(slots=2), images(9)
-    for pending in (images(8), hanging):
+    each, failing, hanging = batcher(slots=2), images(8), images(9)
+    for pending in (failing, hanging):
         each.submit(pending)
         await execute.begun.acquire()
-    each._hang(next(run for run in each._executions if run.members == hanging), 1.0)
+    each.recovery.hang(next(run for run in each._executions if run.members == hanging), 1.0)
     execute.errors, execute.rebuilds = [OutOfMemory("no memory")], False
     execute.permits.release()
-    await until(lambda: each.is_lost)
+    assert await answers([*failing, *hanging]) == [OutOfMemory, InferenceFailed]
+    await until(lambda: events.of("session_lost"))
+    assert each.recovery.outage == recovery.HUNG
     execute.permits.release()
-    await until(lambda: not each.is_hung)
-    told = [call[0] for call in events.calls]
-    assert told[-3:] == ["session_lost", "execution_recovered", "session_lost"]
+    await until(lambda: not each.recovery.is_hung)
+    assert each.recovery.outage == recovery.NO_SESSION
+    reported = [call[0] for call in events.calls]
+    assert reported[-3:] == ["session_lost", "execution_recovered", "session_lost"]
 
 
 async def test_a_hang_is_reported_and_answered_and_its_end_too(
     batcher, execute, events, monkeypatch
 ):
-    monkeypatch.setattr(dynamic_batcher, "HANG_SECONDS", 0.01)
+    monkeypatch.setattr(recovery, "HANG_SECONDS", 0.01)
     each = batcher()
     pending = images(1)
     each.submit(pending)
     assert await answers(pending) == [InferenceFailed]
-    assert each.is_hung
+    assert each.recovery.outage == recovery.HUNG
     assert events.of("execution_hung") == [(0.01,)]
     execute.open()
     await until(lambda: not each.executing)
-    assert not each.is_hung
+    assert each.recovery.outage is None
     assert events.of("execution_recovered") == [()]
 
 
 async def test_of_what_is_unloaded_no_hang_and_no_recovery_is_told(
     batcher, execute, events, monkeypatch
 ):
-    monkeypatch.setattr(dynamic_batcher, "HANG_SECONDS", 0.01)
+    monkeypatch.setattr(recovery, "HANG_SECONDS", 0.01)
     each = batcher()
     pending = images(1)
     each.submit(pending)

@@ -19,7 +19,7 @@ from service.schema.shadow_rule import ShadowRule
 from service.schema.version_policy import VersionPolicy, parse_version_policy
 from service.schema.vocabulary import ModelState, Task
 from service.telemetry.metrics import PrometheusMetrics
-from tests.service.conftest import Running, Start, sessions_of, until, version_loader
+from tests.service.conftest import Running, Start, held, sessions_of, until, version_loader
 from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_classifier, write_versions
 
@@ -115,7 +115,7 @@ async def test_a_new_version_takes_over_once_it_is_ready(models: Models) -> None
 async def test_who_found_the_old_version_keeps_it_until_answered(models: Models) -> None:
     write_versions(models.path, "1", "2")
     old = models.find()
-    with old.hold():
+    with held(old):
         loading = models.load()
         await until(lambda: models.states()["1"][0] is UNLOADING)
         assert models.find().identity.version == "2"
@@ -132,7 +132,7 @@ async def test_who_holds_it_for_too_long_is_not_waited_for(tmp_path: Path) -> No
     metrics = PrometheusMetrics()
     repository = ModelRepository(tmp_path, version_loader(metrics), metrics, drain_seconds=0.01)
     await repository.load_all()
-    with repository.get("colour").ready_instance().hold():
+    with held(repository.get("colour").ready_instance()):
         await repository.unload("colour")
     assert repository.ready_versions("colour") == []
 
@@ -253,7 +253,7 @@ async def test_a_load_of_which_one_version_fails_changes_nothing(
 async def test_versions_that_are_loaded_together_take_over_together(models: Models) -> None:
     labels = ["a", "b", "c"]
     write_versions(models.path, "1", "2", labels=labels)
-    with models.find().hold():
+    with held(models.find()):
         loading = models.load("all")
         await until(lambda: models.repository.ready_versions("colour") == ["1", "2"])
         assert models.find("1").contract.labels == labels
@@ -418,7 +418,7 @@ async def test_an_unloaded_model_answers_who_is_there_and_refuses_who_comes(
     models: Models,
 ) -> None:
     instance = models.find()
-    with instance.hold():
+    with held(instance):
         unloading = asyncio.create_task(models.repository.unload("colour"))
         await until(lambda: models.states()["1"][0] is UNLOADING)
         with pytest.raises(ModelNotReady, match="colour version 1 is unloading"):

@@ -10,7 +10,7 @@ from service.runtime.device import Device, Devices, describe_device
 def test_what_is_not_free_cannot_be_taken():
     device = Device(2)
     device.take(2)
-    with pytest.raises(ValueError, match="1 slots are not free, 0 are"):
+    with pytest.raises(ValueError, match="1 slots requested, 0 free"):
         device.take(1)
 
 
@@ -20,11 +20,11 @@ def test_as_many_executions_of_one_slot_may_be_lined_up_as_there_are_slots():
         assert device.may_line_up
         device.take(1)
     assert (device.free, device.may_line_up) == (-2, False)
-    with pytest.raises(ValueError, match="are not free"):
+    with pytest.raises(ValueError, match="1 slots requested, -2 free"):
         device.take(1)
     device.give_back(1, by=lambda: None)
     assert device.may_line_up
-    with pytest.raises(ValueError, match="2 slots are not free"):
+    with pytest.raises(ValueError, match="2 slots requested, -1 free"):
         device.take(2)
 
 
@@ -37,7 +37,7 @@ def test_whoever_gives_back_is_asked_last():
     def second() -> None:
         asked.append("second")
 
-    for dispatch in (first, second, first):
+    for dispatch in (first, second):
         device.subscribe(dispatch)
     device.take(1)
     device.give_back(1, by=first)
@@ -72,9 +72,9 @@ def test_the_cpu_has_a_slot_a_core_and_the_gpu_one():
 
 
 @pytest.mark.parametrize("which", ["opener", "_cpu.workers", "_gpu.workers"])
-def test_devices_are_closed_once_nothing_runs_or_is_opened(which):
+async def test_devices_are_closed_once_nothing_runs_or_is_opened(which):
     devices, begun, go_on = Devices(1), threading.Event(), threading.Event()
-    attrgetter(which)(devices).submit(lambda: (begun.set(), go_on.wait(20)))
+    attrgetter(which)(devices).run(lambda: (begun.set(), go_on.wait(20)))
     assert begun.wait(20)
     assert not devices.close(0)
     go_on.set()

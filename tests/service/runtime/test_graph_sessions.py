@@ -42,7 +42,7 @@ def test_each_image_gets_its_own_outputs_from_the_session_that_was_named():
 
 def test_another_number_of_results_is_a_failed_inference():
     sessions = GraphSessions({1: FakeSession(lost=1)}, lambda _: None)
-    with pytest.raises(InferenceFailed, match="another number of results"):
+    with pytest.raises(InferenceFailed, match="number of results differs"):
         sessions.run([image(1), image(2)], ["a"], 1)
 
 
@@ -78,7 +78,7 @@ def test_without_a_session_a_batch_is_refused_until_one_can_be_opened():
     sessions = GraphSessions({1: FakeSession(), 2: FakeSession()}, open_session)
     with pytest.raises(InvalidEntry):
         sessions.rebuild(1)
-    with pytest.raises(ModelNotReady, match="could not be opened anew"):
+    with pytest.raises(ModelNotReady, match="could not be reopened"):
         sessions.run([image(1)], ["a"], 1)
     assert sessions.run([image(1)], ["a"], 2) == [{"a": 1}]
     assert (sessions.threads, len(sessions.each())) == ([1, 2], 1)

@@ -4,25 +4,25 @@ from functools import partial
 
 import pytest
 
-from service.runtime.image_threads import WorkerPool
+from service.runtime.image_threads import ImageThreads
 
 
 @pytest.fixture
-def pool() -> WorkerPool:
-    pool = WorkerPool(1)
+def pool() -> ImageThreads:
+    pool = ImageThreads(1)
     yield pool
     pool.close()
 
 
-async def test_results_come_in_the_order_of_the_calls(pool: WorkerPool) -> None:
+async def test_results_come_in_the_order_of_the_calls(pool: ImageThreads) -> None:
     assert await pool.gather(partial(pow, n, 2) for n in range(20)) == [n * n for n in range(20)]
 
 
-async def test_arguments_are_passed_on(pool: WorkerPool) -> None:
+async def test_arguments_are_passed_on(pool: ImageThreads) -> None:
     assert await pool.run(int, "ff", base=16) == 255
 
 
-async def test_the_first_failure_drops_what_has_not_started(pool: WorkerPool) -> None:
+async def test_the_first_failure_drops_what_has_not_started(pool: ImageThreads) -> None:
     go_on, done = threading.Event(), []
 
     def fail() -> None:
@@ -37,7 +37,7 @@ async def test_the_first_failure_drops_what_has_not_started(pool: WorkerPool) ->
     assert done == [1]
 
 
-async def test_work_that_nobody_waits_for_never_starts(pool: WorkerPool) -> None:
+async def test_work_that_nobody_waits_for_never_starts(pool: ImageThreads) -> None:
     begun, go_on, done = threading.Event(), threading.Event(), []
     holding = asyncio.create_task(pool.run(lambda: (begun.set(), go_on.wait(10))))
     await asyncio.to_thread(begun.wait, 10)
