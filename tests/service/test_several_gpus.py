@@ -142,10 +142,10 @@ async def run_out_of_memory(service: Running, machine: Machine) -> None:
     assert (await service.http.post("/v1/classify", content=PHOTO)).status_code == 500
 
 
-async def test_a_session_made_anew_is_not_used_where_it_must_not_run(
+async def test_a_reopened_session_is_not_used_on_a_provider_that_is_not_allowed(
     start_on_gpus: Gpus, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.batching.batcher.REOPEN_SECONDS", 0.01)
+    monkeypatch.setattr("service.batching.recovery.REOPEN_SECONDS", 0.01)
     async with start_on_gpus(require_provider="cuda") as service:
         lost, recovered = reported(service, "session_lost"), reported(service, "session_recovered")
         machine.providers[1] = CPU

@@ -1,4 +1,4 @@
-"""Batches form, run and end; nobody is forgotten. Executions are gated by events, not by time."""
+"""Batches form, run and end, and every image is answered. Executions are gated by events."""
 
 import asyncio
 import random
@@ -90,7 +90,7 @@ class GatedRunner:
 
 
 class Recorder:
-    """Keeps what is reported."""
+    """Remembers the reported events."""
 
     def __init__(self) -> None:
         self.calls: list[tuple] = []
@@ -153,14 +153,14 @@ def images(
 
 
 async def answers(pending: Sequence[PendingInference]) -> list[object]:
-    """The marks that came back, or the types of the errors."""
+    """Return the marks of the answers, or the types of the errors."""
     results = await asyncio.wait_for(
         asyncio.gather(*(each.future for each in pending), return_exceptions=True), 20
     )
     return [int(r.outputs["mark"]) if isinstance(r, Answer) else type(r) for r in results]
 
 
-async def test_a_free_slot_takes_what_waits_at_once(batcher, execute, events):
+async def test_a_free_slot_takes_a_waiting_image_at_once(batcher, execute, events):
     pending = images(7)
     batcher().submit(pending)
     await execute.begun.acquire()
@@ -192,7 +192,7 @@ async def test_nothing_is_lined_up_behind_an_execution_on_several_cores(batcher,
     assert await answers([*alone, *later]) == [1, 2]
 
 
-async def test_whoever_left_before_a_lined_up_batch_began_is_not_run(batcher, execute, events):
+async def test_an_image_withdrawn_from_a_lined_up_batch_is_not_run(batcher, execute, events):
     each = batcher(width(1, 1))
     runs, lined_up = images(1), images(2)
     each.submit(runs)
@@ -208,7 +208,7 @@ async def test_whoever_left_before_a_lined_up_batch_began_is_not_run(batcher, ex
     assert events.of("images_dropped") == [(1, "cancelled")]
 
 
-async def test_what_comes_while_the_slot_is_taken_shares_the_next_batch(batcher, execute):
+async def test_images_that_come_while_the_slot_is_taken_share_the_next_batch(batcher, execute):
     each = batcher()
     first, second, third = images(1), images(2, 3), images(4)
     each.submit(first)
@@ -241,7 +241,7 @@ async def test_images_of_different_shapes_never_share_a_batch(batcher, execute):
     assert execute.batches == [[0], [1, 2], [3, 4]]
 
 
-async def test_photos_that_are_not_prepared_share_a_batch_with_nobody(batcher, execute):
+async def test_photos_that_are_not_prepared_run_alone(batcher, execute):
     pending = images(*range(4))
     for each in pending:
         image, each.photo.prepared = each.photo.prepared, None
@@ -268,7 +268,7 @@ async def test_answers_keep_their_order_whatever_the_load(batcher, execute):
         assert await answers(request) == marks
 
 
-async def test_one_cancelled_of_four_leaves_three_answers(batcher, execute, events):
+async def test_one_withdrawn_of_four_waiting_images_leaves_three_answers(batcher, execute, events):
     each = batcher(width(1, 8))
     blocker, four = images(0), images(1, 2, 3, 4)
     each.submit(blocker)
@@ -281,7 +281,7 @@ async def test_one_cancelled_of_four_leaves_three_answers(batcher, execute, even
     assert events.of("images_dropped") == [(1, "cancelled")]
 
 
-async def test_one_cancelled_while_it_runs_leaves_three_answers(batcher, execute, events):
+async def test_one_withdrawn_of_four_running_images_leaves_three_answers(batcher, execute, events):
     each, four = batcher(), images(1, 2, 3, 4)
     each.submit(four)
     await execute.begun.acquire()
@@ -302,7 +302,7 @@ async def test_an_exception_fails_its_batch_alone(batcher, execute):
     assert await answers(good) == [5, 6]
 
 
-async def test_what_cannot_end_in_time_is_never_started(batcher, execute, events):
+async def test_an_image_that_cannot_end_in_time_is_never_started(batcher, execute, events):
     now = asyncio.get_running_loop().time()
     each = batcher(pixels=4, measurements=(Measurement(threads=1, batch_size=1, seconds=100.0),))
     late, early = images(1, deadline=now + 50), images(2, deadline=now + 5000)
@@ -314,7 +314,7 @@ async def test_what_cannot_end_in_time_is_never_started(batcher, execute, events
     assert events.of("images_dropped") == [(1, "deadline")]
 
 
-async def test_one_image_alone_gets_every_core_and_many_one_each(batcher, execute):
+async def test_a_single_image_gets_every_core_and_many_get_one_each(batcher, execute):
     each = batcher(width(1, 1), width(4, 1), slots=4)
     alone = images(1)
     each.submit(alone)
@@ -327,7 +327,7 @@ async def test_one_image_alone_gets_every_core_and_many_one_each(batcher, execut
     assert execute.threads == [4, 1, 1, 1, 1, 1]
 
 
-async def test_what_runs_in_the_background_leaves_the_other_cores_alone(batcher, execute):
+async def test_a_background_image_uses_a_single_core(batcher, execute):
     each = batcher(width(1, 1), width(4, 1), slots=4)
     background = images(1, is_background=True)
     each.submit(background)
@@ -337,7 +337,9 @@ async def test_what_runs_in_the_background_leaves_the_other_cores_alone(batcher,
     assert execute.threads == [1]
 
 
-async def test_widths_follow_the_images_in_flight_even_where_one_waits_at_a_time(batcher, execute):
+async def test_widths_follow_the_images_in_flight_even_if_only_one_waits_at_a_time(
+    batcher, execute
+):
     each = batcher(width(1, 1), width(2, 1), slots=2)
     execute.open(10_000)
     for load in (1, 2, 1):
@@ -366,7 +368,7 @@ async def test_two_models_share_the_cores_and_take_turns(execute, events):
     assert device.free == 1
 
 
-async def test_a_batch_waits_for_company_only_as_long_as_it_is_told(batcher, execute, events):
+async def test_a_batch_waits_to_be_filled_only_for_the_queue_delay(batcher, execute, events):
     each = batcher(max_queue_delay_seconds=0.01)
     alone = images(1)
     each.submit(alone)
@@ -379,7 +381,7 @@ async def test_a_batch_waits_for_company_only_as_long_as_it_is_told(batcher, exe
     assert events.of("batch_dispatched") == [(1, "delay", 4), (4, "full", 4)]
 
 
-async def test_out_of_memory_halves_the_batch_and_tries_once_more(batcher, execute, events):
+async def test_a_batch_without_memory_is_retried_in_halves(batcher, execute, events):
     each = batcher(width(1, 8))
     execute.errors = [OutOfMemory("no memory")]
     pending = images(*range(8))
@@ -393,7 +395,7 @@ async def test_out_of_memory_halves_the_batch_and_tries_once_more(batcher, execu
     assert events.of("ran_out_of_memory") == [(4,)]
 
 
-async def test_out_of_memory_twice_fails_the_images(batcher, execute):
+async def test_images_that_run_out_of_memory_twice_fail(batcher, execute):
     execute.errors = [OutOfMemory("no memory")] * 2
     pending = images(1, 2)
     batcher().submit(pending)
@@ -403,7 +405,7 @@ async def test_out_of_memory_twice_fails_the_images(batcher, execute):
 
 
 async def lose_session(each, execute):
-    """Let the only batch run out of memory, and its session not be made anew."""
+    """Submit an image that will run out of memory, with a session that cannot be reopened."""
     execute.errors, execute.rebuilds = [OutOfMemory("no memory")], False
     pending = images(1)
     each.submit(pending)
@@ -411,7 +413,7 @@ async def lose_session(each, execute):
     return pending
 
 
-async def test_without_a_session_everybody_is_refused_until_one_is_there_again(
+async def test_without_a_session_all_images_are_refused_until_it_is_reopened(
     batcher, execute, events, monkeypatch
 ):
     monkeypatch.setattr(recovery, "REOPEN_SECONDS", 0)
@@ -438,9 +440,7 @@ async def test_without_a_session_everybody_is_refused_until_one_is_there_again(
     assert each._device.free == each._device.slots
 
 
-async def test_batches_that_find_no_memory_together_have_their_session_made_anew_once(
-    batcher, execute
-):
+async def test_batches_that_run_out_of_memory_together_reopen_their_session_once(batcher, execute):
     each = batcher(slots=2)
     pending = [*images(1), *images(2)]
     execute.errors = [OutOfMemory("no memory")] * 2
@@ -453,7 +453,7 @@ async def test_batches_that_find_no_memory_together_have_their_session_made_anew
     assert execute.rebuilt == [1]
 
 
-async def test_nobody_tries_to_make_a_session_anew_of_what_is_unloaded(
+async def test_a_session_of_an_unloaded_model_is_not_reopened_again(
     batcher, execute, events, monkeypatch
 ):
     monkeypatch.setattr(recovery, "REOPEN_SECONDS", 0)
@@ -487,7 +487,7 @@ async def test_a_hang_that_ends_does_not_hide_a_lost_session(batcher, execute, e
     assert reported[-3:] == ["session_lost", "execution_recovered", "session_lost"]
 
 
-async def test_a_hang_is_reported_and_answered_and_its_end_too(
+async def test_a_hang_fails_its_images_and_is_reported_until_it_ends(
     batcher, execute, events, monkeypatch
 ):
     monkeypatch.setattr(recovery, "HANG_SECONDS", 0.01)
@@ -503,9 +503,7 @@ async def test_a_hang_is_reported_and_answered_and_its_end_too(
     assert events.of("execution_recovered") == [()]
 
 
-async def test_of_what_is_unloaded_no_hang_and_no_recovery_is_told(
-    batcher, execute, events, monkeypatch
-):
+async def test_hangs_of_an_unloaded_model_are_not_reported(batcher, execute, events, monkeypatch):
     monkeypatch.setattr(recovery, "HANG_SECONDS", 0.01)
     each = batcher()
     pending = images(1)
@@ -517,7 +515,7 @@ async def test_of_what_is_unloaded_no_hang_and_no_recovery_is_told(
     assert events.of("execution_hung") == events.of("execution_recovered") == []
 
 
-async def test_draining_answers_everything_and_takes_nothing_more(batcher, execute):
+async def test_draining_answers_everything_and_accepts_nothing_more(batcher, execute):
     each = batcher()
     pending = images(*range(9))
     each.submit(pending)
@@ -535,7 +533,7 @@ async def test_an_idle_batcher_is_drained_at_once(batcher):
     await asyncio.wait_for(batcher().drain(), 20)
 
 
-async def test_aborting_fails_what_waits_and_finishes_what_runs(batcher, execute):
+async def test_aborting_fails_waiting_images_and_finishes_running_ones(batcher, execute):
     each = batcher(width(1, 1))
     runs, lined_up, waits = images(1), images(2), images(3, 4)
     each.submit(runs)

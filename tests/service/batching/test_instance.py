@@ -33,7 +33,7 @@ FOREVER = 1e12
 
 
 class FakeSession:
-    """Answers each image with its first value; remembers batches; can be held."""
+    """Answers each image with its first value; remembers batches; can be blocked."""
 
     placement = Placement("cpu", "cpu")
 
@@ -96,14 +96,14 @@ async def infer(instance: ModelInstance, images: list) -> list[int]:
     return [int(outputs["labels"]) for outputs in inference.outputs]
 
 
-async def test_images_are_run_in_batches_and_answered_in_order(
+async def test_images_run_in_batches_and_are_answered_in_order(
     instance: ModelInstance, session: FakeSession
 ) -> None:
     assert await infer(instance, [image(n) for n in range(10)]) == list(range(10))
     assert [batch[0] for batch in session.batches] == [4, 4, 2]
 
 
-async def test_shapes_are_never_mixed_in_a_batch_and_the_order_is_kept(
+async def test_shapes_are_never_mixed_in_a_batch_and_answers_keep_their_order(
     instance: ModelInstance, session: FakeSession
 ) -> None:
     sides = [2, 3, 2, 4, 3, 2, 2, 2]
@@ -114,7 +114,7 @@ async def test_shapes_are_never_mixed_in_a_batch_and_the_order_is_kept(
     )
 
 
-async def test_a_lost_result_is_an_error_and_nobody_hangs(
+async def test_a_missing_result_is_an_error_for_every_image(
     instance: ModelInstance, session: FakeSession
 ) -> None:
     session.lost = 1
@@ -122,7 +122,7 @@ async def test_a_lost_result_is_an_error_and_nobody_hangs(
         await infer(instance, [image(1), image(2)])
 
 
-async def test_a_failed_run_leaves_the_next_one_alone(
+async def test_a_failed_batch_does_not_affect_the_next_one(
     instance: ModelInstance, session: FakeSession
 ) -> None:
     session.error = InferenceFailed("no")
@@ -132,7 +132,7 @@ async def test_a_failed_run_leaves_the_next_one_alone(
     assert await infer(instance, [image(2)]) == [2]
 
 
-async def test_what_is_cancelled_before_it_starts_never_runs(
+async def test_images_cancelled_before_they_start_never_run(
     instance: ModelInstance, session: FakeSession
 ) -> None:
     session.open.clear()
@@ -162,12 +162,12 @@ async def test_room_is_reserved_and_freed(instance: ModelInstance) -> None:
     instance.reserve(8, FOREVER)
 
 
-async def test_what_can_never_fit_is_not_told_to_come_back(instance: ModelInstance) -> None:
+async def test_more_images_than_ever_fit_are_too_large(instance: ModelInstance) -> None:
     with pytest.raises(PayloadTooLarge, match="at most 8 images"):
         instance.check(9, FOREVER)
 
 
-async def test_the_promise_to_return_follows_from_the_rate_measured(
+async def test_retry_after_follows_from_the_measured_rate(
     instance: ModelInstance,
 ) -> None:
     instance.reserve(8, FOREVER)
@@ -176,7 +176,7 @@ async def test_the_promise_to_return_follows_from_the_rate_measured(
     assert caught.value.retry_after_seconds == 16  # eight images of two seconds
 
 
-async def test_a_wait_longer_than_the_deadline_is_refused_at_once(
+async def test_images_that_would_miss_their_deadline_are_refused_at_once(
     instance: ModelInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Six seconds are predicted; with a margin, and two for the image itself, it needs 8.9."""
@@ -192,10 +192,10 @@ async def test_a_wait_longer_than_the_deadline_is_refused_at_once(
     with pytest.raises(DeadlineUnreachable):
         instance.check(1, now + 8)
     instance.free(3)
-    instance.check(1, now)  # nobody waits: it may be in time, whatever was measured
+    instance.check(1, now)  # nothing waits: it may be in time, whatever was measured
 
 
-async def test_what_clients_may_know_of_batching(instance: ModelInstance) -> None:
+async def test_batching_is_described_for_clients(instance: ModelInstance) -> None:
     assert instance.batching.model_dump() == {
         "widths": [{"threads": 1, "max_batch_size": 4}],
         "max_queue_delay_microseconds": 0,
@@ -205,7 +205,7 @@ async def test_what_clients_may_know_of_batching(instance: ModelInstance) -> Non
     }
 
 
-async def test_a_session_without_memory_is_opened_anew(
+async def test_a_session_that_ran_out_of_memory_is_reopened(
     instance: ModelInstance, session: FakeSession
 ) -> None:
     session.error = OutOfMemory("no")
@@ -216,7 +216,7 @@ async def test_a_session_without_memory_is_opened_anew(
 
 
 class FullSession:
-    """Has no memory for anything."""
+    """Runs out of memory on every batch."""
 
     placement = Placement("cuda", "cuda")
 
@@ -224,10 +224,10 @@ class FullSession:
         raise OutOfMemory("no")
 
 
-async def test_a_session_without_memory_is_gone_before_a_new_one_is_opened(
+async def test_a_session_that_ran_out_of_memory_is_freed_before_a_new_one_is_opened(
     instance: ModelInstance,
 ) -> None:
-    """Although whoever asked still has the error, whose traceback leads to the session."""
+    """Even while the caller keeps the error, whose traceback leads to the session."""
     sessions, full = sessions_of(instance), FullSession()
     gone, opened = weakref.ref(full), []
 
@@ -245,7 +245,7 @@ async def test_a_session_without_memory_is_gone_before_a_new_one_is_opened(
     assert caught.value.__traceback__ is not None
 
 
-async def test_an_instance_is_drained_once_nobody_holds_it(instance: ModelInstance) -> None:
+async def test_an_instance_is_drained_once_nothing_holds_it(instance: ModelInstance) -> None:
     await instance.drain(0)
     instance.hold()
     instance.hold()
@@ -258,7 +258,7 @@ async def test_an_instance_is_drained_once_nobody_holds_it(instance: ModelInstan
     await draining
 
 
-async def test_a_drain_ends_with_its_limit(instance: ModelInstance) -> None:
+async def test_draining_ends_at_its_limit(instance: ModelInstance) -> None:
     instance.hold()
     await instance.drain(0)
 
