@@ -90,6 +90,8 @@ class DynamicBatcher:
             inference.future.cancel()
             if inference.future.cancelled() and not inference.has_started:
                 self._events.images_dropped(self._identity, 1, "cancelled")
+        if self._closing:
+            self._note_end()
 
     async def drain(self) -> None:
         """Accept nothing more, and wait until everything that was submitted is answered."""

@@ -111,22 +111,22 @@ class Recovery:
 
     def _check_watched(self) -> None:
         now = time.monotonic()
-        for execution, (hangs_at, limit) in list(self.watched.items()):
-            if hangs_at <= now:
-                self.hang(execution, limit)
-        self._check_at(min((each for each, _ in self.watched.values()), default=math.inf))
+        hung = [each for each, (hangs_at, _) in self.watched.items() if hangs_at <= now]
+        limits = [self.watched.pop(execution)[1] for execution in hung]
+        self._check_at(min((hangs_at for hangs_at, _ in self.watched.values()), default=math.inf))
+        for execution, limit in zip(hung, limits, strict=True):
+            self.hang(execution, limit)
 
     def hang(self, execution: Execution, seconds: float) -> None:
         """Fail all that wait for the model, and give its slots to the other models."""
-        self.watched.pop(execution, None)
         execution.is_hung = True
         self._hung += 1
-        self._update_outage()
         error = InferenceFailed(NOT_RESPONDING)
         fail(execution.members, error)
         self.fail_waiting(error)
         self._device.workers.add()
         self._device.give_back(execution.width.threads, by=self._dispatch)
+        self._update_outage()
         if not self.is_closing:  # nothing is reported of a model that is being unloaded
             self._events.execution_hung(self._identity, seconds)
 
@@ -198,8 +198,8 @@ class Recovery:
     def _lose(self, threads: int) -> None:
         was_lost = bool(self._lost)
         self._lost.add(threads)
-        self._update_outage()
         self.fail_waiting(ModelNotReady.without_session())
+        self._update_outage()
         asyncio.get_running_loop().call_later(REOPEN_SECONDS, self._try_again, threads)
         if not was_lost:
             self._events.session_lost(self._identity)

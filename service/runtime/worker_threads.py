@@ -46,6 +46,8 @@ class FinishedCalls:
                 future.set_result(result)
             elif isinstance(error, asyncio.CancelledError):
                 future.cancel()
+            elif isinstance(error, StopIteration):  # which a future does not take
+                future.set_exception(RuntimeError("a call raised StopIteration"))
             else:
                 future.set_exception(error)
 

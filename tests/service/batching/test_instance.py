@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.batching.instance import ModelInstance
+from service.batching import recovery
+from service.batching.instance import Inference, ModelInstance, _inference
 from service.batching.plan import ExecutionPlan
-from service.batching.queue import Urgency
+from service.batching.queue import Answer, Run, Urgency
 from service.errors import (
     DeadlineUnreachable,
     InferenceFailed,
+    InvalidEntry,
     OutOfMemory,
     PayloadTooLarge,
     QueueFull,
@@ -243,6 +245,49 @@ async def test_a_session_that_ran_out_of_memory_is_freed_before_a_new_one_is_ope
     assert await infer(instance, [image(2)]) == [2]
     assert opened == [None]
     assert caught.value.__traceback__ is not None
+
+
+async def test_an_outage_is_announced_when_it_begins_and_when_it_ends(
+    instance: ModelInstance, session: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "REOPEN_SECONDS", 0)
+    announced, ended = [], asyncio.Event()
+
+    def on_outage() -> None:
+        announced.append(instance.outage)
+        if instance.outage is None:
+            ended.set()
+
+    opening: list[Exception | None] = [InvalidEntry("no file"), None]
+
+    def open_session(threads: int) -> FakeSession:
+        error = opening.pop(0)
+        if error is not None:
+            raise error
+        return session
+
+    instance.on_outage = on_outage
+    instance._sessions._open_session = open_session
+    session.error = OutOfMemory("no")
+    with pytest.raises(OutOfMemory):
+        await infer(instance, [image(1)])
+    await asyncio.wait_for(ended.wait(), 20)
+    assert announced == [recovery.NO_SESSION, None]
+    session.error = None
+    assert await infer(instance, [image(2)]) == [2]
+
+
+def test_the_time_of_a_request_is_split_in_the_proportion_of_its_executions() -> None:
+    one = Answer({"labels": 1}, Run(started=13.0, prepared=14.0, ended=16.0, batch_size=2))
+    two = Answer({"labels": 2}, Run(started=12.0, prepared=12.0, ended=13.0, batch_size=1))
+    inference = _inference([one, two], arrived_at=10.0, ended_at=20.0)
+    assert inference == Inference(
+        outputs=[{"labels": 1}, {"labels": 2}],
+        queue_seconds=2.0,
+        decode_seconds=2.0,
+        compute_seconds=6.0,
+        batch_size=2,
+    )
 
 
 async def test_an_instance_is_drained_once_nothing_holds_it(instance: ModelInstance) -> None:
