@@ -167,7 +167,7 @@ class ModelNotReady(ServiceError):
     @classmethod
     def without_session(cls) -> Self:
         """Return the error for a model whose session is lost."""
-        return cls("The model's session could not be opened anew; try again later.")
+        return cls("The model's session could not be reopened; try again later.")
 
 
 class ServerStopping(ServiceError):

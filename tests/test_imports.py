@@ -59,7 +59,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "orjson": ("service/schema/json.py",),
     "opentelemetry": ("service/telemetry/tracing.py",),
     "pynvml": ("service/telemetry/gpu.py",),
-    "cuda": ("service/runtime/pinned_memory.py",),
+    "cuda": ("service/runtime/io_binding.py",),
     "fastapi": ("service/app.py", "service/http/*.py", "service/http/**/*.py"),
     "starlette": ("service/app.py", "service/http/*.py", "service/http/**/*.py"),
     "uvicorn": ("service/http/server/*.py",),

@@ -1,29 +1,27 @@
-"""How fast a queue empties: measured where somebody waited all the time."""
+"""How fast a queue empties, measured while images wait."""
 
 FORGETTING = 0.9
-"""Weight of what is known at each new measurement."""
+"""Weight of the past at each new measurement."""
 
 
 class DrainRate:
-    """Seconds in which the queue gets one image shorter, other models' share included.
+    """Seconds in which the queue gets one image shorter, including other models' share.
 
-    An interval between the ends of two executions counts where images waited throughout;
-    otherwise the device may have been idle. `seconds_per_image` is where it begins.
+    The interval between the ends of two executions counts if images waited throughout;
+    otherwise the device may have been idle. `seconds_per_image` is the mean so far, at first the
+    value given.
     """
 
     def __init__(self, seconds_per_image: float) -> None:
+        self.seconds_per_image = seconds_per_image
         self._seconds = seconds_per_image
         self._images = 1.0
         self._busy_since: float | None = None
 
-    @property
-    def seconds_per_image(self) -> float:
-        """The mean, of which the older half is soon forgotten."""
-        return self._seconds / self._images
-
     def executed(self, images: int, now: float, *, others_wait: bool) -> None:
-        """Take in that an execution of so many images ended."""
+        """Count an execution that has ended."""
         if self._busy_since is not None:
             self._seconds = FORGETTING * self._seconds + now - self._busy_since
             self._images = FORGETTING * self._images + images
+            self.seconds_per_image = self._seconds / self._images
         self._busy_since = now if others_wait else None

@@ -1,23 +1,21 @@
-"""One loaded model version: what it is, who may wait for it, and how its batches run."""
+"""One loaded model version: its identity, its bounds, and inference."""
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
-
-import structlog
 
 from service.batching.batcher import DynamicBatcher
 from service.batching.plan import ExecutionPlan
-from service.batching.queue import PendingInference, Urgency
+from service.batching.queue import Answer, PendingInference, Urgency
+from service.batching.runner import BatchRunner
 from service.errors import DeadlineUnreachable, Outcome, PayloadTooLarge, QueueFull
 from service.images.photo import Photo, PreparedImage
 from service.runtime.device import Device
 from service.runtime.graph_sessions import GraphSessions
 from service.runtime.session import Outputs
-from service.runtime.worker_threads import WorkerThreads
 from service.schema.certificate import Certificate
 from service.schema.contract import Contract
 from service.schema.model_status import Batching
@@ -25,21 +23,18 @@ from service.schema.open_inference import ModelStatistics
 from service.telemetry.events import BatchEvents, ModelBuild, ModelIdentity
 from service.telemetry.metrics.inference import VersionTelemetry
 
-_log = structlog.get_logger()
-
 WAIT_MARGIN = 1.15
-"""A prediction may be off by this much; who is let in should be answered in time."""
+"""Factor on the predicted wait, which may be wrong: admitted requests should be in time."""
 CLOSE_SECONDS = 5.0
-"""What still runs after this is left to its thread, which ends with the process."""
-HUNG = "a batch has been running for far too long"
-NO_SESSION = "its session could not be opened anew after it ran out of memory"
+"""How long `close` waits; a batch that still runs is left to its thread."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Inference:
     """Each photo's outputs, in order, where the time went, and the largest batch.
 
-    `queue_seconds` ended when the first photo began; the rest is split by what executions spent.
+    `queue_seconds` ends when the first photo starts; the rest is split in the proportion of what
+    the executions spent on preparing images and on the model.
     """
 
     outputs: list[Outputs]
@@ -50,7 +45,13 @@ class Inference:
 
 
 class ModelInstance:
-    """A model version that can be asked. Lives on the event loop but for what runs in threads."""
+    """A model version that serves. Belongs to the event loop.
+
+    `outage` says in a few words why it does not serve at present, or is None; `on_outage` is
+    called on the event loop whenever `outage` changes. `batches` says whether batches of several
+    images pay; if so, photos should be prepared before `infer`. `max_batch_size` is the largest
+    batch allowed; the plan may choose smaller ones.
+    """
 
     def __init__(
         self,
@@ -72,62 +73,54 @@ class ModelInstance:
         self.certificate = certificate
         self.build = build
         self.max_batch_size = max_batch_size
-        """How many images a batch may have; how many it has is the plan's to say."""
         self.telemetry = telemetry
         """Counts the requests of this instance."""
+        self.outage: str | None = None
         self.on_outage: Callable[[], None] = lambda: None
-        """Called on the event loop whenever `outage` has changed."""
+        self.batches = any(width.max_batch_size > 1 for width in plan.widths)
         self._sessions = sessions
         self._events = events
+        self._plan = plan
+        self._single_seconds = plan.seconds(plan.widths[0].threads, 1)
         self._max_queue_size = max_queue_size
-        self._pending = 0
         self._users = 0
-        self._unused = asyncio.Event()
-        self._unused.set()
-        self._runner = _InThreads(identity, sessions, device.workers)
+        self._let_go = asyncio.Event()
         self._batcher = DynamicBatcher(
             identity=identity,
-            runner=self._runner,
+            runner=BatchRunner(sessions, device.workers),
             plan=plan,
             device=device,
             events=events,
-            in_flight=lambda: self._pending,
-            executed=self.telemetry.statistics.executed,
-            rebuilt=self._tell_rebuilt,
+            statistics=telemetry.statistics,
+            outage_changed=self._change_outage,
+            rebuilt=self._report_rebuilt,
         )
 
     @property
     def pending(self) -> int:
         """Images admitted and not yet predicted."""
-        return self._pending
+        return self._batcher.in_flight
 
     @property
     def executing(self) -> int:
-        """Batches that run."""
+        """The number of batches that run."""
         return self._batcher.executing
 
     @property
-    def outage(self) -> str | None:
-        """Why it does not answer at present, in a few words; None where it does."""
-        if self._batcher.is_hung:
-            return HUNG
-        return NO_SESSION if self._batcher.is_lost else None
-
-    @property
     def oldest_wait_seconds(self) -> float:
-        """How long the oldest image in the queue has waited; 0 where none does."""
+        """How long the oldest image in the queue has waited; 0 if none waits."""
         oldest = self._batcher.queue.oldest
         return 0.0 if oldest is None else max(0.0, time.monotonic() - oldest.arrived_at)
 
     @property
     def predicted_wait_seconds(self) -> float:
-        """How long one more image would wait, by the rate measured."""
-        return self._pending * self._batcher.rate.seconds_per_image
+        """How long one more image would wait at the measured rate."""
+        return self._batcher.in_flight * self._batcher.rate.seconds_per_image
 
     @property
     def batching(self) -> Batching:
-        """What clients may know of how batches are formed."""
-        plan = self._batcher.plan
+        """The description of batching for clients."""
+        plan = self._plan
         width, height = self.contract.preprocessing.common_size
         return Batching(
             widths=list(plan.widths),
@@ -138,101 +131,109 @@ class ModelInstance:
         )
 
     def model_statistics(self) -> ModelStatistics:
-        """Return what this version did since it was loaded."""
+        """Return the statistics of this version since it was loaded."""
         return self.telemetry.statistics.wire(self.identity.name, self.identity.version)
 
     def failures(self) -> dict[Outcome, int]:
-        """Count the requests that did not end well, by how they ended."""
+        """Count the failed requests by outcome."""
         return self.telemetry.statistics.failures
 
-    @property
-    def batches(self) -> bool:
-        """Whether batches of several images pay; if so, photos must be prepared before."""
-        return any(width.max_batch_size > 1 for width in self._batcher.plan.widths)
-
     def check(self, images: int, deadline: float) -> None:
-        """Refuse images that will not be answered in time; nothing is held.
+        """Refuse images that cannot be answered in time; reserve nothing.
 
         Raises:
-            PayloadTooLarge: there are more than ever fit.
-            QueueFull: there is no room now.
-            DeadlineUnreachable: there is room, and too long a wait.
+            PayloadTooLarge: there are more images than the queue ever holds.
+            QueueFull: the queue has no room for them now.
+            DeadlineUnreachable: the queue has room, but the wait is too long.
         """
+        pending, limit = self._batcher.in_flight, self._max_queue_size
+        if pending + images > limit:
+            self._refuse(images)
+        if pending:
+            wait = pending * self._batcher.rate.seconds_per_image
+            left = deadline - asyncio.get_running_loop().time()
+            late = WAIT_MARGIN * wait + self._single_seconds - left
+            if late > 0:
+                raise DeadlineUnreachable(
+                    f"The wait for the model {self.identity.name} is {wait:.1f} s, longer than "
+                    "this request's deadline allows; try again later.",
+                    late,
+                )
+
+    def _refuse(self, images: int) -> None:
         name, limit = self.identity.name, self._max_queue_size
         if images > limit:
             raise PayloadTooLarge(f"The model {name} takes at most {limit} images at a time.")
-        if self._pending + images > limit:
-            raise QueueFull(
-                f"The model {name} has {self._pending} images waiting; try again later.",
-                self.predicted_wait_seconds,
-            )
-        needed = WAIT_MARGIN * self.predicted_wait_seconds + self._batcher.single_seconds
-        late = needed - (deadline - asyncio.get_running_loop().time())
-        if self._pending and late > 0:
-            raise DeadlineUnreachable(
-                f"The wait for the model {name} is {self.predicted_wait_seconds:.1f} s, "
-                "more than this request has; try again later.",
-                late,
-            )
+        raise QueueFull(
+            f"The model {name} has {self.pending} images waiting; try again later.",
+            self.predicted_wait_seconds,
+        )
 
     def reserve(self, images: int, deadline: float) -> None:
-        """Hold room for a request's images, or refuse it at once, as `check` does."""
+        """Reserve room for a request's images, to be freed after it; refuse them as `check`."""
         self.check(images, deadline)
-        self._pending += images
+        self._batcher.in_flight += images
 
     def free(self, images: int) -> None:
-        """Give back the room of images."""
-        self._pending -= images
+        """Free reserved room."""
+        self._batcher.in_flight -= images
 
     async def infer(
         self, photos: Sequence[Photo | PreparedImage], outputs: Sequence[str], urgency: Urgency
     ) -> Inference:
-        """Predict photos of any sizes and number; only `outputs` are computed.
+        """Predict photos of any sizes and number; only the named outputs are computed.
 
-        Those that are not prepared are prepared in the thread that runs them. A photo that has
-        not started when the caller leaves never is.
+        A photo that is not prepared is prepared in the thread that runs it. If the caller leaves,
+        photos that have not started are dropped.
         """
         loop = asyncio.get_running_loop()
         names, now = tuple(outputs), time.monotonic()
         inferences = [
             PendingInference(photo, names, urgency, now, loop.create_future()) for photo in photos
         ]
-        futures = [inference.future for inference in inferences]
+        self._batcher.submit(inferences)
         try:
-            self._batcher.submit(inferences)
-            results = [await futures[0]] if len(futures) == 1 else await asyncio.gather(*futures)
-        finally:
-            for future in futures:
-                future.cancel()
-        return _inference(inferences, results, time.monotonic() - now)
+            if len(inferences) == 1:
+                answers = [await inferences[0].future]
+            else:
+                answers = await asyncio.gather(*(each.future for each in inferences))
+        except BaseException:
+            self._batcher.withdraw(inferences)
+            raise
+        return _inference(answers, now, time.monotonic())
 
     def hold(self) -> None:
-        """Keep the instance loaded until `let_go`."""
+        """Keep the instance loaded until `let_go`; call it in the turn that found the instance."""
         self._users += 1
-        self._unused.clear()
 
     def let_go(self) -> None:
-        """End one `hold`."""
+        """End a `hold`."""
         self._users -= 1
         if self._users == 0:
-            self._unused.set()
+            self._let_go.set()
 
     async def drain(self, seconds: float) -> None:
-        """Wait until nobody holds the instance, for so long at most."""
+        """Wait until nothing holds the instance, for at most `seconds`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._unused.wait()
+                while self._users:
+                    self._let_go.clear()
+                    await self._let_go.wait()
 
     async def close(self) -> None:
-        """Fail what waits, wait for the batches that run, unless they seem to hang; free all."""
+        """Fail what waits, wait for running batches unless they hang, and free the sessions."""
         self._batcher.abort()
         with suppress(TimeoutError):
-            async with asyncio.timeout(0 if self._batcher.is_hung else CLOSE_SECONDS):
+            async with asyncio.timeout(0 if self._batcher.recovery.is_hung else CLOSE_SECONDS):
                 await self._batcher.drain()
         self._sessions.close()
 
-    def _tell_rebuilt(self) -> None:
-        """A session made anew may run elsewhere than the one before."""
+    def _change_outage(self, outage: str | None) -> None:
+        self.outage = outage
+        self.on_outage()
+
+    def _report_rebuilt(self) -> None:
+        """Report a new session, which may run elsewhere than the one before."""
         placement = self._sessions.placement
         self.build = replace(
             self.build,
@@ -243,59 +244,15 @@ class ModelInstance:
         self._events.session_rebuilt(self.identity, self.build)
 
 
-def _inference(
-    inferences: Sequence[PendingInference], outputs: Sequence[Outputs], seconds: float
-) -> Inference:
-    """Sum up photos that are answered, `seconds` after they were queued."""
-    began = min(each.started_at or each.arrived_at for each in inferences)
-    queued = began - inferences[0].arrived_at
-    executing = sum((each.ended_at or began) - (each.started_at or began) for each in inferences)
-    preparing = sum(each.photo.prepare_seconds for each in inferences if each.prepared_in_run)
-    decode = (seconds - queued) * min(1.0, preparing / executing) if executing else 0.0
-    batch_size = max(each.batch_size for each in inferences)
-    return Inference(list(outputs), queued, decode, seconds - queued - decode, batch_size)
-
-
-class _InThreads:
-    """Runs batches in the device's threads."""
-
-    def __init__(
-        self,
-        identity: ModelIdentity,
-        sessions: GraphSessions,
-        workers: WorkerThreads,
-    ) -> None:
-        self._identity = identity
-        self._sessions = sessions
-        self._workers = workers
-
-    def execute(
-        self, members: Sequence[PendingInference], threads: int
-    ) -> "asyncio.Future[Sequence[Outputs]]":
-
-        def run() -> Sequence[Outputs]:
-            there = [member for member in members if not member.future.cancelled()]
-            if not there:
-                raise asyncio.CancelledError
-            started_at = time.monotonic()
-            for member in there:
-                member.started_at = started_at
-            images = [member.photo.prepare().pixels for member in there]
-            results = iter(self._sessions.run(images, members[0].outputs, threads))
-            return [next(results) if member in there else {} for member in members]
-
-        return self._workers.run(run)
-
-    def rebuild(self, threads: int) -> Awaitable[bool]:
-        return self._rebuilt(self._workers.run(partial(self._sessions.rebuild, threads)))
-
-    async def _rebuilt(self, rebuilding: Awaitable[None]) -> bool:
-        try:
-            await rebuilding
-        except Exception as error:
-            identity = self._identity
-            _log.error(
-                "session_not_rebuilt", model=identity.name, version=identity.version, exc_info=error
-            )
-            return False
-        return True
+def _inference(answers: Sequence[Answer], arrived_at: float, ended_at: float) -> Inference:
+    """Combine the answers of a request's photos."""
+    outputs, began, preparing, executing, batch_size = [], math.inf, 0.0, 0.0, 0
+    for output, run in answers:
+        outputs.append(output)
+        began = min(began, run.started)
+        preparing += run.prepared - run.started
+        executing += run.ended - run.started
+        batch_size = max(batch_size, run.batch_size)
+    spent = ended_at - began
+    decode = spent * preparing / executing if executing else 0.0
+    return Inference(outputs, began - arrived_at, decode, spent - decode, batch_size)

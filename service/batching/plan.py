@@ -1,23 +1,24 @@
-"""How a model uses its device: what calibration measured, and what follows for each moment."""
+"""How a model uses its device: the measurements, and the widths to choose from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from service.schema.model_status import Measurement, Width
 
 MIN_SPEED_UP = 1.1
-"""A wider execution must shorten one image's latency by this factor to be kept."""
+"""A wider execution is kept only if it shortens one image's latency by this factor."""
 ENOUGH_THROUGHPUT = 0.95
-"""A batch need not give more than this share of the best throughput."""
+"""The share of the best throughput that the chosen batch size must reach."""
 ENOUGH_THROUGHPUT_ON_CPU = 0.8
-"""Where images run alone each is decoded where it runs, without a detour: worth as much."""
+"""On a CPU single images save a detour: each is decoded in the thread that runs it."""
 
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """The widths to choose from, narrow to wide, and what was measured of them.
+    """The widths to choose from, narrow to wide, and their measurements.
 
-    On a GPU there is one width, of one slot. `pixels` is the size of the images measured.
+    On a GPU there is one width, of one slot. `pixels` is the size of the measured images.
     """
 
     widths: tuple[Width, ...]
@@ -26,32 +27,48 @@ class ExecutionPlan:
     max_queue_delay_seconds: float = 0.0
 
     def choose(self, free: int, demand: int) -> Width | None:
-        """Spread the free slots over the images in flight; None where no width fits.
+        """Spread the free slots over the images in flight; return None if no width fits.
 
-        One image alone gets every core: the lowest latency. Where there are more images than
-        cores, each core runs its own: the highest throughput.
+        A single image gets every core, for the lowest latency. If there are more images than
+        cores, each core runs its own, for the highest throughput.
         """
-        share = max(self.widths[0].threads, free // max(1, demand))
-        fitting = [width for width in self.widths if width.threads <= min(share, free)]
-        return fitting[-1] if fitting else None
+        share = min(free, max(self.widths[0].threads, free // max(1, demand)))
+        for width in reversed(self.widths):
+            if width.threads <= share:
+                return width
+        return None
 
     def seconds(self, threads: int, batch_size: int, pixels: int | None = None) -> float:
-        """What an execution takes by the calibration; 0 where nothing was measured."""
-        rows = [row for row in self.measurements if row.threads == threads]
-        if not rows:
+        """Return the expected duration of an execution; 0 if nothing was measured."""
+        per_image = self._seconds_per_image.get(threads)
+        if per_image is None:
             return 0.0
-        nearest = min(rows, key=lambda row: abs(row.batch_size - batch_size))
-        scale = 1.0 if pixels is None else pixels / self.pixels
-        return nearest.seconds * batch_size / nearest.batch_size * scale
+        seconds = batch_size * per_image[min(batch_size, len(per_image) - 1)]
+        return seconds if pixels is None else seconds * pixels / self.pixels
+
+    @cached_property
+    def _seconds_per_image(self) -> dict[int, list[float]]:
+        """By threads and batch size, as in the measurement of the nearest batch size."""
+        by_threads: dict[int, list[Measurement]] = {}
+        for row in self.measurements:
+            by_threads.setdefault(row.threads, []).append(row)
+        return {threads: _seconds_per_image(rows) for threads, rows in by_threads.items()}
 
     @property
     def slot_seconds_per_image(self) -> float:
-        """The least that an image costs of the device; 0 where nothing was measured."""
+        """The smallest cost of an image in slots x seconds; 0 if nothing was measured."""
         return min(map(slot_seconds_per_image, self.measurements), default=0.0)
 
 
+def _seconds_per_image(rows: Sequence[Measurement]) -> list[float]:
+    """List the seconds per image at every batch size from 0 to the largest measured."""
+    largest = max(row.batch_size for row in rows)
+    nearest = (min(rows, key=lambda row: abs(row.batch_size - size)) for size in range(largest + 1))
+    return [row.seconds / row.batch_size for row in nearest]
+
+
 def slot_seconds_per_image(row: Measurement) -> float:
-    """What an image costs of the device: of cores' time, or of a GPU's."""
+    """Return the cost of one image: seconds of a core, or of a GPU."""
     return row.seconds * row.threads / row.batch_size
 
 
@@ -62,11 +79,11 @@ def choose_widths(
     max_seconds: float = float("inf"),
     enough: float = ENOUGH_THROUGHPUT,
 ) -> tuple[Width, ...]:
-    """What to use of what was measured, narrow to wide.
+    """Choose among the measured widths, narrow to wide.
 
-    The narrowest is always there: executions side by side lose nothing to waiting for each
-    other. A wider one is kept where it makes a single image faster. Batches take at most
-    `max_seconds`, but for a single image.
+    The narrowest is always included: independent executions never wait for each other. A wider
+    one is included if it makes a single image faster. A batch of more than one image takes at
+    most `max_seconds`.
     """
     by_threads: dict[int, list[Measurement]] = {}
     for row in sorted(measurements, key=lambda row: row.threads):
@@ -90,9 +107,9 @@ def best_batch_size(
     max_seconds: float = float("inf"),
     enough: float = ENOUGH_THROUGHPUT,
 ) -> int:
-    """The smallest batch that gives this share of the best throughput within `max_seconds`.
+    """Return the smallest batch size with a share `enough` of the best throughput.
 
-    A single image is always allowed.
+    Batch sizes that take more than `max_seconds` are left out, except 1.
     """
     allowed = [row for row in rows if row.seconds <= max_seconds or row.batch_size == 1]
     best = min(map(slot_seconds_per_image, allowed))

@@ -1,32 +1,29 @@
-"""What waits for a model: images of any requests, ordered by deadline, priority and arrival."""
+"""The images that wait for a model, ordered by deadline, priority and arrival."""
 
 import asyncio
 import heapq
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.images.photo import Photo, PreparedImage
 from service.runtime.session import Outputs
 
 Group = tuple[tuple[int, ...] | None, tuple[str, ...], bool]
-"""What must be equal within a batch: the image's shape, the outputs that are computed, and
-whether it runs in the background.
-
-The shape of a photo that is not prepared is not known: it shares a batch with nobody."""
+"""What must be equal within a batch: the image's shape, the requested outputs, and whether it
+runs in the background. The shape of a photo is unknown (None) before it is prepared; such a photo
+runs alone."""
 Rank = tuple[bool, float, float, int]
 
-_arrivals = itertools.count()
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Urgency:
-    """By when an inference must end, on the event loop's clock, and who goes before whom.
+    """The deadline of an inference, on the event loop's clock, and its place in the queue.
 
-    The highest `priority` is 1; 0 is lower than all that are stated. What runs in the background
-    goes last, on as few cores as it can.
+    The highest `priority` is 1; 0 is lower than any other. Inferences in the background come
+    last, and run on as few cores as possible.
     """
 
     deadline: float
@@ -35,110 +32,113 @@ class Urgency:
     is_background: bool = False
 
 
-@dataclass(eq=False)
-class PendingInference:
-    """One photo that waits for its outputs; times are of the monotonic clock, in seconds.
+class Run(NamedTuple):
+    """When an execution started, had its images prepared, and ended, on the monotonic clock."""
 
-    That is the event loop's clock too, but the loop looks at it once a turn only. The future
-    belongs to the caller, who may cancel it at any time. `batch_size` counts the images that it
-    ran with, itself included.
+    started: float
+    prepared: float
+    ended: float
+    batch_size: int
+
+
+class Answer(NamedTuple):
+    """The outputs of one image, and the execution that computed them."""
+
+    outputs: Outputs
+    run: Run
+
+
+@dataclass(eq=False, slots=True)
+class PendingInference:
+    """One photo that waits for its outputs.
+
+    The future belongs to the caller, who may cancel it at any time. `has_started` is set by the
+    thread that runs the photo; a photo whose future is done by then is not run.
     """
 
     photo: Photo | PreparedImage
     outputs: tuple[str, ...]
     urgency: Urgency
     arrived_at: float
-    future: "asyncio.Future[Outputs]"
-    started_at: float | None = None
-    ended_at: float | None = None
-    batch_size: int = 1
-    order: int = field(default_factory=lambda: next(_arrivals))
-
-    def __post_init__(self) -> None:
-        self.prepared_in_run = self.photo.prepared is None
-        """Whether its execution includes its preparation."""
-
-    @property
-    def deadline(self) -> float:
-        """By when it must end."""
-        return self.urgency.deadline
-
-    @property
-    def group(self) -> Group:
-        """With whom it may share a batch."""
-        image = self.photo.prepared
-        shape = None if image is None else image.pixels.shape
-        return shape, self.outputs, self.urgency.is_background
-
-    @property
-    def rank(self) -> Rank:
-        """The least goes first: the nearest deadline, the highest priority, the oldest.
-
-        Default deadlines count as equal, and come after those that somebody asked for: they only
-        repeat the order of arrival, and would leave the priority nothing to decide.
-        """
-        wants = self.urgency
-        deadline = math.inf if wants.is_default_deadline else wants.deadline
-        return wants.is_background, deadline, wants.priority or math.inf, self.order
+    future: "asyncio.Future[Answer]"
+    has_started: bool = False
 
 
 class RequestQueue:
-    """Pending inferences by group. Those whose caller left count no more, and are never taken."""
+    """Pending inferences by group."""
 
     def __init__(self) -> None:
+        self.waiting: dict[PendingInference, Group] = {}
+        """The inferences that wait, in order of arrival."""
         self._heaps: dict[Group, list[tuple[Rank, PendingInference]]] = {}
-        self._waiting: dict[int, PendingInference] = {}
-
-    def __len__(self) -> int:
-        return len(self._waiting)
+        self._counts: dict[Group, int] = {}
+        self._arrivals = itertools.count()
 
     @property
     def oldest(self) -> PendingInference | None:
-        """Who has waited longest."""
-        return next(iter(self._waiting.values()), None)
+        """The inference that has waited longest."""
+        return next(iter(self.waiting), None)
 
     def put(self, inferences: Iterable[PendingInference]) -> None:
-        """Take inferences in; a cancelled one leaves at once."""
+        """Add inferences."""
         for inference in inferences:
-            heap = self._heaps.setdefault(inference.group, [])
-            heapq.heappush(heap, (inference.rank, inference))
-            self._waiting[inference.order] = inference
-            inference.future.add_done_callback(partial(self._forget, inference))
+            group = _group(inference)
+            heap = self._heaps.setdefault(group, [])
+            heapq.heappush(heap, (_rank(inference.urgency, next(self._arrivals)), inference))
+            self._counts[group] = self._counts.get(group, 0) + 1
+            self.waiting[inference] = group
+
+    def discard(self, inference: PendingInference) -> None:
+        """Remove an inference, if it still waits."""
+        group = self.waiting.pop(inference, None)
+        if group is None:
+            return
+        self._counts[group] -= 1
+        if self._counts[group] == 0:
+            del self._counts[group], self._heaps[group]
 
     def head(self) -> Group | None:
-        """Return the group that goes first; None where nobody waits."""
-        self._drop_the_gone()
-        return min(self._heaps, key=lambda each: self._heaps[each][0][0], default=None)
+        """Return the group that goes first, or None if nothing waits."""
+        for heap in self._heaps.values():
+            while heap[0][1] not in self.waiting:
+                heapq.heappop(heap)
+        return min(self._heaps, key=lambda group: self._heaps[group][0][0], default=None)
 
     def holds(self, group: Group, count: int) -> bool:
-        """Whether at least so many of a group wait."""
-        alive = (each.order in self._waiting for _, each in self._heaps.get(group, []))
-        return count <= 1 or sum(itertools.islice(filter(None, alive), count)) >= count
+        """Return whether at least `count` inferences of a group wait."""
+        return self._counts.get(group, 0) >= count
 
     def take(self, group: Group, count: int) -> list[PendingInference]:
-        """Remove and return up to `count` of a group, in order."""
+        """Remove and return up to `count` inferences of a group, in order; skip those done."""
         heap, taken = self._heaps.get(group, []), list[PendingInference]()
         while heap and len(taken) < count:
             inference = heapq.heappop(heap)[1]
-            if self._waiting.pop(inference.order, None) is not None:
-                taken.append(inference)
-        if not heap:
-            self._heaps.pop(group, None)
+            if inference in self.waiting:
+                self.discard(inference)
+                if not inference.future.done():
+                    taken.append(inference)
         return taken
 
     def take_all(self) -> list[PendingInference]:
-        """Remove and return everything, the oldest first."""
-        taken = list(self._waiting.values())
-        self._waiting.clear()
+        """Remove and return everything, oldest first."""
+        taken = list(self.waiting)
+        self.waiting.clear()
         self._heaps.clear()
+        self._counts.clear()
         return taken
 
-    def _drop_the_gone(self) -> None:
-        for group, heap in list(self._heaps.items()):
-            while heap and heap[0][1].order not in self._waiting:
-                heapq.heappop(heap)
-            if not heap:
-                del self._heaps[group]
 
-    def _forget(self, inference: PendingInference, _: "asyncio.Future[Outputs]") -> None:
-        self._waiting.pop(inference.order, None)
+def _group(inference: PendingInference) -> Group:
+    image = inference.photo.prepared
+    shape = None if image is None else image.pixels.shape
+    return shape, inference.outputs, inference.urgency.is_background
+
+
+def _rank(urgency: Urgency, order: int) -> Rank:
+    """Return a key by which the nearest deadline, the highest priority, the oldest come first.
+
+    Default deadlines count as equal, and come after requested ones: they only repeat the order
+    of arrival, and would leave nothing for the priority to decide.
+    """
+    deadline = math.inf if urgency.is_default_deadline else urgency.deadline
+    return urgency.is_background, deadline, urgency.priority or math.inf, order

@@ -22,11 +22,10 @@ from service.repository.loading import LoadInstance, load_instance
 from service.repository.repository import ModelRepository
 from service.repository.version import ModelVersion
 from service.repository.watch import RepositoryWatch
-from service.runtime.cores import usable_cores
+from service.runtime.container_limits import memory_limit_bytes, usable_cores
 from service.runtime.device import Devices
 from service.runtime.execution_providers import GpuOptions
-from service.runtime.image_threads import WorkerPool
-from service.runtime.memory_limit import memory_limit_bytes
+from service.runtime.image_threads import ImageThreads
 from service.schema.predictions import ClassifyResponse, SegmentResponse
 from service.schema.vocabulary import Task
 from service.settings import Settings
@@ -93,7 +92,7 @@ class Engine:
         metrics = PrometheusMetrics()
         devices = Devices(cores, len(settings.gpu_devices))
         repository = _repository(settings, devices, metrics, load_instance)
-        pool = WorkerPool(settings.image_threads or cores)
+        pool = ImageThreads(settings.image_threads or cores)
         limits = ImageLimits(settings.max_image_pixels)
         inference = ImageInference(pool, limits)
         admission = Admission(

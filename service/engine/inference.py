@@ -10,7 +10,7 @@ from service.engine.summary import summarize
 from service.errors import InvalidRequest
 from service.images.decode import ImageLimits
 from service.images.photo import EncodedOrPrepared, Photo, PreparedImage
-from service.runtime.image_threads import WorkerPool
+from service.runtime.image_threads import ImageThreads
 from service.runtime.session import Outputs
 from service.schema.contract import Contract
 from service.telemetry.events import Prediction
@@ -33,7 +33,7 @@ class Inferred:
 class ImageInference:
     """Runs images through a model version, for requests and for the shadow."""
 
-    def __init__(self, pool: WorkerPool, limits: ImageLimits) -> None:
+    def __init__(self, pool: ImageThreads, limits: ImageLimits) -> None:
         self.pool = pool
         self._limits = limits
 

@@ -13,7 +13,7 @@ from service.errors import InvalidRequest
 from service.images.masks import Labels, class_areas, mask_png, overlay_png, scale_labels
 from service.images.photo import EncodedOrPrepared, Photo, PreparedImage
 from service.images.run_lengths import run_lengths
-from service.runtime.image_threads import WorkerPool
+from service.runtime.image_threads import ImageThreads
 from service.runtime.session import Array
 from service.schema.contract import Contract
 from service.schema.predictions import PngMask, RleMask, Segmentation, SegmentResponse
@@ -24,7 +24,7 @@ Draw = Callable[[Photo, Array, Contract], bytes]
 
 
 async def segment(
-    call: Call, pool: WorkerPool, images: Sequence[EncodedOrPrepared], mask: MaskFormat = "png"
+    call: Call, pool: ImageThreads, images: Sequence[EncodedOrPrepared], mask: MaskFormat = "png"
 ) -> SegmentResponse:
     """Return the areas of each photo's classes, and its mask in the format asked for."""
     inferred = await call.infer(images)
@@ -40,18 +40,20 @@ async def segment(
     return SegmentResponse(model=identity.name, version=identity.version, predictions=predictions)
 
 
-async def draw_mask(call: Call, pool: WorkerPool, images: Sequence[EncodedOrPrepared]) -> bytes:
+async def draw_mask(call: Call, pool: ImageThreads, images: Sequence[EncodedOrPrepared]) -> bytes:
     """Return the one photo's mask as an indexed PNG."""
     return await _draw(call, pool, images, _mask)
 
 
-async def draw_overlay(call: Call, pool: WorkerPool, images: Sequence[EncodedOrPrepared]) -> bytes:
+async def draw_overlay(
+    call: Call, pool: ImageThreads, images: Sequence[EncodedOrPrepared]
+) -> bytes:
     """Return the one photo with its mask blended over it, as a PNG."""
     return await _draw(call, pool, images, _overlay)
 
 
 async def _draw(
-    call: Call, pool: WorkerPool, images: Sequence[EncodedOrPrepared], draw: Draw
+    call: Call, pool: ImageThreads, images: Sequence[EncodedOrPrepared], draw: Draw
 ) -> bytes:
     if len(images) > 1:
         raise InvalidRequest("A PNG answer shows one photo; ask for JSON or send one.")

@@ -23,8 +23,8 @@ from service.repository.candidate import Candidate
 from service.repository.golden_check import GoldenInput, compare
 from service.repository.load_options import LoadOptions
 from service.runtime.device import describe_device
-from service.runtime.device_binding import padded
 from service.runtime.graph_sessions import Runnable, run_batch
+from service.runtime.io_binding import padded
 from service.runtime.session import Array
 from service.schema.model_status import Measurement
 from service.telemetry.events import ModelEvents

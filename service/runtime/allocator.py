@@ -1,16 +1,16 @@
-"""Gives memory that was freed back to the operating system, where the C library can (glibc)."""
+"""Returns freed memory to the operating system, if the C library can (glibc)."""
 
 import ctypes
 
 LARGE_BYTES = 4 << 20
-"""Blocks from here on go back when they are freed: those of large photos, rarely others."""
+"""Blocks of at least this size are returned when freed: those of large photos, rarely others."""
 _M_MMAP_THRESHOLD = -3
 
 
 def return_large_blocks() -> None:
-    """Have the C library map large blocks one by one, so that it cannot keep them.
+    """Make the C library map large blocks separately, so that it returns them when freed.
 
-    glibc raises that size by itself to 32 MiB once such a block was freed, and keeps more then.
+    Without this glibc raises the size from which it does so, up to 32 MiB, and keeps more memory.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -18,7 +18,7 @@ def return_large_blocks() -> None:
 
 
 def trim_memory() -> None:
-    """Give back what is free now: glibc keeps it, for each thread that allocated it."""
+    """Return the memory that is free now; glibc keeps some for each thread that allocated it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

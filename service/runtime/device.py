@@ -1,4 +1,4 @@
-"""The devices that executions of all models share: a CPU's cores, or the GPUs."""
+"""The devices that the executions of all models share: a CPU's cores, or the GPUs."""
 
 import asyncio
 import time
@@ -12,55 +12,60 @@ from service.runtime.worker_threads import WorkerThreads
 
 SPARE_WORKERS = 1
 """Threads beyond the cores: while one waits for the interpreter, which the event loop has, another
-computes. On two cores this gave 6 to 13 % more images a second, a second one no more."""
+computes. On two cores this gave 6 to 13 % more images a second; a second one gave no more."""
 WORKERS_OF_A_GPU = 2
-"""While the batch of one runs, the other copies its own to the GPU, or back."""
+"""While the batch of one thread runs, the other copies its own to the GPU, or back."""
 
 
 class Device:
-    """Counts what is free; whoever waits for it is called when something is given back, in turns.
+    """Counts free slots, and offers those that are given back to the models in turns.
 
-    A slot is a core, or a GPU. Behind executions of one slot each, as many may be lined up for
-    the worker threads: one that ends is followed by the next without a gap. Who is no batcher
-    waits for a turn: until it has had it, nothing else begins. Not thread-safe: it belongs to
-    the event loop.
+    A slot is a core, or a GPU. As many executions of one slot may be lined up for the worker
+    threads as there are slots: when one ends, the next follows without a gap. Work that is not a
+    batch, such as a measurement, waits for a turn; nothing else starts before it has had it. Not
+    thread-safe: a device belongs to the event loop.
     """
 
     def __init__(self, slots: int, name: str = "device", spare_workers: int = 0) -> None:
         self.slots = slots
         self.workers = WorkerThreads(slots + spare_workers, name)
         self.free = slots
-        """Slots in which nothing runs; below 0 where executions are lined up."""
-        self._sharing = 0
-        self._waiting: list[Callable[[], None]] = []
+        """Slots in which nothing runs; below 0 while executions are lined up."""
+        self._wide = 0
+        """Executions on several slots; nothing is lined up behind them."""
+        self._dispatchers: list[Callable[[], None]] = []
         self._turns: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @property
+    def has_free_slot(self) -> bool:
+        """Whether an execution of one slot may run at once."""
+        return self.free > 0 and not self._turns
+
+    @property
     def has_room(self) -> bool:
-        """Whether anything may be taken."""
+        """Whether an execution may be started or lined up."""
         return not self._turns and (self.free > 0 or self.may_line_up)
 
     @property
     def may_line_up(self) -> bool:
-        """Whether an execution of one slot may be taken on although none is free."""
-        return self._sharing == 0 and self.free > -self.slots
+        """Whether an execution of one slot may be lined up although no slot is free."""
+        return self._wide == 0 and self.free > -self.slots
 
     def subscribe(self, dispatch: Callable[[], None]) -> None:
-        """Call `dispatch` whenever slots come free, in turns with the others; once is enough."""
-        if dispatch not in self._waiting:
-            self._waiting.append(dispatch)
+        """Call `dispatch` whenever slots come free, in turns with the other subscribers."""
+        self._dispatchers.append(dispatch)
 
     def unsubscribe(self, dispatch: Callable[[], None]) -> None:
-        """Call it no more."""
-        if dispatch in self._waiting:
-            self._waiting.remove(dispatch)
+        """Stop calling `dispatch`."""
+        if dispatch in self._dispatchers:
+            self._dispatchers.remove(dispatch)
 
     @asynccontextmanager
     async def turn(self, slots: int) -> AsyncIterator[None]:
-        """Have slots to oneself, as soon as that many are free.
+        """Take slots as soon as that many are free, and give them back at the end.
 
-        After each turn those who are subscribed are asked, so that a model that is measured
-        and those that serve take turns.
+        The subscribers are called after each turn, so that measurements and models that serve
+        alternate.
         """
         turn = slots, asyncio.get_running_loop().create_future()
         self._turns.append(turn)
@@ -76,30 +81,33 @@ class Device:
                 self.give_back(slots)
 
     def take(self, slots: int) -> None:
-        """Occupy slots that are free, or line up."""
+        """Take slots that are free, or line up for one."""
         if slots > self.free and not (slots == 1 and self.may_line_up):
-            raise ValueError(f"{slots} slots are not free, {self.free} are")
+            raise ValueError(f"{slots} slots requested, {self.free} free")
         self.free -= slots
-        self._sharing += slots > 1
+        self._wide += slots > 1
 
     def give_back(self, slots: int, by: Callable[[], None] | None = None) -> None:
-        """Free slots, and let others take them; `by`, who had them, is asked last."""
+        """Free slots and offer them to the subscribers; `by`, which had them, comes last."""
         self.free += slots
-        self._sharing -= slots > 1
-        if by is not None and by in self._waiting:
-            self._waiting.remove(by)
-            self._waiting.append(by)
+        self._wide -= slots > 1
+        dispatchers = self._dispatchers
+        if by is not None and dispatchers and dispatchers[-1] != by and by in dispatchers:
+            dispatchers.remove(by)
+            dispatchers.append(by)
         self._offer()
 
     def _offer(self) -> None:
-        """Give what is free to the turns that wait, and what is left to the others."""
+        """Offer free slots to the turns that wait first, then to the subscribers."""
         while self._turns and self.free >= self._turns[0][0]:
             slots, granted = self._turns.popleft()
             self.take(slots)
             if not granted.done():
                 granted.set_result(None)
-        for dispatch in list(self._waiting):
-            if self.has_room:
+        if self._turns:
+            return
+        for dispatch in self._dispatchers.copy():
+            if self.free > 0 or self.may_line_up:
                 dispatch()
 
 
@@ -112,11 +120,11 @@ class Devices:
         self.opener = WorkerThreads(1, "open")
 
     def of(self, execution_provider: str) -> Device:
-        """Return the cores, or the GPUs."""
+        """Return the device of an execution provider."""
         return self._cpu if execution_provider == CPU else self._gpu
 
     def close(self, seconds: float) -> bool:
-        """Begin nothing more, and wait for what runs; return whether all of it ended in time."""
+        """Start nothing more and wait for what runs; return whether all of it ended in time."""
         ends = time.monotonic() + seconds
         threads = (self.opener, self._cpu.workers, self._gpu.workers)
         ended = [each.close(max(0.0, ends - time.monotonic())) for each in threads]
@@ -124,7 +132,7 @@ class Devices:
 
 
 def describe_device(execution_provider: str, root: Path = Path("/proc")) -> str:
-    """Name the hardware as Linux does; empty where it does not say."""
+    """Return the hardware's name as Linux gives it, or an empty string."""
     if execution_provider == CPU:
         return _field(root / "cpuinfo", "model name")
     cards = sorted((root / "driver/nvidia/gpus").glob("*/information"))

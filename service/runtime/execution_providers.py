@@ -1,4 +1,4 @@
-"""ONNX Runtime's execution providers: which is asked for, with which options, and which it is."""
+"""ONNX Runtime's execution providers: the choice, its options, and where a graph runs."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Shape = tuple[int, ...]
 class Placement:
     """Where a graph runs.
 
-    `nodes_on_cpu` counts those that `active` should run and does not, where it is not the CPU's.
+    `nodes_on_cpu` counts nodes that run on the CPU although `active` is another provider.
     """
 
     requested: str
@@ -31,7 +31,7 @@ class Placement:
 
 
 def worst(placements: Sequence[Placement]) -> Placement:
-    """Tell several sessions of one graph by the slowest provider and the most nodes on the CPU."""
+    """Describe several sessions of a graph: the slowest provider, the most nodes on the CPU."""
     slowest = max(placements, key=lambda each: _rank(each.active))
     return Placement(
         slowest.requested, slowest.active, max(each.nodes_on_cpu for each in placements)
@@ -54,11 +54,10 @@ class ShapeProfile:
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """How a GPU is used; `memory_limit_bytes` bounds ONNX Runtime's arena.
+    """Options of a GPU; `memory_limit_bytes` bounds ONNX Runtime's arena.
 
-    `tensorrt_cache` is the folder for engines and timings, which take minutes to make; `profile`
-    tells TensorRT for which shapes, and `precision` in which arithmetic: it does not tell by the
-    graph.
+    `tensorrt_cache` is the folder for engines and timings, which take minutes to build. TensorRT
+    does not read the shapes and the arithmetic from the graph: `profile` and `precision` give them.
     """
 
     device_id: int = 0
@@ -69,14 +68,14 @@ class GpuOptions:
 
 
 def wanted_providers(choice: str, available: Collection[str]) -> list[str]:
-    """List what is asked for, the best first; `auto` is CUDA where it is there, else the CPU."""
+    """List the requested providers, fastest first; `auto` is CUDA if available, else the CPU."""
     if choice == "auto":
         choice = "cuda" if CUDA in available else "cpu"
     return _IN_ORDER[choice]
 
 
 def provider_options(provider: str, gpu: GpuOptions) -> dict[str, str]:
-    """Return the options of a provider, in ONNX Runtime's words."""
+    """Return the options of a provider by ONNX Runtime's names."""
     match provider:
         case "CUDAExecutionProvider":
             return _cuda(gpu)
@@ -89,11 +88,11 @@ def provider_options(provider: str, gpu: GpuOptions) -> dict[str, str]:
 def _cuda(gpu: GpuOptions) -> dict[str, str]:
     options = {
         "device_id": str(gpu.device_id),
-        # A trial of every algorithm takes seconds a shape; there are up to a hundred shapes.
+        # Trying every algorithm takes seconds per shape, and there are up to a hundred shapes.
         "cudnn_conv_algo_search": "HEURISTIC",
         "cudnn_conv_use_max_workspace": "1",
         "arena_extend_strategy": "kSameAsRequested",  # doubling wastes memory on few, known shapes
-        "use_tf32": "0",  # fp32 is chosen for its accuracy; fp16 is what is fast
+        "use_tf32": "0",  # fp32 is chosen for accuracy; fp16 is the fast choice
     }
     if gpu.memory_limit_bytes is not None:
         options["gpu_mem_limit"] = str(gpu.memory_limit_bytes)
@@ -104,7 +103,7 @@ def _tensorrt(gpu: GpuOptions) -> dict[str, str]:
     options = {
         "device_id": str(gpu.device_id),
         "trt_fp16_enable": str(int(gpu.precision == "fp16")),
-        "trt_int8_enable": str(int(gpu.precision == "int8")),  # needed where a graph is quantized
+        "trt_int8_enable": str(int(gpu.precision == "int8")),  # needed for a quantized graph
     }
     if gpu.tensorrt_cache is not None:
         folder = str(gpu.tensorrt_cache)

@@ -1,4 +1,4 @@
-"""The sessions of one graph, one for each number of threads, and a batch through them."""
+"""The sessions of one graph, one for each number of threads."""
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,18 +10,18 @@ from service.runtime.session import Array, Outputs
 
 
 class Runnable(Protocol):
-    """A session, or several of which any will do."""
+    """A session, or a group of equal sessions."""
 
     @property
     def placement(self) -> Placement:
-        """Where the graph runs; of several sessions the worst."""
+        """Where the graph runs; for a group the worst placement."""
 
     def run(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
         """Run the graph, as `Session.run` does."""
 
 
 class SessionGroup:
-    """Sessions on several devices; each batch runs on the one that has the fewest."""
+    """Sessions on several devices; each batch runs on the least busy one."""
 
     def __init__(self, sessions: Sequence[Runnable]) -> None:
         self.sessions = list(sessions)
@@ -30,7 +30,7 @@ class SessionGroup:
 
     @property
     def placement(self) -> Placement:
-        """Where the graph runs at the worst."""
+        """The worst placement of the sessions."""
         return worst([session.placement for session in self.sessions])
 
     def run(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
@@ -46,7 +46,7 @@ class SessionGroup:
 
 
 class GraphSessions:
-    """Runs batches, blocking; may be used by several threads at once."""
+    """Runs batches, blocking; several threads may use it at once."""
 
     def __init__(
         self, sessions: Mapping[int, Runnable], open_session: Callable[[int], Runnable]
@@ -58,16 +58,16 @@ class GraphSessions:
 
     @property
     def threads(self) -> list[int]:
-        """The numbers of threads to choose from, in ascending order."""
+        """The available numbers of threads, in ascending order."""
         return sorted(self._sessions)
 
     @property
     def placement(self) -> Placement:
-        """Where the graph runs at the worst; there must be a session."""
+        """The worst placement of the sessions; requires at least one session."""
         return worst([session.placement for session in self._sessions.values() if session])
 
     def each(self) -> list[tuple[int, Runnable]]:
-        """List every session with its number of threads, those of a group one by one."""
+        """List every session with its number of threads; those of a group one by one."""
         return [
             (count, session)
             for count in self.threads
@@ -80,29 +80,29 @@ class GraphSessions:
         self._sessions = {count: self._sessions[count] for count in threads}
 
     def close(self) -> None:
-        """Close every session; their memory is free once what runs has ended."""
+        """Close every session; their memory is freed once running batches have ended."""
         self._closed = True
         self._sessions.clear()
 
     def run(self, images: Sequence[Array], outputs: Sequence[str], threads: int) -> list[Outputs]:
-        """Return each image's outputs; the images are of one shape.
+        """Return each image's outputs; the images have one shape.
 
         Raises:
-            OutOfMemory: the device has no room for so many.
-            InferenceFailed: the graph did not run, or returned another number of results.
-            ModelNotReady: there is no session, since it could not be opened anew.
+            OutOfMemory: the device has no memory for the batch.
+            InferenceFailed: the graph did not run, or the number of results is wrong.
+            ModelNotReady: the session is missing, because it could not be reopened.
         """
-        with self._reopening:  # who comes while a session is opened anew gets the new one
+        with self._reopening:  # a batch that comes while a session is reopened waits for it
             session = self._sessions.get(threads)
         if session is None:
             raise ModelNotReady.without_session()
         return run_batch(session, images, outputs)
 
     def rebuild(self, threads: int) -> None:
-        """Open a session anew that a failed allocation may have left unusable.
+        """Replace a session that a failed allocation may have left unusable.
 
-        The old one goes before: the device may not have room for both. Where the new one cannot be
-        opened, raises what opening it raised, and there is none until this is done again.
+        The old one is closed first, because the device may not have memory for both. If the new
+        one cannot be opened, the error is raised, and the session is missing until the next call.
         """
         with self._reopening:
             self._sessions[threads] = None
@@ -114,6 +114,6 @@ class GraphSessions:
 def run_batch(session: Runnable, images: Sequence[Array], outputs: Sequence[str]) -> list[Outputs]:
     """Return each image's outputs, as `GraphSessions.run` does."""
     results = session.run(images, outputs)
-    if [len(result) for result in results] != [len(images)] * len(outputs):
-        raise InferenceFailed("The model returned another number of results than images.")
+    if list(map(len, results)) != [len(images)] * len(outputs):
+        raise InferenceFailed("The number of results differs from the number of images.")
     return [dict(zip(outputs, row, strict=True)) for row in zip(*results, strict=True)]

@@ -1,32 +1,34 @@
-"""The bounded thread pool in which images are decoded and encoded, off the event loop."""
+"""The bounded number of threads in which images are decoded and encoded, off the event loop."""
 
 import asyncio
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
+
+from service.runtime.worker_threads import WorkerThreads
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class WorkerPool:
-    """A fixed number of threads; work that nobody waits for any more is dropped unstarted.
+class ImageThreads:
+    """A fixed number of threads; a call whose caller has left before it starts is dropped.
 
-    What waits here is bounded by the requests that were admitted.
+    The number of calls that wait is bounded by the requests that are admitted.
     """
 
     def __init__(self, threads: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="image")
+        self._workers = WorkerThreads(threads, "image")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a function in a thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, lambda: function(*args, **kwargs))
+        """Call a function in a thread."""
+        return await self._workers.run(partial(function, *args, **kwargs))
 
     async def gather(self, calls: Iterable[Callable[[], T]]) -> list[T]:
-        """Run calls in the threads; return in order, or drop the rest at the first failure."""
-        loop = asyncio.get_running_loop()
-        futures = [loop.run_in_executor(self._executor, call) for call in calls]
+        """Make calls in the threads; return results in order, drop the rest if one fails."""
+        futures = [*map(self._workers.run, calls)]
+        if len(futures) == 1:
+            return [await futures[0]]
         try:
             return await asyncio.gather(*futures)
         finally:
@@ -34,5 +36,5 @@ class WorkerPool:
                 future.cancel()
 
     def close(self) -> None:
-        """Drop what has not started, and wait for what has."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        """Drop the calls that have not started, and wait for those that have."""
+        self._workers.close()

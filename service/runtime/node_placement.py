@@ -1,4 +1,4 @@
-"""Which nodes of a graph on a GPU run on the CPU, and which of them are there on purpose."""
+"""Nodes of a graph on a GPU that run on the CPU: on purpose, or for lack of a kernel."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,20 +13,19 @@ SHAPE_OPERATORS = frozenset(
         *("ReduceProd", "Equal", "Greater", "Less", "And", "Or", "Not"),
     }
 )
-"""What exporters compute with shapes.
+"""Operators with which exporters compute shapes.
 
-CUDA has kernels of these for every type that a picture's tensors have, so that a lack of one is
-no reason to find them on the CPU. ONNX Runtime puts them there where all that they read are shapes,
-what was computed from shapes, and constants of at most 100 numbers (its `GetCpuPreferredNodes`): a
-few integers, of which the GPU would only have to be told. Whatever else runs on the CPU is
-itself of another operator. What ONNX Runtime tells of a node is no more than operator and name.
+CUDA has kernels for these, for every type of an image's tensors. ONNX Runtime puts such a node on
+the CPU if it reads only shapes, numbers computed from shapes, and constants of at most 100 numbers
+(`GetCpuPreferredNodes` in its source): a few integers that would otherwise be copied to the GPU.
+A node without a CUDA kernel has another operator. ONNX Runtime reports only operator and name.
 """
 
 _STANDARD = ("", "ai.onnx")
 
 
 class Node(Protocol):
-    """A node as ONNX Runtime tells of it."""
+    """A node as ONNX Runtime reports it."""
 
     domain: str
     op_type: str
@@ -35,14 +34,14 @@ class Node(Protocol):
 
 @dataclass(frozen=True)
 class NodesOnCpu:
-    """Nodes by operator and name: those that the GPU should run, and shape arithmetic."""
+    """Nodes by operator and name: those the GPU should run, and shape arithmetic."""
 
     misplaced: list[str]
     shapes: list[str]
 
 
 def sort_nodes(nodes: Iterable[Node]) -> NodesOnCpu:
-    """Tell the nodes that are on the CPU for want of a kernel from those that belong there."""
+    """Separate nodes that are on the CPU for lack of a kernel from those that belong there."""
     found = NodesOnCpu([], [])
     for node in nodes:
         is_shape = node.domain in _STANDARD and node.op_type in SHAPE_OPERATORS

@@ -1,4 +1,4 @@
-"""ONNX Runtime's one door: options, execution providers, and a graph that can be run."""
+"""A graph in ONNX Runtime: the only module that imports `onnxruntime`."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,6 @@ import onnxruntime as ort
 import structlog
 
 from service.errors import InferenceFailed, InvalidEntry, OutOfMemory
-from service.runtime.device_binding import DeviceBinding
 from service.runtime.execution_providers import (
     CPU,
     GpuOptions,
@@ -18,20 +17,20 @@ from service.runtime.execution_providers import (
     provider_options,
     wanted_providers,
 )
+from service.runtime.io_binding import DeviceBinding, pinned
 from service.runtime.node_placement import NodesOnCpu, sort_nodes
-from service.runtime.pinned_memory import pinned
 from service.schema.vocabulary import Datatype, MetadataTensor
 
 Array = npt.NDArray[np.generic]
 Outputs = Mapping[str, Array]
-"""What a graph made of one image, by the outputs' names."""
+"""The outputs of one image, by name."""
 
 MAX_NAMES = 20
 
 _log = structlog.get_logger()
 
 _OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "bad_alloc", "cudnn_status_alloc")
-"""Words of ONNX Runtime's arena, CUDA, the C++ runtime and cuDNN, in lower case."""
+"""Messages of ONNX Runtime's arena, CUDA, the C++ runtime and cuDNN, in lower case."""
 
 _DATATYPES = {
     "tensor(bool)": Datatype.BOOL,
@@ -52,12 +51,11 @@ _DATATYPES = {
 
 
 class Session:
-    """A graph of one input in ONNX Runtime, on the execution provider that it really got.
+    """A graph of one input in ONNX Runtime, on the execution provider that it actually got.
 
-    May be run by several threads at once.
-
-    `external_data` holds, by name, the whole of every file that the graph takes initializers
-    from. ONNX Runtime copies what it needs; a file that is not here is not read from the disk.
+    Several threads may run it at once. `external_data` holds, by name, the contents of every file
+    that the graph takes initializers from. ONNX Runtime copies what it needs; a file that is not
+    included is not read from disk.
     """
 
     def __init__(
@@ -87,14 +85,14 @@ class Session:
         on_cpu = self.active_provider == CPU
         nodes = NodesOnCpu([], []) if on_cpu else _nodes_on_cpu(self._session)
         self.nodes_on_cpu = nodes.misplaced
-        """Nodes that the active provider should run and does not, where it is not the CPU's."""
+        """Nodes that run on the CPU although the active provider is another."""
         self._on_device = None if on_cpu else _on_device(self._session, gpu)
         self._report(nodes)
 
     def _only_input(self) -> str:
         names: list[str] = [node.name for node in self._session.get_inputs()]
         if len(names) != 1:
-            raise InvalidEntry(f"the graph has {len(names)} inputs, and one is served: the images")
+            raise InvalidEntry(f"the graph has {len(names)} inputs; it must have one, the images")
         return names[0]
 
     def _report(self, nodes: NodesOnCpu) -> None:
@@ -121,31 +119,28 @@ class Session:
 
     @property
     def inputs(self) -> list[MetadataTensor]:
-        """The graph's inputs; any dimension that is not fixed is -1."""
+        """The graph's inputs; a dimension that is not fixed is -1."""
         return [_metadata(node) for node in self._session.get_inputs()]
 
     @property
     def outputs(self) -> list[MetadataTensor]:
-        """The graph's outputs; any dimension that is not fixed is -1."""
+        """The graph's outputs; a dimension that is not fixed is -1."""
         return [_metadata(node) for node in self._session.get_outputs()]
 
     def run(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
         """Run the graph on images of one shape, blocking.
 
-        Returns the outputs that are named, each of the whole batch; others are not computed.
+        Return the named outputs, each for the whole batch; other outputs are not computed.
         """
         try:
             if self._on_device is not None:
                 return self._on_device.run(images, outputs)
-            return self._run_on_cpu(images, outputs)
+            batch = images[0][None] if len(images) == 1 else np.stack(images)
+            results: list[Array] = self._session.run(list(outputs), {self._input: batch})
         except Exception as error:
             if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
-                raise OutOfMemory("There is no memory to run the model.") from error
+                raise OutOfMemory("The device has no memory to run the model.") from error
             raise InferenceFailed("The model could not be run on this input.") from error
-
-    def _run_on_cpu(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
-        batch = images[0][None] if len(images) == 1 else np.stack(images)
-        results: list[Array] = self._session.run(list(outputs), {self._input: batch})
         return results
 
 
@@ -156,7 +151,7 @@ def _on_device(session: ort.InferenceSession, gpu: GpuOptions) -> DeviceBinding:
 
 
 def expected_provider(execution_providers: str) -> str:
-    """Return the execution provider that a session will have, unless ONNX Runtime falls back."""
+    """Return the execution provider that a session gets unless ONNX Runtime falls back."""
     return _available(wanted_providers(execution_providers, ort.get_available_providers()))[0]
 
 
@@ -175,13 +170,13 @@ def _options(intra_op_num_threads: int) -> ort.SessionOptions:
     options.intra_op_num_threads = intra_op_num_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # A spinning thread waits faster, and steals the core from decoding and HTTP.
+    # A spinning thread wakes faster, but takes its core from decoding and HTTP.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 
 def _add_external_data(options: ort.SessionOptions, files: Mapping[str, bytes]) -> None:
-    # A folder in which no file can be: what is not given from memory is refused, never looked for.
+    # No file can be in this folder: files that are not given from memory are refused, not read.
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", os.devnull
     )
@@ -199,6 +194,6 @@ def _available(providers: list[str]) -> list[str]:
 def _metadata(node: ort.NodeArg) -> MetadataTensor:
     datatype = _DATATYPES.get(node.type)
     if datatype is None:
-        raise InvalidEntry(f"the graph's tensor {node.name} is a {node.type}, which is not served")
+        raise InvalidEntry(f"the graph's tensor {node.name} has the unsupported type {node.type}")
     shape = [side if isinstance(side, int) else -1 for side in node.shape]
     return MetadataTensor(name=node.name, datatype=datatype, shape=shape)

@@ -1,94 +1,133 @@
-"""The threads in which executions run, one for every slot of a device, and models are opened."""
+"""Threads that call functions for an event loop, and can be replaced when one hangs."""
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-class WorkerThreads:
-    """Calls what is submitted, in order; a call must not raise.
+class FinishedCalls:
+    """Results on their way from threads to an event loop; one wake-up delivers all of them.
 
-    Unlike an executor's, these threads may be replaced when one hangs, and at the process's end
-    they are waited for no longer than one likes.
+    A wake-up of the loop costs a system call, so a thread skips it while one is on its way. It
+    appends its result before it reads the flag; the loop clears the flag before it takes results.
+    Whatever the order of the two, no result is left behind.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._results: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._is_waking = False
+
+    def add(
+        self, future: "asyncio.Future[Any]", result: Any, error: BaseException | None = None
+    ) -> None:
+        """Deliver a result or an error to its future; may be called in any thread."""
+        self._results.append((future, result, error))
+        if not self._is_waking:
+            self._is_waking = True
+            try:
+                self.loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:  # the loop is closed
+                self._results.clear()
+                self._is_waking = False
+
+    def _deliver(self) -> None:
+        self._is_waking = False
+        while self._results:
+            future, result, error = self._results.popleft()
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(result)
+            elif isinstance(error, asyncio.CancelledError):
+                future.cancel()
+            elif isinstance(error, StopIteration):  # which a future does not take
+                future.set_exception(RuntimeError("a call raised StopIteration"))
+            else:
+                future.set_exception(error)
+
+
+class WorkerThreads:
+    """Calls functions in order, in a number of threads; belongs to one event loop at a time.
+
+    Unlike those of an executor, a thread that hangs can be replaced, and the end of the process
+    waits for the threads no longer than `close` does.
     """
 
     def __init__(self, count: int, name: str) -> None:
         self._name = name
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._ended = threading.Condition()
+        self._calls: SimpleQueue[
+            tuple[Callable[[], Any], asyncio.Future[Any], FinishedCalls] | None
+        ] = SimpleQueue()
+        self._finished: FinishedCalls | None = None
+        self._lock = threading.Lock()
+        self._threads = 0
         self._running = 0
-        self._closing = False
+        self._is_closing = False
+        self._has_ended = threading.Event()
         for _ in range(count):
             self.add()
 
     def add(self) -> None:
-        """Start one more thread, in the place of one that hangs."""
+        """Start one more thread, in place of one that hangs."""
+        self._threads += 1
         threading.Thread(target=self._work, name=self._name, daemon=True).start()
 
     def remove(self) -> None:
-        """Let one thread end once it comes to it."""
+        """End one thread once it is idle."""
+        self._threads -= 1
         self._calls.put(None)
 
-    def submit(self, call: Callable[[], None]) -> None:
-        """Have a thread call this as soon as one is free."""
-        self._calls.put(call)
-
     def run(self, function: Callable[[], T]) -> "asyncio.Future[T]":
-        """Have a thread call this; its result or exception comes to the event loop."""
+        """Call a function in a thread; a future that is cancelled before that prevents the call.
+
+        The futures of calls that have not started when the threads are closed are cancelled.
+        """
         loop = asyncio.get_running_loop()
+        if self._finished is None or self._finished.loop is not loop:
+            self._finished = FinishedCalls(loop)
         future: asyncio.Future[T] = loop.create_future()
-
-        def call() -> None:
-            try:
-                result = function()
-            except BaseException as error:
-                tell(_fail, future, error)
+        with self._lock:  # a call that is queued before the threads are closed is seen by one
+            if self._is_closing:
+                future.cancel()
             else:
-                tell(_succeed, future, result)
-
-        def tell(settle: Callable[..., None], *arguments: object) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
-                loop.call_soon_threadsafe(settle, *arguments)
-
-        self.submit(call)
+                self._calls.put((function, future, self._finished))
         return future
 
-    def close(self, seconds: float) -> bool:
-        """Begin no more calls, and wait for those that run; return whether all ended in time.
+    def close(self, seconds: float | None = None) -> bool:
+        """Start no more calls and wait for those that run; return whether all of them ended.
 
-        A thread that is in ONNX Runtime when the interpreter ends aborts the process.
+        The process would abort if it ended while a thread is in ONNX Runtime.
         """
-        with self._ended:
-            self._closing = True
-            return self._ended.wait_for(lambda: self._running == 0, seconds)
+        with self._lock:
+            self._is_closing = True
+            if self._running == 0:
+                self._has_ended.set()
+        for _ in range(self._threads):
+            self.remove()
+        return self._has_ended.wait(seconds)
 
     def _work(self) -> None:
-        for call in iter(self._calls.get, None):
-            with self._ended:
-                if self._closing:
-                    continue
-                self._running += 1
-            call()
-            del call  # what it holds need not live until the next one comes
-            with self._ended:
+        for function, future, finished in iter(self._calls.get, None):
+            with self._lock:
+                is_dropped = self._is_closing or future.cancelled()
+                self._running += not is_dropped
+            if is_dropped:
+                finished.add(future, None, asyncio.CancelledError())
+                continue
+            result = error = None
+            try:
+                result = function()
+            except BaseException as raised:
+                error = raised
+            finished.add(future, result, error)
+            del function, future, result, error  # not kept until the next call comes
+            with self._lock:
                 self._running -= 1
-                self._ended.notify_all()
-
-
-def _succeed(future: "asyncio.Future[T]", result: T) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: "asyncio.Future[T]", error: BaseException) -> None:
-    if future.done():
-        return
-    if isinstance(error, asyncio.CancelledError):
-        future.cancel()
-    else:
-        future.set_exception(error)
+                if self._is_closing and self._running == 0:
+                    self._has_ended.set()

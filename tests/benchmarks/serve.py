@@ -32,7 +32,7 @@ from PIL import Image
 
 from service.images.decode import ImageLimits
 from service.images.photo import prepare
-from service.runtime.cores import usable_cores
+from service.runtime.container_limits import usable_cores
 from service.schema.files import read_contract
 from service.schema.vocabulary import Task
 from tests.benchmarks.load import Results, closed_loop, open_loop, post

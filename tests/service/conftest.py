@@ -162,7 +162,7 @@ def version_loader(
 
 def sessions_of(instance: ModelInstance) -> dict[int, object]:
     """The sessions by number of threads; what is put in their place will be run."""
-    return instance._runner._sessions._sessions
+    return instance._sessions._sessions
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What happens when there is too much to do, or nobody waits for it any more."""
+"""Overload, deadlines, clients that leave, hangs and failures, seen by clients."""
 
 import asyncio
 import re
@@ -8,7 +8,7 @@ import httpx
 import pytest
 import structlog
 
-from service.batching import batcher as dynamic_batcher
+from service.batching import recovery
 from service.engine.call import Call
 from service.http.middleware import exchange
 from tests.service.conftest import Running, Start, until
@@ -24,13 +24,13 @@ def classify(service: Running, **options: object) -> asyncio.Task[httpx.Response
 
 
 def outcomes(service: Running) -> dict[str, float]:
-    """How many requests ended how."""
+    """Count the requests by outcome."""
     text = service.parts.metrics.render("")[0].decode()
     found = re.findall(r'vt_inference_requests_total{.*outcome="(\w+)".*} (\S+)', text)
     return {outcome: float(count) for outcome, count in found if float(count)}
 
 
-async def test_one_request_more_than_the_bound_is_refused_before_its_body_is_read(
+async def test_a_request_beyond_the_bound_is_refused_before_its_body_is_read(
     start: Start,
 ) -> None:
     async with start(max_concurrent_requests=1) as service:
@@ -99,7 +99,7 @@ async def test_the_deadline_fires_while_the_model_is_busy_and_drops_what_waits(
 
 
 class RawClient:
-    """An ASGI client that can leave when it likes."""
+    """An ASGI client that can disconnect at any time."""
 
     def __init__(self, service: Running, body: bytes = PHOTO) -> None:
         self.left = asyncio.Event()
@@ -136,11 +136,11 @@ async def test_work_for_a_client_that_left_is_dropped_and_its_neighbour_is_answe
     await gate.begun()
     leaving, staying = RawClient(service), classify(service)
     instance = service.parts.repository.get("colour").ready_instance()
-    await until(lambda: instance._pending == 3)
+    await until(lambda: instance.pending == 3)
     leaving.left.set()
     await leaving.answer
     assert leaving.sent[0]["status"] == 499
-    assert instance._pending == 2
+    assert instance.pending == 2
     gate.open()
     assert [(await task).status_code for task in (running, staying)] == [200, 200]
     assert gate.batches == [1, 1]
@@ -164,7 +164,7 @@ async def test_a_chunked_body_without_a_length_is_cut_off_at_the_limit(start: St
         assert (await classify(service)).status_code == 200
 
 
-async def test_a_body_that_never_ends_is_not_read_for_ever(
+async def test_an_endless_body_is_answered_and_not_read_to_the_end(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exchange, "LINGER_SECONDS", 0.05)
@@ -188,7 +188,7 @@ async def test_a_declared_length_beyond_the_limit_is_refused_without_reading(
         assert "receive" in response.headers["server-timing"]
 
 
-async def test_a_body_that_arrives_too_slowly_is_given_up(
+async def test_a_body_that_arrives_too_slowly_is_refused(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exchange, "LINGER_SECONDS", 0.01)
@@ -203,7 +203,7 @@ async def test_a_body_that_arrives_too_slowly_is_given_up(
         assert "within 0.05 s" in error_of(response)
 
 
-async def test_a_stopping_server_is_not_ready_and_admits_nobody(service: Running) -> None:
+async def test_a_stopping_server_is_not_ready_and_admits_no_requests(service: Running) -> None:
     gate = service.gate("colour")
     inside = classify(service)
     await gate.begun()
@@ -238,7 +238,7 @@ async def test_no_client_gets_more_time_than_the_default(start: Start) -> None:
 
 
 @pytest.mark.parametrize("given", ["0", "-5", "1.5", "soon", "", "9" * 13])
-async def test_a_timeout_that_is_no_number_of_milliseconds_is_refused(
+async def test_a_timeout_other_than_a_number_of_milliseconds_is_refused(
     service: Running, given: str
 ) -> None:
     response = await classify(service, headers={"X-Request-Timeout-Ms": given})
@@ -253,7 +253,7 @@ async def test_a_wait_beyond_the_deadline_is_refused_before_the_body_is_read(
     first = classify(service)
     await gate.begun()
     rate = service.parts.repository.get("colour").ready_instance()._batcher.rate
-    rate._seconds = 100.0  # for an image
+    rate.seconds_per_image = 100.0
     read = []
 
     async def body() -> AsyncIterator[bytes]:
@@ -263,7 +263,7 @@ async def test_a_wait_beyond_the_deadline_is_refused_before_the_body_is_read(
     headers = {"Content-Length": str(len(PHOTO)), "X-Request-Timeout-Ms": "5000"}
     refused = await classify(service, content=body(), headers=headers)
     assert (refused.status_code, read) == (429, [])
-    assert "more than this request has" in error_of(refused)
+    assert "longer than this request's deadline allows" in error_of(refused)
     assert 109 <= int(refused.headers["retry-after"]) <= 111
     gate.open()
     assert (await first).status_code == 200
@@ -282,7 +282,7 @@ async def test_requests_share_a_batch_and_each_gets_its_own_answer(start: Start)
         }
         broken = classify(service, content=b"\xff\xd8\xff broken")
         assert (await broken).status_code == 400
-        await until(lambda: len(instance._batcher.queue) == 3)
+        await until(lambda: len(instance._batcher.queue.waiting) == 3)
         gate.open()
         assert (await first).status_code == 200
         for name, answer in others.items():
@@ -294,12 +294,13 @@ async def test_requests_share_a_batch_and_each_gets_its_own_answer(start: Start)
 async def test_a_model_that_hangs_is_not_ready_and_the_other_serves_on_its_core(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dynamic_batcher, "HANG_SECONDS", 0.05)
-    monkeypatch.setattr(dynamic_batcher, "HANG_FACTOR", 0)
+    monkeypatch.setattr(recovery, "HANG_SECONDS", 0.05)
+    monkeypatch.setattr(recovery, "HANG_FACTOR", 0)
     async with start() as service:
         gate = service.gate("colour")
         response = await classify(service)
-        assert (response.status_code, error_of(response)) == (500, "The model does not answer.")
+        assert response.status_code == 500
+        assert error_of(response) == "The model is not responding; try again later."
         ready = await service.http.get("/v2/health/ready")
         assert ready.status_code == 503
         assert "colour version 1 is unavailable: a batch has been running" in error_of(ready)
@@ -315,7 +316,7 @@ async def test_a_model_that_hangs_is_not_ready_and_the_other_serves_on_its_core(
         assert (await service.http.get("/v2/health/ready")).status_code == 200
 
 
-async def test_an_unforeseen_failure_is_a_500_that_tells_nothing_and_is_logged(
+async def test_an_unexpected_failure_is_a_500_without_details_and_is_logged(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
@@ -333,11 +334,11 @@ async def test_an_unforeseen_failure_is_a_500_that_tells_nothing_and_is_logged(
     assert outcomes(service) == {"error": 1}
 
 
-async def test_a_failed_run_is_a_500_whose_cause_stays_inside(service: Running) -> None:
+async def test_a_wrong_number_of_results_is_a_500(service: Running) -> None:
     service.replace_runs("colour", lambda *_: [[]])
     response = await classify(service)
     assert response.status_code == 500
-    assert "another number of results" in error_of(response)
+    assert "number of results differs" in error_of(response)
 
 
 async def test_a_request_is_one_log_line_with_its_id(service: Running) -> None:
@@ -360,7 +361,7 @@ async def test_a_request_is_one_log_line_with_its_id(service: Running) -> None:
     assert "exc_info" not in bad
 
 
-async def test_only_lines_that_are_worth_one_tell_the_client(service: Running) -> None:
+async def test_the_client_is_logged_except_at_debug_level(service: Running) -> None:
     with structlog.testing.capture_logs() as lines:
         await service.http.get("/v2/health/live")
         await service.http.get("/v2/health/nothing")
@@ -371,7 +372,7 @@ async def test_only_lines_that_are_worth_one_tell_the_client(service: Running) -
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "a\tb", "é", '"'])
-async def test_an_unfit_request_id_is_replaced(service: Running, given: str) -> None:
+async def test_an_invalid_request_id_is_replaced(service: Running, given: str) -> None:
     headers = {"X-Request-Id": given.encode("latin-1")}
     response = await service.http.get("/v2/health/live", headers=headers)
     assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
@@ -384,17 +385,17 @@ async def test_an_unfit_request_id_is_replaced(service: Running, given: str) -> 
         (1, ["receive", "queue", "decode", "compute", "encode"]),
     ],
 )
-async def test_an_answer_tells_where_its_time_went(
+async def test_an_answer_reports_the_time_of_each_stage(
     start: Start, max_batch_size: int, order: list[str]
 ) -> None:
-    """Photos are decoded before they wait only where they share batches."""
+    """Photos are decoded before they wait only if they share batches."""
     async with start(max_batch_size=max_batch_size) as service:
         response = await classify(service)
         stages = re.findall(r"(\w+);dur=\d+\.\d", response.headers["server-timing"])
         assert stages == order
 
 
-async def test_a_broken_photo_among_others_that_run_alone_is_named_and_they_are_dropped(
+async def test_a_broken_photo_is_named_and_drops_the_other_photos_of_its_request(
     start: Start,
 ) -> None:
     async with start(max_batch_size=1) as service:

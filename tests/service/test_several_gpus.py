@@ -1,4 +1,4 @@
-"""Models on two GPUs, of which each may fall to the CPU; both are fakes that run on the CPU."""
+"""Models on two fake GPUs that run on the CPU; either may fall back to the CPU."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.batching import recovery
 from service.errors import OutOfMemory
 from service.repository.calibration import CalibrationCache
 from service.runtime.execution_providers import CPU, CUDA, TENSORRT, GpuOptions
@@ -43,7 +44,7 @@ class Machine:
 
 
 class GpuSession(Session):
-    """A session on the CPU that says it is on a GPU, where the machine says so."""
+    """A session on the CPU that claims to be on a GPU if the machine does."""
 
     def __init__(
         self, machine: Machine, graph: bytes, threads: int, data: Any, device_id: int
@@ -78,7 +79,7 @@ def start_on_gpus(start: Start, machine: Machine) -> Gpus:
     )
 
 
-async def told(service: Running, model: str = "colour") -> dict:
+async def detail_of(service: Running, model: str = "colour") -> dict:
     return (await service.http.get(f"/v1/models/{model}")).json()
 
 
@@ -88,36 +89,36 @@ async def as_requested(service: Running, active: str) -> float | None:
     return registry.get_sample_value("vt_provider_requested_active", labels)
 
 
-async def test_a_model_is_on_every_gpu(start_on_gpus: Gpus, machine: Machine) -> None:
+async def test_a_model_runs_on_every_gpu(start_on_gpus: Gpus, machine: Machine) -> None:
     async with start_on_gpus(require_provider="cuda") as service:
-        detail = await told(service)
+        detail = await detail_of(service)
         assert (detail["state"], detail["execution_provider"]["active"]) == ("READY", CUDA)
         assert await as_requested(service, CUDA) == 1
     assert {gpu.device_id for gpu in machine.opened} == {0, 1}
 
 
-async def test_no_gpu_may_fall_to_the_cpu_where_one_is_required(
+async def test_no_gpu_may_fall_back_to_the_cpu_if_one_is_required(
     start_on_gpus: Gpus, machine: Machine
 ) -> None:
     machine.providers[1] = CPU
     async with start_on_gpus(require_provider="cuda") as service:
-        detail = await told(service)
+        detail = await detail_of(service)
         assert (detail["state"], detail["reason"]) == ("UNAVAILABLE", ELSEWHERE)
         assert (await service.http.get("/v2/health/ready")).status_code == 503
 
 
-async def test_where_none_is_required_a_gpu_that_fell_to_the_cpu_is_told(
+async def test_a_gpu_that_fell_back_to_the_cpu_is_reported_if_none_is_required(
     start_on_gpus: Gpus, machine: Machine
 ) -> None:
     machine.providers[1] = CPU
     async with start_on_gpus() as service:
-        detail = await told(service)
+        detail = await detail_of(service)
         assert (detail["state"], detail["execution_provider"]["active"]) == ("READY", CPU)
         assert await as_requested(service, CPU) == 0
         assert await as_requested(service, CUDA) is None
 
 
-async def test_each_gpu_is_tested_and_warm_for_every_shape_before_a_model_is_ready(
+async def test_each_gpu_is_tested_and_warmed_for_every_shape_before_a_model_is_ready(
     start_on_gpus: Gpus, machine: Machine
 ) -> None:
     async with start_on_gpus() as service:
@@ -132,7 +133,7 @@ async def test_each_gpu_is_tested_and_warm_for_every_shape_before_a_model_is_rea
 
 
 def reported(service: Running, name: str) -> asyncio.Event:
-    """Tell when something is reported to the metrics."""
+    """Set an event when something is reported to the metrics."""
     metrics, happened = service.parts.metrics.batches, asyncio.Event()
     report = getattr(metrics, name)
     setattr(metrics, name, lambda *arguments: (report(*arguments), happened.set()))
@@ -144,10 +145,10 @@ async def run_out_of_memory(service: Running, machine: Machine) -> None:
     assert (await service.http.post("/v1/classify", content=PHOTO)).status_code == 500
 
 
-async def test_a_session_made_anew_is_not_used_where_it_must_not_run(
+async def test_a_reopened_session_is_not_used_on_a_provider_that_is_not_allowed(
     start_on_gpus: Gpus, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.batching.batcher.REOPEN_SECONDS", 0.01)
+    monkeypatch.setattr(recovery, "REOPEN_SECONDS", 0.01)
     async with start_on_gpus(require_provider="cuda") as service:
         lost, recovered = reported(service, "session_lost"), reported(service, "session_recovered")
         machine.providers[1] = CPU
@@ -155,15 +156,15 @@ async def test_a_session_made_anew_is_not_used_where_it_must_not_run(
         await asyncio.wait_for(lost.wait(), 20)
         response = await service.http.post("/v1/classify", content=PHOTO)
         assert response.status_code == 503
-        assert "its session could not be opened anew" in response.json()["error"]
-        assert (await told(service))["state"] == "UNAVAILABLE"
+        assert "its session could not be reopened" in response.json()["error"]
+        assert (await detail_of(service))["state"] == "UNAVAILABLE"
         machine.providers[1] = CUDA
         await asyncio.wait_for(recovered.wait(), 20)
         assert (await service.http.post("/v1/classify", content=PHOTO)).status_code == 200
-        assert (await told(service))["execution_provider"]["active"] == CUDA
+        assert (await detail_of(service))["execution_provider"]["active"] == CUDA
 
 
-async def test_where_a_session_made_anew_runs_is_told(
+async def test_the_provider_of_a_reopened_session_is_reported(
     start_on_gpus: Gpus, machine: Machine
 ) -> None:
     async with start_on_gpus() as service:
@@ -171,12 +172,12 @@ async def test_where_a_session_made_anew_runs_is_told(
         machine.providers[1] = CPU
         await run_out_of_memory(service, machine)
         await asyncio.wait_for(rebuilt.wait(), 20)
-        assert (await told(service))["execution_provider"]["active"] == CPU
+        assert (await detail_of(service))["execution_provider"]["active"] == CPU
         assert await as_requested(service, CPU) == 0
         assert (await service.http.post("/v1/classify", content=PHOTO)).status_code == 200
 
 
-async def test_what_was_measured_on_one_provider_is_not_believed_of_another(
+async def test_measurements_of_one_provider_are_not_used_for_another(
     start_on_gpus: Gpus, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys, read = [], CalibrationCache.read
@@ -195,7 +196,7 @@ async def test_what_was_measured_on_one_provider_is_not_believed_of_another(
     assert on_cuda["precision"] == "fp32"
 
 
-async def test_tensorrt_is_told_the_precision_that_serves(
+async def test_tensorrt_gets_the_precision_that_serves(
     start_on_gpus: Gpus, machine: Machine, repository: Path
 ) -> None:
     fp16 = Precision(
@@ -205,5 +206,5 @@ async def test_tensorrt_is_told_the_precision_that_serves(
     )
     write_entry(repository, classification_config("colour"), classification_graph(), fp16=fp16)
     async with start_on_gpus() as service:
-        assert (await told(service))["precision"] == "fp16"
+        assert (await detail_of(service))["precision"] == "fp16"
     assert [gpu.precision for gpu in machine.opened] == ["fp16", "fp16", "fp32", "fp32"]

@@ -1,145 +1,21 @@
-"""Batches form, run and end; nobody is forgotten. Executions are gated by events, not by time."""
+"""Batches form, run and end, and every image is answered. Executions are gated by events."""
 
 import asyncio
 import random
-from collections.abc import Sequence
 
-import numpy as np
 import pytest
 
-from service.batching import batcher as dynamic_batcher
-from service.batching.batcher import DynamicBatcher
+from service.batching import batcher as batcher_module
 from service.batching.plan import ExecutionPlan
-from service.batching.queue import PendingInference, Urgency
-from service.errors import (
-    DeadlineExceeded,
-    InferenceFailed,
-    ModelNotReady,
-    OutOfMemory,
-    ServerStopping,
-)
+from service.errors import DeadlineExceeded, ServerStopping
 from service.images.photo import PreparedImage
 from service.runtime.device import Device
-from service.schema.model_status import Measurement, Width
-from service.schema.vocabulary import Task
-from service.telemetry.events import ModelIdentity
+from service.schema.model_status import Measurement
+from tests.service.batching.batches import FOREVER, answers, images, new_batcher, width
 from tests.service.conftest import until
 
-FOREVER = 1e12
-MODEL = ModelIdentity("model", "1", Task.CLASSIFICATION)
 
-
-def width(threads: int, max_batch_size: int) -> Width:
-    return Width(threads=threads, max_batch_size=max_batch_size)
-
-
-class GatedRunner:
-    """Answers each image with its own first byte, once a permit is there."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[int]] = []
-        self.threads: list[int] = []
-        self.permits = asyncio.Semaphore(0)
-        self.begun = asyncio.Semaphore(0)
-        self.errors: list[Exception | None] = []
-        self.wrong_count = False
-        self.rebuilt: list[int] = []
-        self.rebuilds = True
-        self.held = asyncio.Event()
-        self.held.set()
-
-    async def rebuild(self, threads: int) -> bool:
-        self.rebuilt.append(threads)
-        return self.rebuilds
-
-    async def execute(self, members: Sequence[PendingInference], threads: int) -> list[dict]:
-        await self.held.wait()
-        if all(member.future.cancelled() for member in members):
-            raise asyncio.CancelledError
-        for member in members:
-            member.started_at = asyncio.get_running_loop().time()
-        marks = [int(member.photo.prepare().pixels.flat[0]) for member in members]
-        self.batches.append(marks)
-        self.threads.append(threads)
-        self.begun.release()
-        await self.permits.acquire()
-        error = self.errors.pop(0) if self.errors else None
-        if error is not None:
-            raise error
-        answers = [{"mark": np.array(mark)} for mark in marks]
-        return answers[1:] if self.wrong_count else answers
-
-    def open(self, times: int = 1000) -> None:
-        for _ in range(times):
-            self.permits.release()
-
-
-class Recorder:
-    """Keeps what is reported."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple] = []
-
-    def __getattr__(self, name: str):
-        return lambda *arguments: self.calls.append((name, *arguments))
-
-    def of(self, name: str) -> list[tuple]:
-        return [call[2:] for call in self.calls if call[:2] == (name, MODEL)]
-
-
-@pytest.fixture
-def execute() -> GatedRunner:
-    return GatedRunner()
-
-
-@pytest.fixture
-def events() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture
-def batcher(execute, events):
-    """Make a batcher; by default one slot and batches of four."""
-
-    def make(*widths: Width, slots: int = 1, in_flight=lambda: 0, **plan) -> DynamicBatcher:
-        plan = ExecutionPlan(widths or (width(1, 4),), **plan)
-        return DynamicBatcher(
-            identity=MODEL,
-            runner=execute,
-            plan=plan,
-            device=Device(slots),
-            events=events,
-            in_flight=in_flight,
-        )
-
-    return make
-
-
-def images(
-    *marks: int, deadline: float = FOREVER, side: int = 2, is_background: bool = False
-) -> list[PendingInference]:
-    loop = asyncio.get_running_loop()
-    return [
-        PendingInference(
-            PreparedImage(np.full((side, side, 3), mark, np.uint8), side, side),
-            ("mark",),
-            Urgency(deadline, is_background=is_background),
-            loop.time(),
-            loop.create_future(),
-        )
-        for mark in marks
-    ]
-
-
-async def answers(pending: Sequence[PendingInference]) -> list[object]:
-    """The marks that came back, or the types of the errors."""
-    results = await asyncio.wait_for(
-        asyncio.gather(*(each.future for each in pending), return_exceptions=True), 20
-    )
-    return [int(r["mark"]) if isinstance(r, dict) else type(r) for r in results]
-
-
-async def test_a_free_slot_takes_what_waits_at_once(batcher, execute, events):
+async def test_a_free_slot_takes_a_waiting_image_at_once(batcher, execute, events):
     pending = images(7)
     batcher().submit(pending)
     await execute.begun.acquire()
@@ -154,7 +30,7 @@ async def test_a_full_batch_is_lined_up_behind_the_one_that_runs(batcher, execut
     each.submit(pending)
     for _ in range(2):
         await execute.begun.acquire()
-    assert (each.executing, len(each.queue)) == (2, 2)
+    assert (each.executing, len(each.queue.waiting)) == (2, 2)
     execute.open()
     assert await answers(pending) == [1, 2, 3, 4, 5, 6]
     assert execute.batches == [[1, 2], [3, 4], [5, 6]]
@@ -166,19 +42,19 @@ async def test_nothing_is_lined_up_behind_an_execution_on_several_cores(batcher,
     each.submit(alone)
     await execute.begun.acquire()
     each.submit(later)
-    assert (each.executing, len(each.queue)) == (1, 1)
+    assert (each.executing, len(each.queue.waiting)) == (1, 1)
     execute.open()
     assert await answers([*alone, *later]) == [1, 2]
 
 
-async def test_whoever_left_before_a_lined_up_batch_began_is_not_run(batcher, execute, events):
+async def test_an_image_withdrawn_from_a_lined_up_batch_is_not_run(batcher, execute, events):
     each = batcher(width(1, 1))
     runs, lined_up = images(1), images(2)
     each.submit(runs)
     await execute.begun.acquire()
     execute.held = asyncio.Event()
     each.submit(lined_up)
-    lined_up[0].future.cancel()
+    each.withdraw(lined_up)
     execute.held.set()
     execute.open()
     assert await answers(runs) == [1]
@@ -187,7 +63,7 @@ async def test_whoever_left_before_a_lined_up_batch_began_is_not_run(batcher, ex
     assert events.of("images_dropped") == [(1, "cancelled")]
 
 
-async def test_what_comes_while_the_slot_is_taken_shares_the_next_batch(batcher, execute):
+async def test_images_that_come_while_the_slot_is_taken_share_the_next_batch(batcher, execute):
     each = batcher()
     first, second, third = images(1), images(2, 3), images(4)
     each.submit(first)
@@ -230,7 +106,7 @@ class Encoded:
         self.prepare = lambda: image
 
 
-async def test_photos_that_are_not_prepared_share_a_batch_with_nobody(batcher, execute):
+async def test_photos_that_are_not_prepared_run_alone(batcher, execute):
     pending = images(*range(4))
     for each in pending:
         each.photo = Encoded(each.photo)
@@ -256,24 +132,24 @@ async def test_answers_keep_their_order_whatever_the_load(batcher, execute):
         assert await answers(request) == marks
 
 
-async def test_one_cancelled_of_four_leaves_three_answers(batcher, execute, events):
+async def test_one_withdrawn_of_four_waiting_images_leaves_three_answers(batcher, execute, events):
     each = batcher(width(1, 8))
     blocker, four = images(0), images(1, 2, 3, 4)
     each.submit(blocker)
     await execute.begun.acquire()
     each.submit(four)
-    four[1].future.cancel()
+    each.withdraw([four[1]])
     execute.open()
     assert await answers(four) == [1, asyncio.CancelledError, 3, 4]
     assert execute.batches == [[0], [1, 3, 4]]
     assert events.of("images_dropped") == [(1, "cancelled")]
 
 
-async def test_one_cancelled_while_it_runs_leaves_three_answers(batcher, execute, events):
-    four = images(1, 2, 3, 4)
-    batcher().submit(four)
+async def test_one_withdrawn_of_four_running_images_leaves_three_answers(batcher, execute, events):
+    each, four = batcher(), images(1, 2, 3, 4)
+    each.submit(four)
     await execute.begun.acquire()
-    four[2].future.cancel()
+    each.withdraw([four[2]])
     execute.open()
     assert await answers(four) == [1, 2, asyncio.CancelledError, 4]
     assert events.of("images_dropped") == []
@@ -290,15 +166,7 @@ async def test_an_exception_fails_its_batch_alone(batcher, execute):
     assert await answers(good) == [5, 6]
 
 
-async def test_a_wrong_number_of_results_is_an_error_and_no_hang(batcher, execute):
-    pending = images(1, 2)
-    execute.wrong_count = True
-    batcher().submit(pending)
-    execute.open()
-    assert await answers(pending) == [InferenceFailed] * 2
-
-
-async def test_what_cannot_end_in_time_is_never_started(batcher, execute, events):
+async def test_an_image_that_cannot_end_in_time_is_never_started(batcher, execute, events):
     now = asyncio.get_running_loop().time()
     each = batcher(pixels=4, measurements=(Measurement(threads=1, batch_size=1, seconds=100.0),))
     late, early = images(1, deadline=now + 50), images(2, deadline=now + 5000)
@@ -310,7 +178,7 @@ async def test_what_cannot_end_in_time_is_never_started(batcher, execute, events
     assert events.of("images_dropped") == [(1, "deadline")]
 
 
-async def test_one_image_alone_gets_every_core_and_many_one_each(batcher, execute):
+async def test_a_single_image_gets_every_core_and_many_get_one_each(batcher, execute):
     each = batcher(width(1, 1), width(4, 1), slots=4)
     alone = images(1)
     each.submit(alone)
@@ -323,7 +191,7 @@ async def test_one_image_alone_gets_every_core_and_many_one_each(batcher, execut
     assert execute.threads == [4, 1, 1, 1, 1, 1]
 
 
-async def test_what_runs_in_the_background_leaves_the_other_cores_alone(batcher, execute):
+async def test_a_background_image_uses_a_single_core(batcher, execute):
     each = batcher(width(1, 1), width(4, 1), slots=4)
     background = images(1, is_background=True)
     each.submit(background)
@@ -333,17 +201,18 @@ async def test_what_runs_in_the_background_leaves_the_other_cores_alone(batcher,
     assert execute.threads == [1]
 
 
-async def test_widths_follow_the_images_in_flight_even_where_one_waits_at_a_time(batcher, execute):
-    in_flight = 1
-    each = batcher(width(1, 1), width(2, 1), slots=2, in_flight=lambda: in_flight)
+async def test_widths_follow_the_images_in_flight_even_if_only_one_waits_at_a_time(
+    batcher, execute
+):
+    each = batcher(width(1, 1), width(2, 1), slots=2)
     execute.open(10_000)
     for load in (1, 2, 1):
-        in_flight = load
-        for mark in range(2 * dynamic_batcher.REMEMBERED_DISPATCHES):
+        each.in_flight = load
+        for mark in range(2 * batcher_module.REMEMBERED_DISPATCHES):
             pending = images(mark)
             each.submit(pending)
             await answers(pending)
-    runs = 2 * dynamic_batcher.REMEMBERED_DISPATCHES
+    runs = 2 * batcher_module.REMEMBERED_DISPATCHES
     assert execute.threads[runs - 1] == 2
     assert execute.threads[2 * runs - 1] == 1
     assert execute.threads[3 * runs - 1] == 2
@@ -352,10 +221,7 @@ async def test_widths_follow_the_images_in_flight_even_where_one_waits_at_a_time
 async def test_two_models_share_the_cores_and_take_turns(execute, events):
     device = Device(1)
     plan = ExecutionPlan((width(1, 1),))
-    one, two = (
-        DynamicBatcher(identity=MODEL, runner=execute, plan=plan, device=device, events=events)
-        for _ in range(2)
-    )
+    one, two = (new_batcher(execute, plan, device, events) for _ in range(2))
     first, second = images(1, 2, 3), images(11, 12, 13)
     one.submit(first)
     two.submit(second)
@@ -366,7 +232,7 @@ async def test_two_models_share_the_cores_and_take_turns(execute, events):
     assert device.free == 1
 
 
-async def test_a_batch_waits_for_company_only_as_long_as_it_is_told(batcher, execute, events):
+async def test_a_batch_waits_to_be_filled_only_for_the_queue_delay(batcher, execute, events):
     each = batcher(max_queue_delay_seconds=0.01)
     alone = images(1)
     each.submit(alone)
@@ -379,142 +245,7 @@ async def test_a_batch_waits_for_company_only_as_long_as_it_is_told(batcher, exe
     assert events.of("batch_dispatched") == [(1, "delay", 4), (4, "full", 4)]
 
 
-async def test_out_of_memory_halves_the_batch_and_tries_once_more(batcher, execute, events):
-    each = batcher(width(1, 8))
-    execute.errors = [OutOfMemory("no memory")]
-    pending = images(*range(8))
-    each.submit(pending)
-    execute.open()
-    assert await answers(pending) == list(range(8))
-    later = images(*range(8))
-    each.submit(later)
-    assert await answers(later) == list(range(8))
-    assert [len(batch) for batch in execute.batches] == [8, 4, 4, 4, 4]
-    assert events.of("ran_out_of_memory") == [(4,)]
-
-
-async def test_out_of_memory_twice_fails_the_images(batcher, execute):
-    execute.errors = [OutOfMemory("no memory")] * 2
-    pending = images(1, 2)
-    batcher().submit(pending)
-    execute.open()
-    assert sorted(map(str, await answers(pending))) == sorted(map(str, [OutOfMemory, 2]))
-    assert execute.rebuilt == [1]
-
-
-async def lose_session(each, execute):
-    """Let the only batch run out of memory, and its session not be made anew."""
-    execute.errors, execute.rebuilds = [OutOfMemory("no memory")], False
-    pending = images(1)
-    each.submit(pending)
-    await execute.begun.acquire()
-    return pending
-
-
-async def test_without_a_session_everybody_is_refused_until_one_is_there_again(
-    batcher, execute, events, monkeypatch
-):
-    monkeypatch.setattr(dynamic_batcher, "REOPEN_SECONDS", 0)
-    each = batcher()
-    pending = [*await lose_session(each, execute), *images(2, 3, 4, 5, 6)]
-    each.submit(pending[1:])
-    execute.permits.release()
-    await until(lambda: each.is_lost)
-    assert await answers(pending[:1]) == [OutOfMemory]
-    with pytest.raises(ModelNotReady, match="could not be opened anew"):
-        each.submit(images(7))
-    assert events.of("session_lost") == [()]
-    execute.open()
-    assert await answers(pending[1:]) == [2, 3, 4, 5, ModelNotReady]
-    await until(lambda: len(execute.rebuilt) >= 3)
-    assert each.is_lost
-    assert events.of("session_lost") == [()]
-    execute.rebuilds = True
-    await until(lambda: not each.is_lost)
-    assert events.of("session_recovered") == [()]
-    again = images(8)
-    each.submit(again)
-    assert await answers(again) == [8]
-    assert each._device.free == each._device.slots
-
-
-async def test_batches_that_find_no_memory_together_have_their_session_made_anew_once(
-    batcher, execute
-):
-    each = batcher(slots=2)
-    pending = [*images(1), *images(2)]
-    execute.errors = [OutOfMemory("no memory")] * 2
-    for one in pending:
-        each.submit([one])
-        await execute.begun.acquire()
-    execute.open()
-    assert await answers(pending) == [OutOfMemory] * 2
-    await until(lambda: not each.executing)
-    assert execute.rebuilt == [1]
-
-
-async def test_nobody_tries_to_make_a_session_anew_of_what_is_unloaded(
-    batcher, execute, events, monkeypatch
-):
-    monkeypatch.setattr(dynamic_batcher, "REOPEN_SECONDS", 0)
-    each = batcher()
-    pending = await lose_session(each, execute)
-    each.abort()
-    execute.open()
-    assert await answers(pending) == [OutOfMemory]
-    await asyncio.wait_for(each.drain(), 20)
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert execute.rebuilt == [1]
-    assert events.of("session_lost") == []
-
-
-async def test_a_hang_that_ends_does_not_hide_a_lost_session(batcher, execute, events):
-    each, hanging = batcher(slots=2), images(9)
-    for pending in (images(8), hanging):
-        each.submit(pending)
-        await execute.begun.acquire()
-    each._hang(next(run for run in each._executions if run.members == hanging), 1.0)
-    execute.errors, execute.rebuilds = [OutOfMemory("no memory")], False
-    execute.permits.release()
-    await until(lambda: each.is_lost)
-    execute.permits.release()
-    await until(lambda: not each.is_hung)
-    told = [call[0] for call in events.calls]
-    assert told[-3:] == ["session_lost", "execution_recovered", "session_lost"]
-
-
-async def test_a_hang_is_reported_and_answered_and_its_end_too(
-    batcher, execute, events, monkeypatch
-):
-    monkeypatch.setattr(dynamic_batcher, "HANG_SECONDS", 0.01)
-    each = batcher()
-    pending = images(1)
-    each.submit(pending)
-    assert await answers(pending) == [InferenceFailed]
-    assert each.is_hung
-    assert events.of("execution_hung") == [(0.01,)]
-    execute.open()
-    await until(lambda: not each.executing)
-    assert not each.is_hung
-    assert events.of("execution_recovered") == [()]
-
-
-async def test_of_what_is_unloaded_no_hang_and_no_recovery_is_told(
-    batcher, execute, events, monkeypatch
-):
-    monkeypatch.setattr(dynamic_batcher, "HANG_SECONDS", 0.01)
-    each = batcher()
-    pending = images(1)
-    each.submit(pending)
-    each.abort()
-    assert await answers(pending) == [InferenceFailed]
-    execute.open()
-    await until(lambda: not each.executing)
-    assert events.of("execution_hung") == events.of("execution_recovered") == []
-
-
-async def test_draining_answers_everything_and_takes_nothing_more(batcher, execute):
+async def test_draining_answers_everything_and_accepts_nothing_more(batcher, execute):
     each = batcher()
     pending = images(*range(9))
     each.submit(pending)
@@ -528,11 +259,55 @@ async def test_draining_answers_everything_and_takes_nothing_more(batcher, execu
     assert await answers(pending) == list(range(9))
 
 
+async def test_draining_ends_when_the_last_waiting_image_is_withdrawn(batcher, events):
+    each, pending = batcher(), images(1)
+    each._device.take(1)
+    each._device.take(1)  # lined up: there is no room
+    each.submit(pending)
+    draining = asyncio.ensure_future(each.drain())
+    await asyncio.sleep(0)
+    assert not draining.done()
+    each.withdraw(pending)
+    await asyncio.wait_for(draining, 20)
+    assert events.of("images_dropped") == [(1, "cancelled")]
+
+
+async def test_an_answered_image_is_not_dropped_when_it_is_withdrawn(batcher, execute, events):
+    each, pending = batcher(), images(1)
+    each.submit(pending)
+    execute.open()
+    assert await answers(pending) == [1]
+    each.withdraw(pending)
+    assert await answers(pending) == [1]
+    assert events.of("images_dropped") == []
+
+
+async def test_an_image_does_not_overtake_those_that_wait_for_more_cores(batcher, execute):
+    each = batcher(width(2, 1), slots=3)
+    first, second, third = images(1), images(2), images(3)
+    for pending in (first, second, third):
+        each.submit(pending)
+    assert (each.executing, list(each.queue.waiting)) == (1, [*second, *third])
+    execute.open()
+    assert await answers([*first, *second, *third]) == [1, 2, 3]
+    assert execute.batches == [[1], [2], [3]]
+
+
+async def test_images_whose_execution_is_cancelled_are_not_left_waiting(batcher, execute):
+    each, pending = batcher(), images(1)
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    execute.execute = lambda execution: cancelled
+    each.submit(pending)
+    assert await answers(pending) == [ServerStopping]
+    assert each._device.free == 1
+
+
 async def test_an_idle_batcher_is_drained_at_once(batcher):
     await asyncio.wait_for(batcher().drain(), 20)
 
 
-async def test_aborting_fails_what_waits_and_finishes_what_runs(batcher, execute):
+async def test_aborting_fails_waiting_images_and_finishes_running_ones(batcher, execute):
     each = batcher(width(1, 1))
     runs, lined_up, waits = images(1), images(2), images(3, 4)
     each.submit(runs)

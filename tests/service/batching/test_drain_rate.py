@@ -3,18 +3,18 @@ import pytest
 from service.batching.drain_rate import DrainRate
 
 
-def test_it_begins_with_what_was_measured_at_the_start():
+def test_the_rate_starts_with_the_given_value():
     assert DrainRate(0.25).seconds_per_image == 0.25
 
 
-def test_it_learns_where_somebody_waits_all_the_time():
+def test_the_rate_follows_executions_while_images_wait():
     rate = DrainRate(1.0)
     for now in range(200):
         rate.executed(2, now * 0.5, others_wait=True)
     assert rate.seconds_per_image == pytest.approx(0.25)
 
 
-def test_executions_side_by_side_count_together():
+def test_concurrent_executions_count_together():
     rate = DrainRate(1.0)
     for now in range(200):
         rate.executed(1, now, others_wait=True)

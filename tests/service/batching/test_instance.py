@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.batching.instance import ModelInstance
+from service.batching import recovery
+from service.batching.instance import Inference, ModelInstance, _inference
 from service.batching.plan import ExecutionPlan
-from service.batching.queue import Urgency
+from service.batching.queue import Answer, Run, Urgency
 from service.errors import (
     DeadlineUnreachable,
     InferenceFailed,
+    InvalidEntry,
     OutOfMemory,
     PayloadTooLarge,
     QueueFull,
@@ -33,7 +35,7 @@ FOREVER = 1e12
 
 
 class FakeSession:
-    """Answers each image with its first value; remembers batches; can be held."""
+    """Answers each image with its first value; remembers batches; can be blocked."""
 
     placement = Placement("cpu", "cpu")
 
@@ -96,14 +98,14 @@ async def infer(instance: ModelInstance, images: list) -> list[int]:
     return [int(outputs["labels"]) for outputs in inference.outputs]
 
 
-async def test_images_are_run_in_batches_and_answered_in_order(
+async def test_images_run_in_batches_and_are_answered_in_order(
     instance: ModelInstance, session: FakeSession
 ) -> None:
     assert await infer(instance, [image(n) for n in range(10)]) == list(range(10))
     assert [batch[0] for batch in session.batches] == [4, 4, 2]
 
 
-async def test_shapes_are_never_mixed_in_a_batch_and_the_order_is_kept(
+async def test_shapes_are_never_mixed_in_a_batch_and_answers_keep_their_order(
     instance: ModelInstance, session: FakeSession
 ) -> None:
     sides = [2, 3, 2, 4, 3, 2, 2, 2]
@@ -114,15 +116,15 @@ async def test_shapes_are_never_mixed_in_a_batch_and_the_order_is_kept(
     )
 
 
-async def test_a_lost_result_is_an_error_and_nobody_hangs(
+async def test_a_missing_result_is_an_error_for_every_image(
     instance: ModelInstance, session: FakeSession
 ) -> None:
     session.lost = 1
-    with pytest.raises(InferenceFailed, match="another number of results"):
+    with pytest.raises(InferenceFailed, match="number of results differs"):
         await infer(instance, [image(1), image(2)])
 
 
-async def test_a_failed_run_leaves_the_next_one_alone(
+async def test_a_failed_batch_does_not_affect_the_next_one(
     instance: ModelInstance, session: FakeSession
 ) -> None:
     session.error = InferenceFailed("no")
@@ -132,7 +134,7 @@ async def test_a_failed_run_leaves_the_next_one_alone(
     assert await infer(instance, [image(2)]) == [2]
 
 
-async def test_what_is_cancelled_before_it_starts_never_runs(
+async def test_images_cancelled_before_they_start_never_run(
     instance: ModelInstance, session: FakeSession
 ) -> None:
     session.open.clear()
@@ -149,46 +151,53 @@ async def test_what_is_cancelled_before_it_starts_never_runs(
     assert len(session.batches) == 2
 
 
-async def test_room_is_held_and_given_back(instance: ModelInstance) -> None:
-    with instance.reserve(5, FOREVER), instance.reserve(3, FOREVER):
-        assert instance.pending == 8
-        with pytest.raises(QueueFull), instance.reserve(1, FOREVER):
-            pass
+async def test_room_is_reserved_and_freed(instance: ModelInstance) -> None:
+    instance.reserve(5, FOREVER)
+    instance.reserve(3, FOREVER)
+    assert instance.pending == 8
+    with pytest.raises(QueueFull):
+        instance.reserve(1, FOREVER)
+    assert instance.pending == 8
+    instance.free(5)
+    instance.free(3)
     assert instance.pending == 0
-    with instance.reserve(8, FOREVER):
-        pass
+    instance.reserve(8, FOREVER)
 
 
-async def test_what_can_never_fit_is_not_told_to_come_back(instance: ModelInstance) -> None:
+async def test_more_images_than_ever_fit_are_too_large(instance: ModelInstance) -> None:
     with pytest.raises(PayloadTooLarge, match="at most 8 images"):
         instance.check(9, FOREVER)
 
 
-async def test_the_promise_to_return_follows_from_the_rate_measured(
+async def test_retry_after_follows_from_the_measured_rate(
     instance: ModelInstance,
 ) -> None:
-    with instance.reserve(8, FOREVER), pytest.raises(QueueFull) as caught:
+    instance.reserve(8, FOREVER)
+    with pytest.raises(QueueFull) as caught:
         instance.check(1, FOREVER)
     assert caught.value.retry_after_seconds == 16  # eight images of two seconds
 
 
-async def test_a_wait_longer_than_the_deadline_is_refused_at_once(
-    instance: ModelInstance,
+async def test_images_that_would_miss_their_deadline_are_refused_at_once(
+    instance: ModelInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Six seconds are predicted; with a margin, and two for the image itself, it needs 8.9."""
-    now = asyncio.get_running_loop().time()
-    with instance.reserve(3, FOREVER):
-        assert instance.predicted_wait_seconds == 6
-        instance.check(1, now + 60)
-        with pytest.raises(DeadlineUnreachable, match=r"is 6\.0 s") as caught:
-            instance.check(1, now)
-        assert caught.value.retry_after_seconds in (9, 10)
-        with pytest.raises(DeadlineUnreachable):
-            instance.check(1, now + 8)
-    instance.check(1, now)  # nobody waits: it may be in time, whatever was measured
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
+    instance.reserve(3, FOREVER)
+    assert instance.predicted_wait_seconds == 6
+    instance.check(1, now + 60)
+    with pytest.raises(DeadlineUnreachable, match=r"is 6\.0 s") as caught:
+        instance.check(1, now)
+    assert caught.value.retry_after_seconds == 9
+    with pytest.raises(DeadlineUnreachable):
+        instance.check(1, now + 8)
+    instance.free(3)
+    instance.check(1, now)  # nothing waits: it may be in time, whatever was measured
 
 
-async def test_what_clients_may_know_of_batching(instance: ModelInstance) -> None:
+async def test_batching_is_described_for_clients(instance: ModelInstance) -> None:
     assert instance.batching.model_dump() == {
         "widths": [{"threads": 1, "max_batch_size": 4}],
         "max_queue_delay_microseconds": 0,
@@ -198,7 +207,7 @@ async def test_what_clients_may_know_of_batching(instance: ModelInstance) -> Non
     }
 
 
-async def test_a_session_without_memory_is_opened_anew(
+async def test_a_session_that_ran_out_of_memory_is_reopened(
     instance: ModelInstance, session: FakeSession
 ) -> None:
     session.error = OutOfMemory("no")
@@ -209,7 +218,7 @@ async def test_a_session_without_memory_is_opened_anew(
 
 
 class FullSession:
-    """Has no memory for anything."""
+    """Runs out of memory on every batch."""
 
     placement = Placement("cuda", "cuda")
 
@@ -217,10 +226,10 @@ class FullSession:
         raise OutOfMemory("no")
 
 
-async def test_a_session_without_memory_is_gone_before_a_new_one_is_opened(
+async def test_a_session_that_ran_out_of_memory_is_freed_before_a_new_one_is_opened(
     instance: ModelInstance,
 ) -> None:
-    """Although whoever asked still has the error, whose traceback leads to the session."""
+    """Even while the caller keeps the error, whose traceback leads to the session."""
     sessions, full = sessions_of(instance), FullSession()
     gone, opened = weakref.ref(full), []
 
@@ -238,20 +247,65 @@ async def test_a_session_without_memory_is_gone_before_a_new_one_is_opened(
     assert caught.value.__traceback__ is not None
 
 
-async def test_an_instance_is_drained_once_nobody_holds_it(instance: ModelInstance) -> None:
+async def test_an_outage_is_announced_when_it_begins_and_when_it_ends(
+    instance: ModelInstance, session: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "REOPEN_SECONDS", 0)
+    announced, ended = [], asyncio.Event()
+
+    def on_outage() -> None:
+        announced.append(instance.outage)
+        if instance.outage is None:
+            ended.set()
+
+    opening: list[Exception | None] = [InvalidEntry("no file"), None]
+
+    def open_session(threads: int) -> FakeSession:
+        error = opening.pop(0)
+        if error is not None:
+            raise error
+        return session
+
+    instance.on_outage = on_outage
+    instance._sessions._open_session = open_session
+    session.error = OutOfMemory("no")
+    with pytest.raises(OutOfMemory):
+        await infer(instance, [image(1)])
+    await asyncio.wait_for(ended.wait(), 20)
+    assert announced == [recovery.NO_SESSION, None]
+    session.error = None
+    assert await infer(instance, [image(2)]) == [2]
+
+
+def test_the_time_of_a_request_is_split_in_the_proportion_of_its_executions() -> None:
+    one = Answer({"labels": 1}, Run(started=13.0, prepared=14.0, ended=16.0, batch_size=2))
+    two = Answer({"labels": 2}, Run(started=12.0, prepared=12.0, ended=13.0, batch_size=1))
+    inference = _inference([one, two], arrived_at=10.0, ended_at=20.0)
+    assert inference == Inference(
+        outputs=[{"labels": 1}, {"labels": 2}],
+        queue_seconds=2.0,
+        decode_seconds=2.0,
+        compute_seconds=6.0,
+        batch_size=2,
+    )
+
+
+async def test_an_instance_is_drained_once_nothing_holds_it(instance: ModelInstance) -> None:
     await instance.drain(0)
-    with instance.hold():
-        with instance.hold():
-            draining = asyncio.create_task(instance.drain(FOREVER))
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert not draining.done()
+    instance.hold()
+    instance.hold()
+    draining = asyncio.create_task(instance.drain(FOREVER))
+    await asyncio.sleep(0)
+    instance.let_go()
+    await asyncio.sleep(0)
+    assert not draining.done()
+    instance.let_go()
     await draining
 
 
-async def test_a_drain_ends_with_its_limit(instance: ModelInstance) -> None:
-    with instance.hold():
-        await instance.drain(0)
+async def test_draining_ends_at_its_limit(instance: ModelInstance) -> None:
+    instance.hold()
+    await instance.drain(0)
 
 
 async def test_a_closed_instance_has_no_sessions(

@@ -1,4 +1,4 @@
-"""How many threads and images an execution gets, by what was measured."""
+"""The measurements decide how many threads and images an execution gets."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def widths(*threads: int) -> tuple[Width, ...]:
     ("free", "demand", "threads"),
     [(8, 1, 8), (8, 2, 4), (8, 3, 2), (8, 5, 1), (8, 100, 1), (3, 1, 2), (1, 1, 1), (0, 1, None)],
 )
-def test_free_cores_are_spread_over_what_is_in_flight(free, demand, threads):
+def test_free_cores_are_spread_over_the_images_in_flight(free, demand, threads):
     width = ExecutionPlan(widths(1, 2, 4, 8)).choose(free, demand)
     assert (width and width.threads) == threads
 
@@ -29,17 +29,17 @@ def test_an_execution_is_never_narrower_than_the_narrowest_width():
     assert plan.choose(3, 1) is None
 
 
-def test_a_wider_width_is_kept_where_it_makes_one_image_faster():
+def test_a_wider_width_is_kept_if_it_makes_one_image_faster():
     rows = [measured(1, 1, 0.040), measured(2, 1, 0.022), measured(4, 1, 0.021)]
     assert [each.threads for each in choose_widths(rows, max_batch_size=8)] == [1, 2]
 
 
-def test_the_narrowest_width_stays_whatever_was_measured():
+def test_the_narrowest_width_is_always_kept():
     rows = [measured(1, 1, 0.5), measured(2, 1, 0.01)]
     assert [each.threads for each in choose_widths(rows, max_batch_size=8)] == [1, 2]
 
 
-def test_batches_are_as_large_as_they_pay():
+def test_batches_are_the_smallest_with_nearly_the_best_throughput():
     rows = [measured(1, 1, 0.010), measured(1, 2, 0.011), measured(1, 4, 0.013)]
     rows += [measured(1, 8, 0.025)]
     assert best_batch_size(rows) == 4  # 8 would give 4 % more
@@ -49,14 +49,17 @@ def test_batches_are_as_large_as_they_pay():
     assert width.max_batch_size == 3
 
 
-def test_an_execution_takes_what_was_measured_of_the_nearest_batch_in_proportion():
+def test_the_expected_duration_is_proportional_to_the_nearest_measured_batch():
     plan = ExecutionPlan(widths(1), (measured(1, 1, 0.01), measured(1, 4, 0.02)), pixels=100)
     assert plan.seconds(1, 1) == pytest.approx(0.01)
+    assert plan.seconds(1, 2) == pytest.approx(0.02)
+    assert plan.seconds(1, 3) == pytest.approx(0.015)
     assert plan.seconds(1, 8) == pytest.approx(0.04)
+    assert plan.seconds(2, 1) == 0
     assert plan.seconds(1, 1, pixels=200) == pytest.approx(0.02)
     assert plan.slot_seconds_per_image == pytest.approx(0.005)
 
 
-def test_without_measurements_nothing_is_expected():
+def test_without_measurements_the_expected_duration_is_zero():
     plan = ExecutionPlan(widths(1))
     assert (plan.seconds(1, 1), plan.slot_seconds_per_image) == (0, 0)

@@ -1,4 +1,4 @@
-"""The order in which waiting images are taken, and who is never taken."""
+"""Waiting images are taken in order, and only those that are still waited for."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from service.images.photo import PreparedImage
 
 @pytest.fixture
 def pending():
-    """Make an image that waits; must be called within a running loop."""
+    """Make a pending image; must be called in a running loop."""
 
     def make(
         deadline: float = 10.0,
@@ -53,7 +53,7 @@ async def test_default_deadlines_leave_the_order_to_the_priority(pending):
     assert queue.take(queue.head(), 10) == [asked, high, low, unhurried]
 
 
-async def test_what_runs_in_the_background_goes_last_and_by_itself(pending):
+async def test_background_images_come_last_and_in_a_batch_of_their_own(pending):
     background, other = pending(1, is_background=True), pending(9)
     queue = RequestQueue()
     queue.put([background, other])
@@ -72,24 +72,24 @@ async def test_only_images_of_one_shape_and_one_set_of_outputs_are_taken_togethe
     assert batches == [[asks_for_more], [large], [small, also_small]]
 
 
-async def test_no_more_are_taken_than_asked_for(pending):
+async def test_no_more_images_are_taken_than_requested(pending):
     images = [pending(n) for n in range(5)]
     queue = RequestQueue()
     queue.put(images)
     group = queue.head()
     assert queue.take(group, 2) == images[:2]
-    assert len(queue) == 3
+    assert len(queue.waiting) == 3
     assert queue.head() == group
 
 
-async def test_whoever_left_neither_counts_nor_is_taken(pending):
+async def test_a_discarded_image_neither_counts_nor_is_taken(pending):
     images = [pending(n) for n in range(4)]
     queue = RequestQueue()
     queue.put(images)
     for image in (images[0], images[2]):
-        image.future.cancel()
-    await asyncio.sleep(0)
-    assert len(queue) == 2
+        queue.discard(image)
+        queue.discard(image)
+    assert list(queue.waiting) == [images[1], images[3]]
     assert queue.oldest is images[1]
     group = queue.head()
     assert queue.holds(group, 2)
@@ -97,13 +97,23 @@ async def test_whoever_left_neither_counts_nor_is_taken(pending):
     assert queue.take(group, 4) == [images[1], images[3]]
 
 
-async def test_a_group_of_which_everybody_left_is_gone(pending):
-    gone, there = pending(1), pending(2, side=4)
+async def test_an_image_whose_future_is_done_is_removed_and_not_taken(pending):
+    done, waits = pending(1), pending(2)
     queue = RequestQueue()
-    queue.put([gone, there])
-    gone.future.cancel()
-    await asyncio.sleep(0)
-    assert queue.head() == there.group
+    queue.put([done, waits])
+    done.future.cancel()
+    assert queue.take(queue.head(), 1) == [waits]
+    assert queue.head() is None
+
+
+async def test_a_group_whose_images_are_all_discarded_is_gone(pending):
+    gone, stays = pending(1), pending(2, side=4)
+    queue = RequestQueue()
+    queue.put([gone, stays])
+    head = queue.head()
+    queue.discard(gone)
+    assert queue.head() not in (head, None)
+    assert queue.take(queue.head(), 10) == [stays]
 
 
 async def test_everything_is_taken_oldest_first(pending):
@@ -111,4 +121,4 @@ async def test_everything_is_taken_oldest_first(pending):
     queue = RequestQueue()
     queue.put(images)
     assert queue.take_all() == images
-    assert (len(queue), queue.oldest, queue.head()) == (0, None, None)
+    assert (queue.waiting, queue.oldest, queue.head()) == ({}, None, None)

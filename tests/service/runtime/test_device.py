@@ -7,10 +7,10 @@ import pytest
 from service.runtime.device import Device, Devices, describe_device
 
 
-def test_what_is_not_free_cannot_be_taken():
+def test_taking_slots_that_are_not_free_is_an_error():
     device = Device(2)
     device.take(2)
-    with pytest.raises(ValueError, match="1 slots are not free, 0 are"):
+    with pytest.raises(ValueError, match="1 slots requested, 0 free"):
         device.take(1)
 
 
@@ -20,15 +20,15 @@ def test_as_many_executions_of_one_slot_may_be_lined_up_as_there_are_slots():
         assert device.may_line_up
         device.take(1)
     assert (device.free, device.may_line_up) == (-2, False)
-    with pytest.raises(ValueError, match="are not free"):
+    with pytest.raises(ValueError, match="1 slots requested, -2 free"):
         device.take(1)
     device.give_back(1, by=lambda: None)
     assert device.may_line_up
-    with pytest.raises(ValueError, match="2 slots are not free"):
+    with pytest.raises(ValueError, match="2 slots requested, -1 free"):
         device.take(2)
 
 
-def test_whoever_gives_back_is_asked_last():
+def test_the_subscriber_that_gives_slots_back_is_called_last():
     device, asked = Device(1), []
 
     def first() -> None:
@@ -37,7 +37,7 @@ def test_whoever_gives_back_is_asked_last():
     def second() -> None:
         asked.append("second")
 
-    for dispatch in (first, second, first):
+    for dispatch in (first, second):
         device.subscribe(dispatch)
     device.take(1)
     device.give_back(1, by=first)
@@ -49,7 +49,7 @@ def test_whoever_gives_back_is_asked_last():
     assert asked == ["second", "first", "first"]
 
 
-def test_nobody_is_asked_once_nothing_is_free():
+def test_subscribers_are_not_called_once_nothing_is_free():
     device, asked = Device(1), []
 
     def greedy() -> None:
@@ -64,7 +64,7 @@ def test_nobody_is_asked_once_nothing_is_free():
     assert asked == ["greedy"]
 
 
-def test_the_cpu_has_a_slot_a_core_and_the_gpu_one():
+def test_the_cpu_has_one_slot_per_core_and_the_gpu_one():
     devices = Devices(6)
     assert devices.of("CPUExecutionProvider").slots == 6
     assert devices.of("CUDAExecutionProvider").slots == 1
@@ -72,16 +72,16 @@ def test_the_cpu_has_a_slot_a_core_and_the_gpu_one():
 
 
 @pytest.mark.parametrize("which", ["opener", "_cpu.workers", "_gpu.workers"])
-def test_devices_are_closed_once_nothing_runs_or_is_opened(which):
+async def test_closing_devices_waits_for_executions_and_openings(which):
     devices, begun, go_on = Devices(1), threading.Event(), threading.Event()
-    attrgetter(which)(devices).submit(lambda: (begun.set(), go_on.wait(20)))
+    attrgetter(which)(devices).run(lambda: (begun.set(), go_on.wait(20)))
     assert begun.wait(20)
     assert not devices.close(0)
     go_on.set()
     assert devices.close(20)
 
 
-def test_devices_are_described_as_linux_does(tmp_path):
+def test_devices_have_the_names_that_linux_gives_them(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n")
     card = tmp_path / "driver/nvidia/gpus/0000:01:00.0"
     card.mkdir(parents=True)
@@ -91,7 +91,7 @@ def test_devices_are_described_as_linux_does(tmp_path):
     assert describe_device("CPUExecutionProvider", tmp_path / "none") == ""
 
 
-async def test_a_turn_waits_for_its_slots_and_nothing_else_begins_before_it():
+async def test_a_turn_waits_for_its_slots_and_nothing_else_starts_before_it():
     device, asked = Device(2), []
     device.subscribe(lambda: asked.append(device.free))
     device.take(1)
@@ -107,7 +107,7 @@ async def test_a_turn_waits_for_its_slots_and_nothing_else_begins_before_it():
     assert (device.free, asked) == (2, [2])
 
 
-async def test_others_are_asked_between_two_turns():
+async def test_subscribers_are_called_between_two_turns():
     device, order = Device(2), []
 
     def dispatch():
@@ -125,7 +125,7 @@ async def test_others_are_asked_between_two_turns():
     assert order == ["turn", "batch", "turn", "batch"]
 
 
-async def test_a_turn_that_nobody_waits_for_any_more_holds_nobody_up():
+async def test_a_cancelled_turn_delays_nothing():
     device, asked = Device(1), []
     device.take(1)
     waiting = asyncio.ensure_future(device.turn(1).__aenter__())

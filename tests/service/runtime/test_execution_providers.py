@@ -33,14 +33,14 @@ def test_tensorrt_is_wanted_only_if_it_is_asked_for(
     assert wanted_providers(choice, available) == wanted
 
 
-def test_cuda_is_told_its_device_and_limit() -> None:
+def test_cuda_gets_its_device_and_memory_limit() -> None:
     options = provider_options(CUDA, GpuOptions(device_id=1, memory_limit_bytes=5_000_000_000))
     assert options["device_id"] == "1"
     assert options["gpu_mem_limit"] == "5000000000"
     assert "gpu_mem_limit" not in provider_options(CUDA, GpuOptions())
 
 
-def test_tensorrt_is_told_where_its_engines_are_and_for_which_shapes() -> None:
+def test_tensorrt_gets_its_engine_cache_and_shapes() -> None:
     profile = ShapeProfile("images", (1, 64, 96, 3), (8, 64, 96, 3), (8, 128, 128, 3))
     options = provider_options(
         TENSORRT, GpuOptions(tensorrt_cache=Path("/engines"), profile=profile)
@@ -64,7 +64,7 @@ def test_tensorrt_computes_in_the_precision_that_serves(
 @pytest.mark.parametrize(
     ("others", "active"), [([], CUDA), ([CUDA], CUDA), ([CPU], CPU), ([TENSORRT, CPU], CPU)]
 )
-def test_several_sessions_are_told_by_the_slowest_and_by_the_most_nodes(
+def test_several_sessions_report_the_slowest_provider_and_the_most_nodes(
     others: list[str], active: str
 ) -> None:
     first = Placement(CUDA, CUDA, nodes_on_cpu=2)

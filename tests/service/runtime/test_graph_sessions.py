@@ -1,4 +1,4 @@
-"""A batch through one of several sessions."""
+"""A batch runs on the session for its number of threads; a lost session can be reopened."""
 
 import threading
 import weakref
@@ -31,7 +31,7 @@ def image(value: int) -> np.ndarray:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-def test_each_image_gets_its_own_outputs_from_the_session_that_was_named():
+def test_each_image_gets_its_own_outputs_from_the_requested_session():
     narrow, wide = FakeSession(), FakeSession()
     sessions = GraphSessions({4: wide, 1: narrow}, lambda _: None)
     assert sessions.threads == [1, 4]
@@ -40,19 +40,19 @@ def test_each_image_gets_its_own_outputs_from_the_session_that_was_named():
     assert (len(narrow.batches), len(wide.batches)) == (0, 1)
 
 
-def test_another_number_of_results_is_a_failed_inference():
+def test_a_wrong_number_of_results_is_a_failed_inference():
     sessions = GraphSessions({1: FakeSession(lost=1)}, lambda _: None)
-    with pytest.raises(InferenceFailed, match="another number of results"):
+    with pytest.raises(InferenceFailed, match="number of results differs"):
         sessions.run([image(1), image(2)], ["a"], 1)
 
 
-def test_sessions_that_are_of_no_use_are_closed():
+def test_sessions_that_are_not_kept_are_closed():
     sessions = GraphSessions({count: FakeSession() for count in (1, 2, 4)}, lambda _: None)
     sessions.keep([1, 4])
     assert sessions.threads == [1, 4]
 
 
-def test_the_old_session_is_gone_before_a_new_one_is_opened():
+def test_the_old_session_is_freed_before_a_new_one_is_opened():
     old, new = FakeSession(), FakeSession()
     gone = weakref.ref(old)
 
@@ -67,7 +67,7 @@ def test_the_old_session_is_gone_before_a_new_one_is_opened():
     assert len(new.batches) == 1
 
 
-def test_without_a_session_a_batch_is_refused_until_one_can_be_opened():
+def test_batches_are_refused_until_a_missing_session_can_be_opened():
     new, errors = FakeSession(), [InvalidEntry("the file is gone")]
 
     def open_session(threads: int) -> FakeSession:
@@ -78,7 +78,7 @@ def test_without_a_session_a_batch_is_refused_until_one_can_be_opened():
     sessions = GraphSessions({1: FakeSession(), 2: FakeSession()}, open_session)
     with pytest.raises(InvalidEntry):
         sessions.rebuild(1)
-    with pytest.raises(ModelNotReady, match="could not be opened anew"):
+    with pytest.raises(ModelNotReady, match="could not be reopened"):
         sessions.run([image(1)], ["a"], 1)
     assert sessions.run([image(1)], ["a"], 2) == [{"a": 1}]
     assert (sessions.threads, len(sessions.each())) == ([1, 2], 1)
@@ -86,7 +86,7 @@ def test_without_a_session_a_batch_is_refused_until_one_can_be_opened():
     assert sessions.run([image(1)], ["a"], 1) == [{"a": 1}]
 
 
-def test_a_batch_that_comes_while_a_session_is_opened_anew_runs_on_the_new_one():
+def test_a_batch_that_comes_while_a_session_is_reopened_runs_on_the_new_one():
     new, begun, go_on = FakeSession(), threading.Event(), threading.Event()
 
     def open_session(threads: int) -> FakeSession:
@@ -109,13 +109,13 @@ def test_a_batch_that_comes_while_a_session_is_opened_anew_runs_on_the_new_one()
     assert len(new.batches) == 1
 
 
-def test_what_is_opened_anew_after_the_end_is_not_kept():
+def test_a_session_reopened_after_closing_is_not_kept():
     sessions = GraphSessions({1: FakeSession()}, lambda _: (sessions.close(), FakeSession())[1])
     sessions.rebuild(1)
     assert sessions.threads == []
 
 
-def test_a_graph_on_several_devices_is_told_by_the_worst():
+def test_a_graph_on_several_devices_reports_the_worst_placement():
     group = SessionGroup([FakeSession(on=on) for on in (ON_CUDA, ON_CPU, ON_CUDA)])
     assert group.placement == ON_CPU
     assert GraphSessions({1: FakeSession(on=ON_CUDA), 2: group}, id).placement == ON_CPU
@@ -129,7 +129,7 @@ def test_every_session_of_a_group_is_listed():
 
 
 class HeldSession(FakeSession):
-    """Holds its runs until it is told to go on."""
+    """Holds its runs until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class HeldSession(FakeSession):
         return super().run(images, outputs)
 
 
-def test_a_group_runs_each_batch_on_the_device_that_has_the_fewest():
+def test_a_group_runs_each_batch_on_the_least_busy_device():
     held = [HeldSession(), HeldSession()]
     group = SessionGroup(held)
     threads = [
@@ -159,7 +159,7 @@ def test_a_group_runs_each_batch_on_the_device_that_has_the_fewest():
     assert [len(session.batches) for session in held] == [2, 2]
 
 
-def test_a_device_whose_batch_failed_is_used_again():
+def test_a_device_whose_batch_failed_is_still_used():
     class Failing(FakeSession):
         def run(self, images: list, outputs: list) -> list:
             super().run(images, outputs)

@@ -18,7 +18,7 @@ def node(op_type: str, name: str = "n", domain: str = "") -> SimpleNamespace:
     return SimpleNamespace(op_type=op_type, name=name, domain=domain)
 
 
-def test_shape_arithmetic_is_told_from_nodes_that_the_gpu_should_run() -> None:
+def test_shape_arithmetic_is_separated_from_nodes_that_the_gpu_should_run() -> None:
     nodes = [node("Shape", "a"), node("Resize", "b"), node("Concat", "c"), node("Conv", "d")]
     found = sort_nodes(nodes)
     assert found.misplaced == ["Resize b", "Conv d"]

@@ -26,7 +26,7 @@ def session() -> Session:
     return Session(classification_graph(), "cpu", 1)
 
 
-def test_a_session_tells_its_tensors_in_the_protocols_words(session: Session) -> None:
+def test_tensors_have_the_datatypes_of_the_protocol(session: Session) -> None:
     images = session.inputs[0]
     assert (images.name, images.datatype, images.shape) == (
         "images",
@@ -37,7 +37,7 @@ def test_a_session_tells_its_tensors_in_the_protocols_words(session: Session) ->
     assert session.outputs[0].shape == [-1, 3]
 
 
-def test_only_the_outputs_that_are_named_are_fetched(session: Session) -> None:
+def test_only_the_named_outputs_are_fetched(session: Session) -> None:
     (logits,) = session.run(IMAGES, ["logits"])
     assert logits == pytest.approx(np.full((2, 3), 5.0))
 
@@ -60,7 +60,7 @@ def test_a_graph_of_several_inputs_is_an_invalid_entry() -> None:
         Session(model.SerializeToString(), "cpu", 1)
 
 
-def test_an_input_that_the_graph_refuses_is_a_failed_inference(session: Session) -> None:
+def test_an_input_that_the_graph_rejects_is_a_failed_inference(session: Session) -> None:
     with pytest.raises(InferenceFailed, match="could not be run") as caught:
         session.run([np.zeros((5, 5, 3), np.uint8)], ["logits"])
     assert caught.value.__cause__ is not None
@@ -75,7 +75,7 @@ def test_an_input_that_the_graph_refuses_is_a_failed_inference(session: Session)
         "CUDNN_STATUS_ALLOC_FAILED",
     ],
 )
-def test_a_run_without_memory_is_told_from_other_failures(
+def test_running_out_of_memory_differs_from_other_failures(
     session: Session, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class NoMemory:
@@ -87,17 +87,17 @@ def test_a_run_without_memory_is_told_from_other_failures(
         session.run(IMAGES, ["logits"])
 
 
-def test_bytes_that_are_no_graph_are_an_invalid_entry() -> None:
+def test_bytes_other_than_a_graph_are_an_invalid_entry() -> None:
     with pytest.raises(InvalidEntry, match="cannot load the graph"):
         Session(b"no graph", "cpu", 1)
 
 
-def test_requested_and_active_provider_are_told() -> None:
+def test_the_requested_and_the_active_provider_are_reported() -> None:
     session = Session(segmentation_graph(), "cpu", 1)
     assert session.requested_provider == session.active_provider == "CPUExecutionProvider"
 
 
-def test_a_provider_that_is_not_there_is_requested_and_another_active(
+def test_an_unavailable_provider_is_requested_and_another_one_active(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
@@ -133,7 +133,7 @@ def test_external_data_is_taken_from_memory() -> None:
 
 @pytest.mark.parametrize("given", [{}, {"other.bin": bytes(100)}], ids=["nothing", "another file"])
 @pytest.mark.parametrize("location", ["weights.bin", "./weights.bin", "{folder}/weights.bin"])
-def test_external_data_that_is_not_given_is_never_read_from_the_disk(
+def test_external_data_that_is_not_given_is_never_read_from_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, given: dict[str, bytes]
 ) -> None:
     graph, data = externalize(classification_graph(), location.format(folder=tmp_path))
@@ -200,7 +200,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("cuda")
-def test_a_gpu_runs_what_was_copied_to_it_and_is_asked_for_the_outputs_after() -> None:
+def test_on_a_gpu_the_batch_is_copied_then_run_then_fetched() -> None:
     session = Session(segmentation_graph(), "cuda", 1, gpu=GpuOptions(device_id=1))
     (labels,) = session.run(IMAGES, ["labels"])
     np.testing.assert_array_equal(labels, LABELS)
@@ -210,7 +210,7 @@ def test_a_gpu_runs_what_was_copied_to_it_and_is_asked_for_the_outputs_after() -
 
 
 @pytest.mark.usefixtures("cuda")
-def test_nodes_that_fall_to_the_cpu_are_named() -> None:
+def test_nodes_that_fall_back_to_the_cpu_are_logged() -> None:
     with structlog.testing.capture_logs() as lines:
         session = Session(segmentation_graph(), "cuda", 1)
     assert session.nodes_on_cpu == ["Conv c"]
@@ -221,7 +221,7 @@ def test_nodes_that_fall_to_the_cpu_are_named() -> None:
     assert details["names"] == ["Squeeze d", "Concat e"]
 
 
-def test_onnx_runtime_tells_which_provider_runs_a_node() -> None:
+def test_onnx_runtime_reports_which_provider_runs_a_node() -> None:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = onnxruntime.InferenceSession(

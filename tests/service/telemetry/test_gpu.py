@@ -10,7 +10,7 @@ import pytest
 
 from service.app import create_app
 from service.runtime.execution_providers import CUDA, GpuOptions
-from service.runtime.pinned_memory import _runtime, pinned
+from service.runtime.io_binding import _cuda_runtime, pinned
 from service.runtime.session import Session
 from service.schema.files import read_certificate, read_contract
 from service.settings import Settings
@@ -109,8 +109,8 @@ async def test_concurrent_requests_get_their_own_responses(service: Running, mod
     assert await asyncio.gather(*map(best_class, photos * 8)) == alone * 8
 
 
-def test_memory_for_copies_is_pinned() -> None:
-    runtime = _runtime()
+def test_memory_for_copies_is_locked() -> None:
+    runtime = _cuda_runtime()
     memory = pinned(1 << 20, 0)
     error, attributes = runtime.cudaPointerGetAttributes(memory.ctypes.data)
     assert error == runtime.cudaError_t.cudaSuccess

@@ -1,0 +1,63 @@
+"""Runs batches in the threads of a device."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from functools import partial
+
+from service.batching.queue import Answer, PendingInference, Run
+from service.runtime.graph_sessions import GraphSessions
+from service.runtime.worker_threads import WorkerThreads
+from service.schema.model_status import Width
+
+Answered = list[tuple[PendingInference, Answer]]
+"""The members of a batch that ran, with their answers."""
+
+
+@dataclass(eq=False, slots=True)
+class Execution:
+    """A batch that runs, or is run a second time."""
+
+    members: list[PendingInference]
+    width: Width
+    expected_seconds: float
+    is_retry: bool = False
+    is_hung: bool = False
+
+
+class BatchRunner:
+    """Runs a model's batches, and replaces its sessions, in the threads of its device."""
+
+    def __init__(self, sessions: GraphSessions, workers: WorkerThreads) -> None:
+        self._sessions = sessions
+        self._workers = workers
+
+    def execute(self, execution: Execution) -> "asyncio.Future[Answered]":
+        """Run the members that are still waited for once a thread is free.
+
+        The future is cancelled if no member is left; it fails as `GraphSessions.run` does.
+        """
+        return self._workers.run(partial(self._execute, execution))
+
+    def rebuild(self, threads: int) -> "asyncio.Future[None]":
+        """Replace the session of a number of threads, as `GraphSessions.rebuild` does.
+
+        It starts before any batch that is executed later.
+        """
+        return self._workers.run(partial(self._sessions.rebuild, threads))
+
+    def _execute(self, execution: Execution) -> Answered:
+        running, images, started = [], [], time.monotonic()
+        for member in execution.members:
+            if not member.future.done():
+                member.has_started = True
+                running.append(member)
+                images.append(member.photo.prepare().pixels)
+        if not running:
+            raise asyncio.CancelledError
+        prepared = time.monotonic()
+        results = self._sessions.run(images, running[0].outputs, execution.width.threads)
+        run = Run(started, prepared, time.monotonic(), len(running))
+        return [
+            (member, Answer(outputs, run)) for member, outputs in zip(running, results, strict=True)
+        ]

@@ -1,0 +1,117 @@
+"""Batches on a GPU: stacked in pinned memory, copied, run, and copied back."""
+
+import importlib
+import mmap
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+Array = npt.NDArray[np.generic]
+Bytes = npt.NDArray[np.uint8]
+
+_log = structlog.get_logger()
+
+
+def padded(count: int) -> int:
+    """Return the batch size that `count` images are run as: the next power of two.
+
+    The first run of a shape is slow (cuDNN plans each convolution, TensorRT builds an engine).
+    With few batch sizes, each of them can run before the model is ready.
+    """
+    return 1 << (count - 1).bit_length()
+
+
+class DeviceBinding:
+    """Runs a session of one input by ONNX Runtime's IO binding; several threads may use it.
+
+    A batch is copied to the device before it runs, and its outputs after. The copies of one
+    thread overlap with the run of another. `device_type` is ONNX Runtime's name of the device.
+    """
+
+    def __init__(
+        self, session: Any, device_type: str, device_id: int, allocate: Callable[[int], Bytes]
+    ) -> None:
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._device = device_type, device_id
+        self._staging = Staging(allocate)
+
+    def run(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
+        """Return the named outputs of all images, which have one shape and type.
+
+        The batch is padded with blank images, whose outputs are left out.
+        """
+        binding = self._session.io_binding()
+        with self._staging.stack(images) as batch:
+            binding.bind_cpu_input(self._input, batch)  # copied here, not by the run
+            for name in outputs:
+                binding.bind_output(name, *self._device)
+            self._session.run_with_iobinding(binding)
+        return [result[: len(images)] for result in binding.copy_outputs_to_cpu()]
+
+
+class Staging:
+    """Buffers in which batches are stacked: as many as were ever in use at once."""
+
+    def __init__(self, allocate: Callable[[int], Bytes]) -> None:
+        self._allocate = allocate
+        self._free: list[Bytes] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def stack(self, images: Sequence[Array]) -> Iterator[Array]:
+        """Lend a buffer with the images as one padded array, which must not be kept."""
+        first, count = images[0], padded(len(images))
+        size = count * first.nbytes
+        buffer = self._take(size)
+        batch = buffer[:size].view(first.dtype).reshape(count, *first.shape)
+        np.stack(images, out=batch[: len(images)])
+        batch[len(images) :] = 0
+        try:
+            yield batch
+        finally:
+            with self._lock:
+                self._free.append(buffer)
+
+    def _take(self, size: int) -> Bytes:
+        """Take a free buffer; replace it if it is too small."""
+        with self._lock:
+            buffer = self._free.pop() if self._free else None
+        return buffer if buffer is not None and len(buffer) >= size else self._allocate(size)
+
+
+def pinned(size: int, device_id: int) -> Bytes:
+    """Return `size` bytes of page-locked memory, or of ordinary memory if the driver refuses.
+
+    The GPU copies directly from page-locked memory; any other goes through the driver's own.
+    """
+    pages = mmap.mmap(-1, size)
+    memory = np.frombuffer(pages, np.uint8)
+    runtime = _cuda_runtime()
+    if runtime is None:
+        return memory
+    runtime.cudaSetDevice(device_id)
+    address, flags = memory.ctypes.data, runtime.cudaHostRegisterPortable
+    (error,) = runtime.cudaHostRegister(address, size, flags)
+    if error == runtime.cudaError_t.cudaSuccess:
+        weakref.finalize(pages, runtime.cudaHostUnregister, address).atexit = False
+    else:
+        _log.warning("memory_not_pinned", bytes=size, reason=error.name)
+    return memory
+
+
+@cache
+def _cuda_runtime() -> Any:
+    """Return CUDA's runtime, loaded on first use, or None: only the extra `gpu` installs it."""
+    try:
+        return importlib.import_module("cuda.bindings.runtime")
+    except ImportError:
+        _log.warning("memory_not_pinned", reason="cuda-bindings is not installed")
+        return None
