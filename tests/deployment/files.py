@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from service.command_line import EXIT_SECONDS
+from service.engine.engine import CLOSE_SECONDS
 from service.http.server.server import ABORT_SECONDS
 from service.settings import PREFIX, Settings
 
@@ -118,4 +118,4 @@ def settings(environment: dict[str, str]) -> Settings:
 
 def stop_seconds(chosen: Settings) -> float:
     """How long the service may take from SIGTERM to its end."""
-    return chosen.drain_timeout_seconds + ABORT_SECONDS + EXIT_SECONDS
+    return chosen.drain_timeout_seconds + ABORT_SECONDS + CLOSE_SECONDS

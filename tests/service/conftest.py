@@ -62,7 +62,7 @@ class Running:
     def __init__(self, app: FastAPI, loader: "Loader") -> None:
         self.app = app
         self.loader = loader
-        self.parts: Engine = app.state.engine
+        self.engine: Engine = app.state.engine
         local_key = app.state.access.local_key
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),
@@ -75,7 +75,7 @@ class Running:
 
     def sessions(self, model: str, version: str | None = None) -> list[Any]:
         """The sessions that serve a version of a model."""
-        instance = self.parts.repository.get(model, version).ready_instance()
+        instance = self.engine.repository.get(model, version).ready_instance()
         return self.loader.sessions(instance)
 
     def replace_runs(self, model: str, run: "Run", version: str | None = None) -> None:
@@ -94,8 +94,8 @@ class Running:
         for gate in self.gates:
             gate.open()
         await self.http.aclose()
-        await asyncio.to_thread(self.parts.image_threads.close)
-        await self.parts.repository.close()
+        await asyncio.to_thread(self.engine.image_threads.close)
+        await self.engine.repository.close()
 
 
 async def measured(_: object, threads: Sequence[int], max_batch_size: int) -> list[Measurement]:
@@ -228,7 +228,7 @@ def start(repository: Path) -> Start:
         chosen = Settings(**settings)
         engine = Engine.from_settings(chosen, cores=cores, load_instance=loader)
         running = Running(create_app(chosen, engine), loader)
-        await running.parts.repository.load_all()
+        await running.engine.repository.load_all()
         try:
             yield running
         finally:

@@ -280,8 +280,8 @@ async def test_what_fails_in_the_background_is_logged_at_once_and_the_rest_is_cl
 
     async with start() as service:
         assert service.sessions("colour")
-        instance = service.parts.repository.get("colour").ready_instance()
-        monkeypatch.setattr(service.parts.repository, "load_all", fail)
+        instance = service.engine.repository.get("colour").ready_instance()
+        monkeypatch.setattr(service.engine.repository, "load_all", fail)
         with structlog.testing.capture_logs() as lines:
             async with service.app.router.lifespan_context(service.app):
                 await until(lambda: any(line["log_level"] == "error" for line in lines))

@@ -25,7 +25,7 @@ def classify(service: Running, **options: object) -> asyncio.Task[httpx.Response
 
 def outcomes(service: Running) -> dict[str, float]:
     """Count the requests by outcome."""
-    text = service.parts.metrics.render("")[0].decode()
+    text = service.engine.metrics.render("")[0].decode()
     found = re.findall(r'vt_inference_requests_total{.*outcome="(\w+)".*} (\S+)', text)
     return {outcome: float(count) for outcome, count in found if float(count)}
 
@@ -40,7 +40,7 @@ async def test_a_request_beyond_the_bound_is_refused_before_its_body_is_read(
         read = []
 
         async def body() -> AsyncIterator[bytes]:
-            read.append(service.parts.admission.in_flight)
+            read.append(service.engine.admission.in_flight)
             yield PHOTO
 
         headers = {"Content-Length": str(len(PHOTO))}
@@ -91,7 +91,7 @@ async def test_the_deadline_fires_while_the_model_is_busy_and_drops_what_waits(
         for response in (await first, await second):
             assert response.status_code == 504
             assert "within 0.3 s" in error_of(response)
-        assert service.parts.admission.in_flight == 0
+        assert service.engine.admission.in_flight == 0
         gate.open()
         assert (await classify(service)).status_code == 200
         assert gate.batches == [1, 1]  # the second was dropped
@@ -135,7 +135,7 @@ async def test_work_for_a_client_that_left_is_dropped_and_its_neighbour_is_answe
     running = classify(service)
     await gate.begun()
     leaving, staying = RawClient(service), classify(service)
-    instance = service.parts.repository.get("colour").ready_instance()
+    instance = service.engine.repository.get("colour").ready_instance()
     await until(lambda: instance.pending == 3)
     leaving.left.set()
     await leaving.answer
@@ -207,7 +207,7 @@ async def test_a_stopping_server_is_not_ready_and_admits_no_requests(service: Ru
     gate = service.gate("colour")
     inside = classify(service)
     await gate.begun()
-    service.parts.admission.stop()
+    service.engine.admission.stop()
     assert (await service.http.get("/v2/health/ready")).status_code == 503
     assert (await service.http.get("/v2/health/live")).status_code == 200
     refused = await classify(service)
@@ -252,7 +252,7 @@ async def test_a_wait_beyond_the_deadline_is_refused_before_the_body_is_read(
     gate = service.gate("colour")
     first = classify(service)
     await gate.begun()
-    rate = service.parts.repository.get("colour").ready_instance()._batcher.rate
+    rate = service.engine.repository.get("colour").ready_instance()._batcher.rate
     rate.seconds_per_image = 100.0
     read = []
 
@@ -272,7 +272,7 @@ async def test_a_wait_beyond_the_deadline_is_refused_before_the_body_is_read(
 
 async def test_requests_share_a_batch_and_each_gets_its_own_answer(start: Start) -> None:
     async with start() as service:
-        instance = service.parts.repository.get("colour").ready_instance()
+        instance = service.engine.repository.get("colour").ready_instance()
         gate = service.gate("colour")
         first = classify(service)
         await gate.begun()
@@ -310,7 +310,7 @@ async def test_a_model_that_hangs_is_not_ready_and_the_other_serves_on_its_core(
             'vt_hung{model="colour",version="1"} 1.0' in (await service.http.get("/metrics")).text
         )
         gate.open()
-        instance = service.parts.repository.get("colour").instance
+        instance = service.engine.repository.get("colour").instance
         await until(lambda: instance.outage is None)
         assert (await classify(service)).status_code == 200
         assert (await service.http.get("/v2/health/ready")).status_code == 200

@@ -94,7 +94,7 @@ MADE_UP = {
 
 def series_of_models(service: Running) -> list[str]:
     """What the metrics show of models, without the values."""
-    lines = service.parts.metrics.render("")[0].decode().splitlines()
+    lines = service.engine.metrics.render("")[0].decode().splitlines()
     return [line.rpartition(" ")[0] for line in lines if line.startswith("vt_")]
 
 

@@ -85,7 +85,7 @@ async def detail_of(service: Running, model: str = "colour") -> dict:
 
 async def as_requested(service: Running, active: str) -> float | None:
     labels = {"model": "colour", "version": "1", "requested": CUDA, "active": active}
-    registry = service.parts.metrics.registry
+    registry = service.engine.metrics.registry
     return registry.get_sample_value("vt_provider_requested_active", labels)
 
 
@@ -123,7 +123,7 @@ async def test_each_gpu_is_tested_and_warmed_for_every_shape_before_a_model_is_r
 ) -> None:
     async with start_on_gpus() as service:
         contracts = [
-            service.parts.repository.get(name).ready_instance().contract
+            service.engine.repository.get(name).ready_instance().contract
             for name in ("colour", "pixels")
         ]
     sizes = [size for each in contracts for size in each.preprocessing.input_sizes]
@@ -134,7 +134,7 @@ async def test_each_gpu_is_tested_and_warmed_for_every_shape_before_a_model_is_r
 
 def reported(service: Running, name: str) -> asyncio.Event:
     """Set an event when something is reported to the metrics."""
-    metrics, happened = service.parts.metrics.batches, asyncio.Event()
+    metrics, happened = service.engine.metrics.batches, asyncio.Event()
     report = getattr(metrics, name)
     setattr(metrics, name, lambda *arguments: (report(*arguments), happened.set()))
     return happened

@@ -51,7 +51,7 @@ async def classify(service: Running, photo: bytes = PHOTOS[0], **query: str) -> 
 
 def shadowed(service: Running, name: str) -> float:
     """A number of the shadow's metrics, all labels together."""
-    text = service.parts.metrics.render("")[0].decode()
+    text = service.engine.metrics.render("")[0].decode()
     return sum(map(float, re.findall(rf"^vt_shadow_{name}.* (.+)$", text, re.MULTILINE)))
 
 
@@ -126,11 +126,11 @@ async def test_the_answer_does_not_wait_for_the_shadow(start: Start) -> None:
 async def test_nothing_is_compared_while_somebody_waits(start: Start) -> None:
     async with start(shadow="colour:2@1") as service:
         gate = service.gate("colour", "1")
-        instance = service.parts.repository.get("colour", "1").ready_instance()
+        instance = service.engine.repository.get("colour", "1").ready_instance()
         waiting = [asyncio.create_task(classify(service)) for _ in range(2)]
         await until(lambda: instance.pending == 2)
-        service.parts.shadow.answered(instance, answered(PHOTOS[0]))
-        assert service.parts.repository.get("colour", "2").ready_instance().pending == 0
+        service.engine.shadow.answered(instance, answered(PHOTOS[0]))
+        assert service.engine.repository.get("colour", "2").ready_instance().pending == 0
         assert compared(service) == 0
         gate.open()
         await asyncio.gather(*waiting)
@@ -153,7 +153,7 @@ async def test_what_is_too_much_to_hold_is_dropped_and_counted(
 
 async def test_a_shadow_that_fails_is_counted_and_nobody_notices(start: Start) -> None:
     async with start(shadow="colour:2@1") as service:
-        await service.parts.repository.load("colour", parse_version_policy("specific:1"))
+        await service.engine.repository.load("colour", parse_version_policy("specific:1"))
         assert (await classify(service))["version"] == "1"
         await until(lambda: shadowed(service, 'dropped_total{model="colour",reason="failed"') == 1)
 

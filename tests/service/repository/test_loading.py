@@ -307,7 +307,7 @@ async def test_on_a_gpu_every_shape_runs_before_the_model_is_ready(start: Start)
 
     on_gpu = {"open_session": GpuSession, "expected_provider": lambda _: CUDA}
     async with start(load=on_gpu, precision="fp32") as service:
-        contract = service.parts.repository.get("pixels").ready_instance().contract
+        contract = service.engine.repository.get("pixels").ready_instance().contract
         sizes = contract.preprocessing.input_sizes
         assert len(sizes) == 5
         assert {(n, height, width) for width, height in sizes for n in (1, 2, 4)} <= shapes

@@ -234,7 +234,7 @@ async def test_a_request_in_flight_during_a_swap_is_answered_by_the_old_version(
         gate = service.gate("colour")
         first = classify(service)
         await gate.begun()
-        models = service.parts.repository
+        models = service.engine.repository
         loading = asyncio.create_task(models.load("colour"))
         await asyncio.sleep(0)
         gate.open()
@@ -251,7 +251,7 @@ async def test_a_request_in_flight_during_a_swap_is_answered_by_the_old_version(
 async def test_no_request_is_refused_during_swaps(start: Start, repository: Path) -> None:
     write_versions(repository, "1", "2")
     async with start(cores=2) as service:
-        models, statuses, stop = service.parts.repository, [], asyncio.Event()
+        models, statuses, stop = service.engine.repository, [], asyncio.Event()
 
         async def user() -> None:
             while not stop.is_set():

@@ -298,6 +298,6 @@ async def test_it_polls_after_each_sleep(watched: Watched, tmp_path: Path) -> No
 
 async def test_the_repository_is_watched_only_if_it_is_set(start: Start) -> None:
     async with start() as service:
-        assert service.parts.watch is None
+        assert service.engine.watch is None
     async with start(repository_poll_seconds=2) as service:
-        assert service.parts.watch is not None
+        assert service.engine.watch is not None

@@ -35,7 +35,7 @@ async def service() -> AsyncIterator[Running]:
     settings = Settings(model_repository=WEIGHTS, require_provider="cuda")
     loader = Loader()
     running = Running(create_app(settings, load=loader), loader)
-    await running.parts.repository.load_all()
+    await running.engine.repository.load_all()
     yield running
     await running.close()
 

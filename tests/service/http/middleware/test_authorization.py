@@ -19,7 +19,7 @@ def bearer(token: str) -> dict[str, str]:
 
 def used(service: Running, key: str, outcome: str) -> float | None:
     labels = {"key": key, "outcome": outcome}
-    return service.parts.metrics.registry.get_sample_value("vt_api_key_requests_total", labels)
+    return service.engine.metrics.registry.get_sample_value("vt_api_key_requests_total", labels)
 
 
 def asked_from(service: Running, address: str) -> httpx.AsyncClient:
@@ -234,7 +234,7 @@ def refused(service: Running) -> set[tuple[str, str, str]]:
     """Method, route and status of what was counted as refused."""
     samples = [
         sample
-        for family in service.parts.metrics.registry.collect()
+        for family in service.engine.metrics.registry.collect()
         for sample in family.samples
         if sample.name == "http_requests_total"
     ]
@@ -267,7 +267,7 @@ async def test_a_refused_request_is_counted_by_the_route_that_would_have_got_it(
     async with start(api_keys_file=keys_file, require_key_for_metadata=True) as service:
         assert (await service.http.request(method, path)).status_code == 401
         assert refused(service) == {(method, route, "401")}
-        metrics = service.parts.metrics
+        metrics = service.engine.metrics
         await service.http.request(method, path, headers=bearer(ADMIN), content=PHOTO)
         assert "secret" not in metrics.render("")[0].decode()
 

@@ -52,7 +52,7 @@ async def test_head_needs_the_key_that_get_needs(start: Start, keys_file: Path) 
 async def test_head_is_counted_as_what_it_is(service: Running) -> None:
     await service.http.head("/v2/models/colour")
     labels = {"method": "HEAD", "route": "/v2/models/{model}", "status": "200"}
-    metrics = service.parts.metrics.registry
+    metrics = service.engine.metrics.registry
     assert metrics.get_sample_value("http_requests_total", labels) == 1
 
 

@@ -479,7 +479,7 @@ async def test_a_request_may_ask_for_a_nearer_deadline(service: Running) -> None
 async def test_the_highest_priority_goes_first(start: Start) -> None:
     async with start(max_batch_size=1) as service:
         gate = service.gate("colour")
-        instance = service.parts.repository.get("colour").ready_instance()
+        instance = service.engine.repository.get("colour").ready_instance()
 
         async def ask(priority: int) -> None:
             image = tensor(data=[priority] * 192)

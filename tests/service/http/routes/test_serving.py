@@ -28,7 +28,7 @@ def counted(service: Running) -> dict[tuple[str, ...], float]:
     """How many requests for predictions there were, by model, version, task and outcome."""
     return {
         tuple(sample.labels[name] for name in LABELS): sample.value
-        for family in service.parts.metrics.registry.collect()
+        for family in service.engine.metrics.registry.collect()
         for sample in family.samples
         if sample.name == "vt_inference_requests_total" and sample.value
     }
