@@ -1,1 +1,1 @@
-"""Which images wait and which run next."""
+"""The images that wait for a model, and which of them run next."""

@@ -168,6 +168,15 @@ async def test_an_execution_with_a_shorter_limit_hangs_before_earlier_ones(
     assert await answers(patient) == [1]
 
 
+async def test_a_drained_batcher_leaves_no_timer_behind(batcher, execute):
+    each, pending = batcher(), images(1)
+    each.submit(pending)
+    execute.open()
+    assert await answers(pending) == [1]
+    await asyncio.wait_for(each.drain(), 20)
+    assert each.recovery._check is None
+
+
 async def test_a_hang_leaves_its_slot_to_the_other_models(execute, events):
     device = Device(1)
     plan = ExecutionPlan((width(1, 1),))
