@@ -10,7 +10,7 @@ from service.batching.plan import ExecutionPlan
 from service.batching.queue import Answer, PendingInference, Run, Urgency
 from service.batching.runner import Answered, Execution
 from service.errors import InvalidEntry
-from service.images.photo import Photo, PreparedImage
+from service.images.photo import PreparedImage
 from service.runtime.device import Device
 from service.schema.model_status import Width
 from service.schema.vocabulary import Task
@@ -110,7 +110,7 @@ def images(
     loop = asyncio.get_running_loop()
     return [
         PendingInference(
-            Photo.ready(PreparedImage(np.full((side, side, 3), mark, np.uint8), side, side)),
+            PreparedImage(np.full((side, side, 3), mark, np.uint8), side, side),
             ("mark",),
             Urgency(deadline, is_background=is_background),
             loop.time(),

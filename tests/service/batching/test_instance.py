@@ -66,8 +66,9 @@ def session() -> FakeSession:
 async def instance(tmp_path: Path, session: FakeSession) -> AsyncIterator[ModelInstance]:
     folder = write_segmenter(tmp_path)
     contract = read_contract(folder)
+    metrics, identity = PrometheusMetrics(), ModelIdentity("pixels", "1", Task.SEGMENTATION)
     instance = ModelInstance(
-        identity=ModelIdentity("pixels", "1", Task.SEGMENTATION),
+        identity=identity,
         contract=contract,
         certificate=read_certificate(folder, contract, "1"),
         build=ModelBuild("fp32", "cpu", "cpu", "0" * 64),
@@ -80,7 +81,8 @@ async def instance(tmp_path: Path, session: FakeSession) -> AsyncIterator[ModelI
         device=Device(1),
         max_batch_size=4,
         max_queue_size=8,
-        events=PrometheusMetrics().batches,
+        events=metrics.batches,
+        telemetry=metrics.inference.of(identity),
     )
     yield instance
     session.open.set()
