@@ -20,6 +20,7 @@ from service.schema.certificate import PrecisionRecord, ProviderRecord
 from service.settings import PREFIX, Settings
 from service.telemetry import gpu_metrics
 from service.telemetry.metrics import PrometheusMetrics
+from service.telemetry.metrics.histogram import Histogram
 from service.telemetry.triton_names import add_triton_names
 from tests.service.repository_fixture import write_classifier
 
@@ -70,6 +71,8 @@ def test_every_metric_is_documented_with_its_labels() -> None:
         if hasattr(collector, "_labelnames"):
             name = collector._name + ("_total" if collector._type == "counter" else "")
             declared[name] = (collector._type, list(collector._labelnames))
+        elif isinstance(collector, Histogram):
+            declared[collector.name] = ("histogram", list(collector.labelnames))
     for family, name, _, _ in gpu_metrics.OWN:
         declared[name] = ("counter" if family is CounterMetricFamily else "gauge", ["gpu"])
     assert documented == declared

@@ -10,7 +10,7 @@ from service.batching.drain_rate import DrainRate
 from service.batching.plan import ExecutionPlan
 from service.batching.queue import Group, PendingInference, RequestQueue
 from service.batching.recovery import Recovery, fail
-from service.batching.runner import Answered, BatchRunner, Execution
+from service.batching.runner import BatchRunner, Executed, Execution
 from service.errors import DeadlineExceeded, OutOfMemory, ServerStopping
 from service.runtime.device import Device
 from service.schema.model_status import Width
@@ -123,8 +123,8 @@ class DynamicBatcher:
         width = self._choose_width(1, is_background=inference.urgency.is_background)
         if width is None:
             return False
-        is_prepared = inference.photo.prepared is not None
-        limit = min(width.max_batch_size, self.recovery.largest_batch) if is_prepared else 1
+        has_shape = inference.photo.shape is not None
+        limit = min(width.max_batch_size, self.recovery.largest_batch) if has_shape else 1
         self._start_in_time([inference], width, "idle" if limit > 1 else "full", limit)
         return True
 
@@ -151,8 +151,8 @@ class DynamicBatcher:
         width = self._choose_width(len(self.queue.waiting), is_background=group[2])
         if width is None:
             return False
-        is_prepared = group[0] is not None
-        limit = min(width.max_batch_size, self.recovery.largest_batch) if is_prepared else 1
+        has_shape = group[0] is not None
+        limit = min(width.max_batch_size, self.recovery.largest_batch) if has_shape else 1
         reason = self._reason_to_leave(group, limit)
         if reason is None or (reason != "full" and self._device.free < width.threads):
             return False
@@ -202,8 +202,8 @@ class DynamicBatcher:
             self._start(Execution(in_time, width, expected), reason, room)
 
     def _expected_seconds(self, members: list[PendingInference], width: Width) -> float:
-        image = members[0].photo.prepared if members else None
-        pixels = None if image is None else image.pixels.shape[0] * image.pixels.shape[1]
+        shape = members[0].photo.shape if members else None
+        pixels = None if shape is None else shape[0] * shape[1]
         return self._plan.seconds(width.threads, len(members), pixels)
 
     def _start(self, execution: Execution, reason: DispatchReason, room: int) -> None:
@@ -213,7 +213,7 @@ class DynamicBatcher:
         self.recovery.watch(execution)
         self._runner.execute(execution).add_done_callback(partial(self._ended, execution))
 
-    def _ended(self, execution: Execution, future: "asyncio.Future[Answered]") -> None:
+    def _ended(self, execution: Execution, future: "asyncio.Future[Executed]") -> None:
         self.recovery.watched.pop(execution, None)
         error = None if future.cancelled() else future.exception()
         if isinstance(error, OutOfMemory):
@@ -229,10 +229,14 @@ class DynamicBatcher:
             self._deliver(future.result())
         self._end(execution)
 
-    def _deliver(self, answered: Answered) -> None:
-        run = answered[0][1].run
+    def _deliver(self, executed: Executed) -> None:
+        for member, error in executed.refused:
+            fail([member], error)
+        if not executed.answers:
+            return
+        run = executed.answers[0][1].run
         self._statistics.executed(run.batch_size, run.ended - run.started)
-        for member, answer in answered:
+        for member, answer in executed.answers:
             if not member.future.done():
                 member.future.set_result(answer)
 

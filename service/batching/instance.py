@@ -14,6 +14,7 @@ from service.batching.runner import BatchRunner
 from service.errors import DeadlineUnreachable, Outcome, PayloadTooLarge, QueueFull
 from service.images.photo import Photo, PreparedImage
 from service.runtime.device import Device
+from service.runtime.execution_providers import CPU
 from service.runtime.graph_sessions import GraphSessions
 from service.runtime.session import Outputs
 from service.schema.certificate import Certificate
@@ -48,9 +49,9 @@ class ModelInstance:
     """A model version that serves. Belongs to the event loop.
 
     `outage` says in a few words why it does not serve at present, or is None; `on_outage` is
-    called on the event loop whenever `outage` changes. `batches` says whether batches of several
-    images pay; if so, photos should be prepared before `infer`. `max_batch_size` is the largest
-    batch allowed; the plan may choose smaller ones.
+    called on the event loop whenever `outage` changes. `prepare_first` says whether photos should
+    be prepared before `infer`. `max_batch_size` is the largest batch allowed; the plan may choose
+    smaller ones.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class ModelInstance:
         """Counts the requests of this instance."""
         self.outage: str | None = None
         self.on_outage: Callable[[], None] = lambda: None
-        self.batches = any(width.max_batch_size > 1 for width in plan.widths)
+        self.prepare_first = _prepare_first(contract, build, plan)
         self._sessions = sessions
         self._events = events
         self._plan = plan
@@ -242,6 +243,17 @@ class ModelInstance:
             nodes_on_cpu=placement.nodes_on_cpu,
         )
         self._events.session_rebuilt(self.identity, self.build)
+
+
+def _prepare_first(contract: Contract, build: ModelBuild, plan: ExecutionPlan) -> bool:
+    """Return whether batches pay, and cannot be formed of photos that are not prepared.
+
+    On a CPU the thread that runs a batch prepares it too: a photo that is prepared elsewhere takes
+    a second way through the interpreter's lock. Photos whose shapes vary must be prepared before it
+    is known which of them share a batch; a GPU should not wait for photos.
+    """
+    varies = contract.preprocessing.fixed_shape is None or build.active_provider != CPU
+    return varies and any(width.max_batch_size > 1 for width in plan.widths)
 
 
 def _inference(answers: Sequence[Answer], arrived_at: float, ended_at: float) -> Inference:

@@ -13,8 +13,8 @@ from service.runtime.session import Outputs
 
 Group = tuple[tuple[int, ...] | None, tuple[str, ...], bool]
 """What must be equal within a batch: the image's shape, the requested outputs, and whether it
-runs in the background. The shape of a photo is unknown (None) before it is prepared; such a photo
-runs alone."""
+runs in the background. A photo that is not prepared and whose shape is not known (None) runs
+alone."""
 Rank = tuple[bool, float, float, int]
 
 
@@ -129,9 +129,7 @@ class RequestQueue:
 
 
 def _group(inference: PendingInference) -> Group:
-    image = inference.photo.prepared
-    shape = None if image is None else image.pixels.shape
-    return shape, inference.outputs, inference.urgency.is_background
+    return inference.photo.shape, inference.outputs, inference.urgency.is_background
 
 
 def _rank(urgency: Urgency, order: int) -> Rank:

@@ -4,14 +4,19 @@ import asyncio
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from service.batching.queue import Answer, PendingInference, Run
 from service.runtime.graph_sessions import GraphSessions
 from service.runtime.worker_threads import WorkerThreads
 from service.schema.model_status import Width
 
-Answered = list[tuple[PendingInference, Answer]]
-"""The members of a batch that ran, with their answers."""
+
+class Executed(NamedTuple):
+    """The members of a batch that ran, and those whose photos could not be prepared."""
+
+    answers: list[tuple[PendingInference, Answer]]
+    refused: list[tuple[PendingInference, Exception]]
 
 
 @dataclass(eq=False, slots=True)
@@ -32,7 +37,7 @@ class BatchRunner:
         self._sessions = sessions
         self._workers = workers
 
-    def execute(self, execution: Execution) -> "asyncio.Future[Answered]":
+    def execute(self, execution: Execution) -> "asyncio.Future[Executed]":
         """Run the members that are still waited for once a thread is free.
 
         The future is cancelled if no member is left; it fails as `GraphSessions.run` does.
@@ -46,18 +51,24 @@ class BatchRunner:
         """
         return self._workers.run(partial(self._sessions.rebuild, threads))
 
-    def _execute(self, execution: Execution) -> Answered:
-        running, images, started = [], [], time.monotonic()
+    def _execute(self, execution: Execution) -> Executed:
+        running, images, refused, started = [], [], [], time.monotonic()
         for member in execution.members:
-            if not member.future.done():
-                member.has_started = True
-                running.append(member)
+            if member.future.done():
+                continue
+            member.has_started = True
+            try:
                 images.append(member.photo.prepare().pixels)
+            except Exception as error:  # it is this photo's own
+                refused.append((member, error))
+            else:
+                running.append(member)
         if not running:
+            if refused:
+                return Executed([], refused)
             raise asyncio.CancelledError
         prepared = time.monotonic()
         results = self._sessions.run(images, running[0].outputs, execution.width.threads)
         run = Run(started, prepared, time.monotonic(), len(running))
-        return [
-            (member, Answer(outputs, run)) for member, outputs in zip(running, results, strict=True)
-        ]
+        answers = zip(running, results, strict=True)
+        return Executed([(member, Answer(outputs, run)) for member, outputs in answers], refused)

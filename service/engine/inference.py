@@ -52,16 +52,15 @@ class ImageInference:
         If the outputs are to be `stacked`, images whose outputs would differ in shape are an
         `InvalidRequest`, before any is queued.
 
-        If images share batches they are decoded here, in the image threads. If each runs alone,
-        its own thread decodes it: there are as many of those as cores, and the image stays in the
-        core's cache.
+        Images are decoded by the thread that runs them, so that they stay in its core's cache;
+        the instance says whether they must be decoded before, in the image threads.
         """
         instance.reserve(len(images), urgency.deadline)
         try:
             photos = self._photos(instance.contract, images)
             compared = stacked and len(photos) > 1 and _follow_the_photo(instance.contract, names)
             decode_seconds = 0.0
-            if instance.batches or compared:
+            if instance.prepare_first or compared:
                 began = perf_counter()
                 await self.pool.gather([each.prepare for each in photos if not each.prepared])
                 decode_seconds = perf_counter() - began

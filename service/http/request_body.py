@@ -57,21 +57,31 @@ async def receive_body(
     declared = exchange.headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limits.max_bytes:
         raise PayloadTooLarge.body(limits.max_bytes)
-    chunks, size, more = list[bytes](), 0, True
+    body = exchange.take_body()
+    if body is not None:
+        if len(body) > limits.max_bytes:
+            raise PayloadTooLarge.body(limits.max_bytes)
+        take_bytes(len(body))
+        return body
     try:
         async with asyncio.timeout(limits.timeout_seconds):
-            while more:
-                message = await exchange.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnected("The client disconnected while it sent the body.")
-                chunk, more = message.get("body", b""), message.get("more_body", False)
-                size += len(chunk)
-                if size > limits.max_bytes:
-                    raise PayloadTooLarge.body(limits.max_bytes)
-                take_bytes(len(chunk))
-                chunks.append(chunk)
+            return await _receive_in_parts(exchange, limits, take_bytes)
     except TimeoutError:
         raise BodyTimeout(f"The body did not arrive within {limits.timeout_seconds:g} s.") from None
+
+
+async def _receive_in_parts(exchange: Exchange, limits: BodyLimits, take_bytes: TakeBytes) -> bytes:
+    chunks, size, more = list[bytes](), 0, True
+    while more:
+        message = await exchange.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected("The client disconnected while it sent the body.")
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        size += len(chunk)
+        if size > limits.max_bytes:
+            raise PayloadTooLarge.body(limits.max_bytes)
+        take_bytes(len(chunk))
+        chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

@@ -1,5 +1,6 @@
 """Turn logits into the most likely classes."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,14 +18,14 @@ def top_classes(
     The scores are the softmax over all classes.
     """
     values = logits.astype(np.float64)
-    if not np.isfinite(values).all():
+    order = (-values).argsort(kind="stable")
+    largest, smallest = values[order[0]], values[order[-1]]  # NaN is sorted to the end
+    if not (math.isfinite(largest) and math.isfinite(smallest)):
         raise InferenceFailed("The model returned a score that is not a number.")
-    exponents = np.exp(values - values.max())
-    total = float(exponents.sum())
-    best = np.argsort(-values, kind="stable")[:top_k].tolist()
+    exponents = np.exp(values - largest)
+    best = order[:top_k]
+    scores = (exponents[best] / exponents.sum()).tolist()
     return [
-        ClassScore(
-            label=labels[index], index=index, score=round(float(exponents[index]) / total, 6)
-        )
-        for index in best
+        {"label": labels[index], "index": index, "score": round(score, 6)}
+        for index, score in zip(best.tolist(), scores, strict=True)
     ]

@@ -1,8 +1,6 @@
 """An image on its way to the graph: encoded or prepared."""
 
-import time
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +24,16 @@ class PreparedImage:
     pixels: ImageArray
     photo_width: int
     photo_height: int
-    prepare_seconds: ClassVar[float] = 0.0
 
     @property
     def prepared(self) -> "PreparedImage":
         """The image itself."""
         return self
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the pixels."""
+        return self.pixels.shape
 
     def prepare(self) -> "PreparedImage":
         """Return the image itself."""
@@ -53,17 +55,17 @@ class Photo:
         self._limits = limits
         self._index = index
         self.prepared: PreparedImage | None = None
-        self.prepare_seconds = 0.0
+        self.shape: tuple[int, ...] | None = preprocessing.fixed_shape
+        """The shape of the prepared image; None until then if it depends on the photo."""
 
     def prepare(self) -> PreparedImage:
         """Return the graph's input; an error names the photo's index in its request."""
         if self.prepared is None:
-            started = time.perf_counter()
             try:
                 self.prepared = prepare(self._data, self._preprocessing, self._limits)
             except ServiceError as error:
                 raise type(error)(f"Image {self._index} is refused: {error}.") from error
-            self.prepare_seconds = time.perf_counter() - started
+            self.shape = self.prepared.shape
         return self.prepared
 
     def upright(self) -> Image.Image:

@@ -68,6 +68,12 @@ class Preprocessing(Record):
         """The width and height of the graph's input for a photo of aspect ratio 4:3."""
         return self.input_size(4, 3)
 
+    @cached_property
+    def fixed_shape(self) -> tuple[int, int, int] | None:
+        """The shape [height, width, 3] of every image as the graph sees it; None if it varies."""
+        (width, height), *others = self.input_sizes
+        return None if others else (height, width, 3)
+
     def input_size(self, width: int, height: int) -> tuple[int, int]:
         """Return the width and height of the graph's input for a photo of this size."""
         sizes = self.input_sizes

@@ -1,5 +1,6 @@
 """One line of the log for each request."""
 
+import logging
 from typing import Any
 
 import structlog
@@ -15,6 +16,8 @@ _log = structlog.get_logger()
 def log_request(exchange: Exchange, method: str, route: str, seconds: float) -> None:
     """Log how a request ended; only a 500 carries a traceback."""
     status = exchange.status
+    if not _log.is_enabled_for(logging.INFO) and status < 500:
+        return
     fields: dict[str, Any] = {
         "method": method,
         "route": route,

@@ -50,22 +50,23 @@ class Boundary:
         ids = {"request_id": exchange.request_id}
         if exchange.trace_id is not None:
             ids["trace_id"] = exchange.trace_id
-        with structlog.contextvars.bound_contextvars(**ids):
-            try:
-                found = self._fast_path.find(exchange)
-                if found is None:
-                    await self._app(scope, exchange.receive, exchange.send)
-                else:
-                    endpoint, query = found
-                    await exchange.reply(await endpoint(exchange, query))
-            except ServiceError as error:  # on the fast path; elsewhere the framework's handlers
-                exchange.error = error
-                await exchange.reply(error_reply(error))
-            except Exception as error:
-                exchange.error = error
-                await exchange.reply(_INTERNAL_ERROR)
-            finally:
-                self._report(exchange)
+        tokens = structlog.contextvars.bind_contextvars(**ids)
+        try:
+            found = self._fast_path.find(exchange)
+            if found is None:
+                await self._app(scope, exchange.receive, exchange.send)
+            else:
+                endpoint, query = found
+                await exchange.reply(await endpoint(exchange, query))
+        except ServiceError as error:  # on the fast path; elsewhere the framework's handlers
+            exchange.error = error
+            await exchange.reply(error_reply(error))
+        except Exception as error:
+            exchange.error = error
+            await exchange.reply(_INTERNAL_ERROR)
+        finally:
+            self._report(exchange)
+            structlog.contextvars.reset_contextvars(**tokens)
 
     def _report(self, exchange: Exchange) -> None:
         method, route = exchange.scope["method"], exchange.route

@@ -13,6 +13,7 @@ from fastapi import Request
 from service.engine.call import Call
 from service.http.middleware.security_headers import security_headers
 from service.http.reply import Reply
+from service.http.server.whole import EXTENSION, WholeExchange
 from service.telemetry.trace_context import RequestSpan, TraceContext, Tracer, parse_traceparent
 
 Message = MutableMapping[str, Any]
@@ -37,7 +38,7 @@ class Exchange:
     __slots__ = (
         *("call", "error", "headers", "key", "request_id", "scope", "span", "started", "status"),
         *("trace_id", "_answer_began", "_body_is_begun", "_body_is_read", "_lingers"),
-        *("_max_body_bytes", "_receive", "_send"),
+        *("_max_body_bytes", "_receive", "_send", "_whole"),
     )
 
     def __init__(
@@ -62,6 +63,7 @@ class Exchange:
         self.request_id = _request_id(self.headers.get(b"x-request-id"))
         self._receive = receive
         self._send = send
+        self._whole: WholeExchange | None = scope.get("extensions", {}).get(EXTENSION)
         self._max_body_bytes = max_body_bytes
         self._body_is_begun = self._body_is_read = False
         self._answer_began = self._lingers = False
@@ -78,6 +80,13 @@ class Exchange:
     def header(self, name: bytes) -> str:
         """Return the first value of a header; empty if it is absent."""
         return self.headers.get(name, b"").decode("latin-1")
+
+    def take_body(self) -> bytes | None:
+        """Return the body if all of it has arrived already; None if it must be received."""
+        body = None if self._whole is None else self._whole.take_body()
+        if body is not None:
+            self._body_is_begun = self._body_is_read = True
+        return body
 
     async def receive(self) -> Message:
         """Return the next message of the client."""
@@ -109,6 +118,11 @@ class Exchange:
         ]
         if reply.headers:
             headers += _encoded(reply.headers.items())
+        if self._body_is_read and self._whole is not None:
+            all_headers = headers + self._more_headers()
+            if self._whole.respond(reply.status, all_headers, reply.body):
+                self._answer_began, self.status = True, reply.status
+                return
         start = {"type": "http.response.start", "status": reply.status, "headers": headers}
         await self.send(start)
         await self.send({"type": "http.response.body", "body": reply.body})

@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.http.server.connections import Connections
 from service.http.server.transport import GatheringTransport
+from service.http.server.whole import EXTENSION, WholeExchange
 from service.telemetry.events import ConnectionDropReason
 
 OnDrop = Callable[[ConnectionDropReason], None]
@@ -157,6 +158,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._port.set_busy(self)
         self.scope["state"]["came_before_drain"] = self._came_before_drain
+        self.scope["extensions"] = {EXTENSION: WholeExchange(self.cycle)}  # type: ignore[dict-item]
         if self._is_draining():
             self.cycle.keep_alive = False
 

@@ -4,7 +4,7 @@ from functools import cache, partial
 from typing import get_args
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from service.schema.vocabulary import ModelState
 from service.telemetry.events import (
@@ -15,6 +15,7 @@ from service.telemetry.events import (
     ModelLoad,
 )
 from service.telemetry.metrics.buckets import VERSION
+from service.telemetry.metrics.histogram import Histogram, HistogramChild
 from service.telemetry.metrics.versions import VersionGauges
 
 _log = structlog.get_logger()
@@ -108,7 +109,7 @@ class BatchMetrics:
 
     def _resolve(
         self, name: str, version: str, reason: DispatchReason
-    ) -> tuple[Histogram, Histogram, Counter]:
+    ) -> tuple[HistogramChild, HistogramChild, Counter]:
         return (
             self._size.labels(name, version),
             self._fill.labels(name, version),

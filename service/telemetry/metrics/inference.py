@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 
 from service.errors import Outcome
 from service.schema.vocabulary import Task
 from service.telemetry.events import ModelIdentity, Prediction
 from service.telemetry.metrics.buckets import SECONDS, VERSION
+from service.telemetry.metrics.histogram import Histogram
 from service.telemetry.statistics import Statistics
 from service.telemetry.timings import Timings
 

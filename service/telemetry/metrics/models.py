@@ -1,11 +1,12 @@
 """Metrics of loading and testing model versions."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from service.schema.vocabulary import ModelState
 from service.telemetry.events import ModelBuild, ModelIdentity, ModelLoad
 from service.telemetry.metrics.batches import BatchMetrics
 from service.telemetry.metrics.buckets import VERSION
+from service.telemetry.metrics.histogram import Histogram
 from service.telemetry.metrics.inference import InferenceMetrics
 from service.telemetry.metrics.versions import VersionGauges
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from service import __version__
 from service.telemetry.events import ConnectionDropReason, KeyOutcome, WatchedFile
 from service.telemetry.metrics.buckets import SECONDS
+from service.telemetry.metrics.histogram import Histogram, HistogramChild
 
 LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -96,7 +97,7 @@ class ServerMetrics:
             registry=registry,
         )
 
-    def _resolve(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    def _resolve(self, method: str, route: str, status: int) -> tuple[Counter, HistogramChild]:
         labels = (method, route, str(status))
         return self._requests.labels(*labels), self._seconds.labels(*labels)
 

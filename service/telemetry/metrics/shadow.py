@@ -1,9 +1,10 @@
 """Metrics of a shadow version."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 
 from service.telemetry.events import ShadowDrop
 from service.telemetry.metrics.buckets import VERSION
+from service.telemetry.metrics.histogram import Histogram
 
 AGREEMENTS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
 

@@ -8,8 +8,8 @@ import numpy as np
 from service.batching.batcher import DynamicBatcher
 from service.batching.plan import ExecutionPlan
 from service.batching.queue import Answer, PendingInference, Run, Urgency
-from service.batching.runner import Answered, Execution
-from service.errors import InvalidEntry
+from service.batching.runner import Executed, Execution
+from service.errors import InvalidEntry, InvalidRequest
 from service.images.photo import PreparedImage
 from service.runtime.device import Device
 from service.schema.model_status import Width
@@ -36,6 +36,8 @@ class GatedRunner:
         self.errors: list[Exception | None] = []
         self.rebuilt: list[int] = []
         self.rebuilds = True
+        self.refuses: set[int] = set()
+        """Marks of the images that cannot be prepared."""
         self.held = asyncio.Event()
         self.held.set()
 
@@ -48,10 +50,10 @@ class GatedRunner:
             rebuilding.set_exception(InvalidEntry("the file is gone"))
         return rebuilding
 
-    def execute(self, execution: Execution) -> asyncio.Future[Answered]:
+    def execute(self, execution: Execution) -> asyncio.Future[Executed]:
         return asyncio.ensure_future(self._execute(execution))
 
-    async def _execute(self, execution: Execution) -> Answered:
+    async def _execute(self, execution: Execution) -> Executed:
         await self.held.wait()
         running = [member for member in execution.members if not member.future.done()]
         if not running:
@@ -67,10 +69,19 @@ class GatedRunner:
         if error is not None:
             raise error
         run = Run(0.0, 0.0, 1.0, len(running))
-        return [
-            (member, Answer({"mark": np.array(mark)}, run))
+        refused = [
+            (member, InvalidRequest("it is damaged"))
             for member, mark in zip(running, marks, strict=True)
+            if mark in self.refuses
         ]
+        answers = [
+            (member, mark)
+            for member, mark in zip(running, marks, strict=True)
+            if mark not in self.refuses
+        ]
+        return Executed(
+            [(each, Answer({"mark": np.array(mark)}, run)) for each, mark in answers], refused
+        )
 
     def open(self, times: int = 1000) -> None:
         for _ in range(times):

@@ -7,7 +7,7 @@ import pytest
 
 from service.batching import batcher as batcher_module
 from service.batching.plan import ExecutionPlan
-from service.errors import DeadlineExceeded, ServerStopping
+from service.errors import DeadlineExceeded, InvalidRequest, ServerStopping
 from service.images.photo import PreparedImage
 from service.runtime.device import Device
 from service.schema.model_status import Measurement
@@ -100,20 +100,33 @@ class Encoded:
     """A photo that is prepared when it runs."""
 
     prepared = None
-    prepare_seconds = 0.0
 
-    def __init__(self, image: PreparedImage) -> None:
+    def __init__(self, image: PreparedImage, shape: tuple[int, ...] | None) -> None:
         self.prepare = lambda: image
+        self.shape = shape
 
 
-async def test_photos_that_are_not_prepared_run_alone(batcher, execute):
+@pytest.mark.parametrize(
+    ("shape", "batches"), [(None, [[0], [1], [2], [3]]), ((2, 2, 3), [[0, 1, 2, 3]])]
+)
+async def test_photos_that_are_not_prepared_share_a_batch_if_their_shape_is_known(
+    batcher, execute, shape, batches
+):
     pending = images(*range(4))
     for each in pending:
-        each.photo = Encoded(each.photo)
+        each.photo = Encoded(each.photo, shape)
     batcher().submit(pending)
     execute.open()
     assert await answers(pending) == [0, 1, 2, 3]
-    assert execute.batches == [[0], [1], [2], [3]]
+    assert execute.batches == batches
+
+
+async def test_a_refused_photo_fails_alone(batcher, execute):
+    pending = images(1, 2, 3)
+    execute.refuses = {2}
+    batcher().submit(pending)
+    execute.open()
+    assert await answers(pending) == [1, InvalidRequest, 3]
 
 
 async def test_answers_keep_their_order_whatever_the_load(batcher, execute):
