@@ -281,10 +281,10 @@ async def test_requests_share_a_batch_and_each_gets_its_own_answer(start: Start)
             name: classify(service, content=encode(solid(color))) for name, color in colors.items()
         }
         broken = classify(service, content=b"\xff\xd8\xff broken")
-        assert (await broken).status_code == 400
-        await until(lambda: len(instance._batcher.queue.waiting) == 3)
+        await until(lambda: len(instance._batcher.queue.waiting) == 4)
         gate.open()
         assert (await first).status_code == 200
+        assert (await broken).status_code == 400
         for name, answer in others.items():
             classes = (await answer).json()["predictions"][0]["classes"]
             assert classes[0]["label"] == name
@@ -378,19 +378,25 @@ async def test_an_invalid_request_id_is_replaced(service: Running, given: str) -
     assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
 
 
+DECODED_FIRST = ["receive", "decode", "queue", "compute", "encode"]
+QUEUED_FIRST = ["receive", "queue", "decode", "compute", "encode"]
+
+
 @pytest.mark.parametrize(
-    ("max_batch_size", "order"),
+    ("task", "max_batch_size", "order"),
     [
-        (4, ["receive", "decode", "queue", "compute", "encode"]),
-        (1, ["receive", "queue", "decode", "compute", "encode"]),
+        ("segment", 4, DECODED_FIRST),
+        ("segment", 1, QUEUED_FIRST),
+        ("classify", 4, QUEUED_FIRST),
+        ("classify", 1, QUEUED_FIRST),
     ],
 )
 async def test_an_answer_reports_the_time_of_each_stage(
-    start: Start, max_batch_size: int, order: list[str]
+    start: Start, task: str, max_batch_size: int, order: list[str]
 ) -> None:
-    """Photos are decoded before they wait only if they share batches."""
+    """Photos are decoded before they wait only if it decides which of them share a batch."""
     async with start(max_batch_size=max_batch_size) as service:
-        response = await classify(service)
+        response = await service.http.post(f"/v1/{task}", content=PHOTO)
         stages = re.findall(r"(\w+);dur=\d+\.\d", response.headers["server-timing"])
         assert stages == order
 
