@@ -281,7 +281,7 @@ async def test_requests_share_a_batch_and_each_gets_its_own_answer(start: Start)
             name: classify(service, content=encode(solid(color))) for name, color in colors.items()
         }
         broken = classify(service, content=b"\xff\xd8\xff broken")
-        await until(lambda: len(instance._batcher.queue.waiting) == 4)
+        await until(lambda: instance.pending == 5)
         gate.open()
         assert (await first).status_code == 200
         assert (await broken).status_code == 400
