@@ -1,1 +1,1 @@
-"""The images that wait for a model, and which of them run next."""
+"""The queue of a model, and the batches that run from it."""

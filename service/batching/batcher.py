@@ -1,4 +1,4 @@
-"""Forms batches of the images that wait, runs them on free slots, and delivers the answers."""
+"""Forms batches of waiting images, runs them on free slots, and delivers their outputs."""
 
 import asyncio
 import time
@@ -21,12 +21,13 @@ REMEMBERED_DISPATCHES = 8
 
 
 class DynamicBatcher:
-    """Work-conserving: a free slot takes what waits at once, unless the plan delays batches.
+    """A work-conserving batcher: a free slot takes waiting images at once.
 
-    Everything happens on the event loop, except what the runner does in its threads. Every batch
-    ends in one answer or error per member; a future is set only if its caller is still waiting.
-    `in_flight` counts the images that are admitted and not answered, including those that are
-    being decoded. It is kept by the caller; the widths follow its mean.
+    The plan may delay batches to fill them. Everything happens on the event loop, except what the
+    runner does in its threads. Every batch ends in one result or error per member; a future is set
+    only if its caller is still waiting. `in_flight` is the number of admitted images without a
+    result, including those that are being decoded. The caller updates it; the chosen widths follow
+    its mean.
     """
 
     def __init__(
@@ -70,11 +71,11 @@ class DynamicBatcher:
 
     @property
     def executing(self) -> int:
-        """The number of batches that run."""
+        """Number of batches currently running."""
         return len(self._executions)
 
     def submit(self, inferences: Sequence[PendingInference]) -> None:
-        """Start or queue inferences, whose futures will be set; never wait."""
+        """Start or queue inferences without waiting; their futures are set later."""
         if self._closing:
             raise ServerStopping("The model is being unloaded.")
         if self.recovery.outage is not None:
@@ -84,7 +85,7 @@ class DynamicBatcher:
             self._dispatch()
 
     def withdraw(self, inferences: Sequence[PendingInference]) -> None:
-        """Drop inferences whose caller has left; those that run are not interrupted."""
+        """Drop inferences whose caller has left; running ones are not interrupted."""
         for inference in inferences:
             self.queue.discard(inference)
             inference.future.cancel()
@@ -94,15 +95,15 @@ class DynamicBatcher:
             self._note_end()
 
     async def drain(self) -> None:
-        """Accept nothing more, and wait until everything that was submitted is answered."""
+        """Accept no more inferences, and wait until all submitted ones have ended."""
         self._close()
         self._dispatch()
         await self._emptied.wait()
 
     def abort(self) -> None:
-        """Accept nothing more and fail everything that waits; running batches continue."""
+        """Accept no more inferences and fail the waiting ones; running batches continue."""
         self._close()
-        error = ServerStopping("The model was unloaded before it came to this image.")
+        error = ServerStopping("The model was unloaded before it processed this image.")
         self.recovery.fail_waiting(error)
         self._note_end()
 
@@ -129,7 +130,7 @@ class DynamicBatcher:
         return True
 
     def _dispatch(self) -> None:
-        """Start executions while slots are free and images wait; line up full batches."""
+        """Start executions while slots are free and images are waiting; line up full batches."""
         queue, retries, device = self.queue, self.recovery.retries, self._device
         if self._wake_up is not None:
             self._wake_up.cancel()
@@ -144,7 +145,7 @@ class DynamicBatcher:
             self._note_end()
 
     def _start_next(self) -> bool:
-        """Start the batch that goes first; return whether another one may follow."""
+        """Start the next batch; return whether another one may follow."""
         group = self.queue.head()
         if group is None:
             return False
@@ -173,7 +174,8 @@ class DynamicBatcher:
         return width
 
     def _reason_to_leave(self, group: Group, limit: int) -> DispatchReason | None:
-        """Return why a batch leaves now; None, with a timer set, if it waits to be filled."""
+        """Return the reason to dispatch a batch now; set a timer and return None to fill it
+        first."""
         oldest, delay = self.queue.oldest, self._plan.max_queue_delay_seconds
         if self.queue.holds(group, limit):
             return "full"
@@ -188,7 +190,7 @@ class DynamicBatcher:
     def _start_in_time(
         self, members: list[PendingInference], width: Width, reason: DispatchReason, room: int
     ) -> None:
-        """Start a batch of those members whose deadline is later than its end; fail the others."""
+        """Start a batch of the members that can meet their deadlines; fail the others."""
         expected = self._expected_seconds(members, width)
         queued = self._device.free < width.threads  # lined up behind an execution like it
         ends_at = asyncio.get_running_loop().time() + expected * (1 + queued)
@@ -218,12 +220,12 @@ class DynamicBatcher:
         error = None if future.cancelled() else future.exception()
         if isinstance(error, OutOfMemory):
             rebuilding = self.recovery.ran_out_of_memory(execution, error)
-            if rebuilding is not None:  # the slots stay taken until then
+            if rebuilding is not None:  # the slots stay taken until the execution ends
                 rebuilding.add_done_callback(lambda _: self._end(execution))
                 return
         elif error is not None:
             fail(execution.members, error)
-        elif future.cancelled():  # no member is left, or the threads were closed
+        elif future.cancelled():  # no members are left, or the threads were closed
             fail(execution.members, ServerStopping("The server stopped before it ran the model."))
         else:
             self._deliver(future.result())
@@ -241,7 +243,7 @@ class DynamicBatcher:
                 member.future.set_result(answer)
 
     def _end(self, execution: Execution) -> None:
-        """Give the slots back, if a hang has not done so."""
+        """Give the slots back, unless a hang has already done so."""
         self._executions.discard(execution)
         others_wait = bool(self.queue.waiting)
         self.rate.executed(len(execution.members), time.monotonic(), others_wait=others_wait)

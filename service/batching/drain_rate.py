@@ -1,15 +1,15 @@
-"""How fast a queue empties, measured while images wait."""
+"""Measures how fast a queue empties while images are waiting."""
 
 FORGETTING = 0.9
-"""Weight of the past at each new measurement."""
+"""Weight of earlier measurements when a new one is added."""
 
 
 class DrainRate:
-    """Seconds in which the queue gets one image shorter, including other models' share.
+    """The time per image in which the queue shrinks, including the time of other models.
 
-    The interval between the ends of two executions counts if images waited throughout;
-    otherwise the device may have been idle. `seconds_per_image` is the mean so far, at first the
-    value given.
+    The interval between the ends of two executions counts only if images waited throughout;
+    otherwise the device may have been idle. `seconds_per_image` is the mean so far; before any
+    measurement, it is the initial value.
     """
 
     def __init__(self, seconds_per_image: float) -> None:
@@ -19,7 +19,7 @@ class DrainRate:
         self._busy_since: float | None = None
 
     def executed(self, images: int, now: float, *, others_wait: bool) -> None:
-        """Count an execution that has ended."""
+        """Record the end of an execution."""
         if self._busy_since is not None:
             self._seconds = FORGETTING * self._seconds + now - self._busy_since
             self._images = FORGETTING * self._images + images

@@ -1,4 +1,4 @@
-"""One loaded model version: its identity, its bounds, and inference."""
+"""A loaded model version: its identity, its limits, and inference."""
 
 import asyncio
 import math
@@ -25,17 +25,17 @@ from service.telemetry.events import BatchEvents, ModelBuild, ModelIdentity
 from service.telemetry.metrics.inference import VersionTelemetry
 
 WAIT_MARGIN = 1.15
-"""Factor on the predicted wait, which may be wrong: admitted requests should be in time."""
+"""Safety factor on the predicted wait, so that admitted requests meet their deadlines."""
 CLOSE_SECONDS = 5.0
-"""How long `close` waits; a batch that still runs is left to its thread."""
+"""Time limit of `close`; a batch that is still running is left to its thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """Each photo's outputs, in order, where the time went, and the largest batch.
+    """The outputs of each photo in order, the time of each stage, and the largest batch.
 
-    `queue_seconds` ends when the first photo starts; the rest is split in the proportion of what
-    the executions spent on preparing images and on the model.
+    `queue_seconds` ends when the first photo starts; the remaining time is split in proportion to
+    the time the executions spent preparing images and running the model.
     """
 
     outputs: list[Outputs]
@@ -46,12 +46,11 @@ class Inference:
 
 
 class ModelInstance:
-    """A model version that serves. Belongs to the event loop.
+    """A loaded model version. Belongs to the event loop.
 
-    `outage` says in a few words why it does not serve at present, or is None; `on_outage` is
-    called on the event loop whenever `outage` changes. `prepare_first` says whether photos should
-    be prepared before `infer`. `max_batch_size` is the largest batch allowed; the plan may choose
-    smaller ones.
+    `outage` is the reason why it cannot serve at present, or None; `on_outage` is called on the
+    event loop whenever `outage` changes. `prepare_first` is whether photos should be prepared
+    before `infer`. `max_batch_size` is the largest batch allowed; the plan may choose smaller ones.
     """
 
     def __init__(
@@ -99,23 +98,23 @@ class ModelInstance:
 
     @property
     def pending(self) -> int:
-        """Images admitted and not yet predicted."""
+        """Number of images admitted and not yet predicted."""
         return self._batcher.in_flight
 
     @property
     def executing(self) -> int:
-        """The number of batches that run."""
+        """Number of batches currently running."""
         return self._batcher.executing
 
     @property
     def oldest_wait_seconds(self) -> float:
-        """How long the oldest image in the queue has waited; 0 if none waits."""
+        """Time the oldest image in the queue has been waiting; 0 if the queue is empty."""
         oldest = self._batcher.queue.oldest
         return 0.0 if oldest is None else max(0.0, time.monotonic() - oldest.arrived_at)
 
     @property
     def predicted_wait_seconds(self) -> float:
-        """How long one more image would wait at the measured rate."""
+        """Predicted wait of one more image, at the measured rate."""
         return self._batcher.in_flight * self._batcher.rate.seconds_per_image
 
     @property
@@ -140,12 +139,12 @@ class ModelInstance:
         return self.telemetry.statistics.failures
 
     def check(self, images: int, deadline: float) -> None:
-        """Refuse images that cannot be answered in time; reserve nothing.
+        """Reject images that cannot be predicted in time; reserve nothing.
 
         Raises:
-            PayloadTooLarge: there are more images than the queue ever holds.
+            PayloadTooLarge: there are more images than the queue can ever hold.
             QueueFull: the queue has no room for them now.
-            DeadlineUnreachable: the queue has room, but the wait is too long.
+            DeadlineUnreachable: the queue has room, but the predicted wait is too long.
         """
         pending, limit = self._batcher.in_flight, self._max_queue_size
         if pending + images > limit:
@@ -171,7 +170,7 @@ class ModelInstance:
         )
 
     def reserve(self, images: int, deadline: float) -> None:
-        """Reserve room for a request's images, to be freed after it; refuse them as `check`."""
+        """Reserve room for a request's images until `free`; reject them as `check` does."""
         self.check(images, deadline)
         self._batcher.in_flight += images
 
@@ -182,7 +181,7 @@ class ModelInstance:
     async def infer(
         self, photos: Sequence[Photo | PreparedImage], outputs: Sequence[str], urgency: Urgency
     ) -> Inference:
-        """Predict photos of any sizes and number; only the named outputs are computed.
+        """Predict any number of photos of any sizes; only the named outputs are computed.
 
         A photo that is not prepared is prepared in the thread that runs it. If the caller leaves,
         photos that have not started are dropped.
@@ -204,7 +203,7 @@ class ModelInstance:
         return _inference(answers, now, time.monotonic())
 
     def hold(self) -> None:
-        """Keep the instance loaded until `let_go`; call it in the turn that found the instance."""
+        """Keep the instance loaded until `let_go`; do not await between finding and holding it."""
         self._users += 1
 
     def let_go(self) -> None:
@@ -214,7 +213,7 @@ class ModelInstance:
             self._let_go.set()
 
     async def drain(self, seconds: float) -> None:
-        """Wait until nothing holds the instance, for at most `seconds`."""
+        """Wait until the instance is no longer held, for at most `seconds`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._users:
@@ -222,7 +221,7 @@ class ModelInstance:
                     await self._let_go.wait()
 
     async def close(self) -> None:
-        """Fail what waits, wait for running batches unless they hang, and free the sessions."""
+        """Fail waiting images, wait for running batches unless they hang, and free the sessions."""
         self._batcher.abort()
         with suppress(TimeoutError):
             async with asyncio.timeout(0 if self._batcher.recovery.is_hung else CLOSE_SECONDS):
@@ -234,7 +233,7 @@ class ModelInstance:
         self.on_outage()
 
     def _report_rebuilt(self) -> None:
-        """Report a new session, which may run elsewhere than the one before."""
+        """Report a new session, which may run on another execution provider."""
         placement = self._sessions.placement
         self.build = replace(
             self.build,
@@ -246,18 +245,18 @@ class ModelInstance:
 
 
 def _prepare_first(contract: Contract, build: ModelBuild, plan: ExecutionPlan) -> bool:
-    """Return whether batches pay, and cannot be formed of photos that are not prepared.
+    """Return whether batches are worthwhile and need photos that are already prepared.
 
-    On a CPU the thread that runs a batch prepares it too: a photo that is prepared elsewhere takes
-    a second way through the interpreter's lock. Photos whose shapes vary must be prepared before it
-    is known which of them share a batch; a GPU should not wait for photos.
+    On a CPU, the thread that runs a batch also prepares it: preparing a photo in another thread
+    would mean waiting for the interpreter lock once more. Photos of varying shapes must be prepared
+    before batches can be formed, and a GPU should not wait for photos.
     """
     varies = contract.preprocessing.fixed_shape is None or build.active_provider != CPU
     return varies and any(width.max_batch_size > 1 for width in plan.widths)
 
 
 def _inference(answers: Sequence[Answer], arrived_at: float, ended_at: float) -> Inference:
-    """Combine the answers of a request's photos."""
+    """Combine the results of a request's photos."""
     outputs, began, preparing, executing, batch_size = [], math.inf, 0.0, 0.0, 0
     for output, run in answers:
         outputs.append(output)

@@ -1,4 +1,4 @@
-"""How a model uses its device: the measurements, and the widths to choose from."""
+"""The execution plan of a model: the widths to choose from, and their measurements."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from functools import cached_property
 from service.schema.model_status import Measurement, Width
 
 MIN_SPEED_UP = 1.1
-"""A wider execution is kept only if it shortens one image's latency by this factor."""
+"""Smallest factor by which a wider execution must shorten the latency of one image."""
 ENOUGH_THROUGHPUT = 0.95
 """The share of the best throughput that the chosen batch size must reach."""
 ENOUGH_THROUGHPUT_ON_CPU = 0.8
-"""On a CPU a single image loses little, and is answered sooner."""
+"""The same on a CPU, where small batches cost little throughput and finish sooner."""
 
 EXECUTION_SECONDS = 0.25e-3
-"""What an execution costs besides the run that calibration measures: the event loop's work for it,
-and two changes of threads. Only models that take less than a few milliseconds notice."""
+"""Cost of an execution besides the run that calibration measures: work on the event loop, and two
+thread switches. It matters only for models that take less than a few milliseconds."""
 
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """The widths to choose from, narrow to wide, and their measurements.
+    """The widths to choose from, in ascending order, and their measurements.
 
-    On a GPU there is one width, of one slot. `pixels` is the size of the measured images.
+    On a GPU, there is a single width of one slot. `pixels` is the size of the measured images.
     """
 
     widths: tuple[Width, ...]
@@ -34,7 +34,7 @@ class ExecutionPlan:
         """Spread the free slots over the images in flight; return None if no width fits.
 
         A single image gets every core, for the lowest latency. If there are more images than
-        cores, each core runs its own, for the highest throughput.
+        cores, each core runs its own image, for the highest throughput.
         """
         share = min(free, max(self.widths[0].threads, free // max(1, demand)))
         for width in reversed(self.widths):
@@ -52,7 +52,7 @@ class ExecutionPlan:
 
     @cached_property
     def _seconds_per_image(self) -> dict[int, list[float]]:
-        """By threads and batch size, as in the measurement of the nearest batch size."""
+        """Seconds per image by threads and batch size, from the nearest measured batch size."""
         by_threads: dict[int, list[Measurement]] = {}
         for row in self.measurements:
             by_threads.setdefault(row.threads, []).append(row)
@@ -60,7 +60,7 @@ class ExecutionPlan:
 
     @property
     def slot_seconds_per_image(self) -> float:
-        """The smallest cost of an image in slots x seconds; 0 if nothing was measured."""
+        """Lowest cost of an image in slots x seconds; 0 if nothing was measured."""
         return min(map(slot_seconds_per_image, self.measurements), default=0.0)
 
 
@@ -83,7 +83,7 @@ def choose_widths(
     max_seconds: float = float("inf"),
     enough: float = ENOUGH_THROUGHPUT,
 ) -> tuple[Width, ...]:
-    """Choose among the measured widths, narrow to wide.
+    """Choose among the measured widths, in ascending order.
 
     The narrowest is always included: independent executions never wait for each other. A wider
     one is included if it makes a single image faster. A batch of more than one image takes at
@@ -111,10 +111,10 @@ def best_batch_size(
     max_seconds: float = float("inf"),
     enough: float = ENOUGH_THROUGHPUT,
 ) -> int:
-    """Return the smallest batch size with a share `enough` of the best throughput.
+    """Return the smallest batch size that reaches the share `enough` of the best throughput.
 
-    Each execution costs `EXECUTION_SECONDS` more than was measured. Batch sizes that take more
-    than `max_seconds` are left out, except 1.
+    Each execution costs `EXECUTION_SECONDS` more than was measured. Batch sizes above 1 that take
+    more than `max_seconds` are left out.
     """
     costs = {
         row.batch_size: (row.seconds + EXECUTION_SECONDS) / row.batch_size

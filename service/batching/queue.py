@@ -1,4 +1,4 @@
-"""The images that wait for a model, ordered by deadline, priority and arrival."""
+"""The queue of a model, ordered by deadline, priority and arrival."""
 
 import asyncio
 import heapq
@@ -12,9 +12,8 @@ from service.images.photo import Photo, PreparedImage
 from service.runtime.session import Outputs
 
 Group = tuple[tuple[int, ...] | None, tuple[str, ...], bool]
-"""What must be equal within a batch: the image's shape, the requested outputs, and whether it
-runs in the background. A photo that is not prepared and whose shape is not known (None) runs
-alone."""
+"""Properties that all images of a batch share: shape, requested outputs, and whether they run in
+the background. A photo whose shape is not yet known (None) runs alone."""
 Rank = tuple[bool, float, float, int]
 
 
@@ -33,7 +32,7 @@ class Urgency:
 
 
 class Run(NamedTuple):
-    """When an execution started, had its images prepared, and ended, on the monotonic clock."""
+    """Start of an execution, end of its image preparation, and its end, on the monotonic clock."""
 
     started: float
     prepared: float
@@ -50,7 +49,7 @@ class Answer(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class PendingInference:
-    """One photo that waits for its outputs.
+    """A photo that waits for its outputs.
 
     The future belongs to the caller, who may cancel it at any time. `has_started` is set by the
     thread that runs the photo; a photo whose future is done by then is not run.
@@ -69,14 +68,14 @@ class RequestQueue:
 
     def __init__(self) -> None:
         self.waiting: dict[PendingInference, Group] = {}
-        """The inferences that wait, in order of arrival."""
+        """Waiting inferences, in order of arrival."""
         self._heaps: dict[Group, list[tuple[Rank, PendingInference]]] = {}
         self._counts: dict[Group, int] = {}
         self._arrivals = itertools.count()
 
     @property
     def oldest(self) -> PendingInference | None:
-        """The inference that has waited longest."""
+        """The inference that has been waiting longest."""
         return next(iter(self.waiting), None)
 
     def put(self, inferences: Iterable[PendingInference]) -> None:
@@ -89,7 +88,7 @@ class RequestQueue:
             self.waiting[inference] = group
 
     def discard(self, inference: PendingInference) -> None:
-        """Remove an inference, if it still waits."""
+        """Remove an inference if it is still waiting."""
         group = self.waiting.pop(inference, None)
         if group is None:
             return
@@ -98,18 +97,18 @@ class RequestQueue:
             del self._counts[group], self._heaps[group]
 
     def head(self) -> Group | None:
-        """Return the group that goes first, or None if nothing waits."""
+        """Return the group to run next, or None if the queue is empty."""
         for heap in self._heaps.values():
             while heap[0][1] not in self.waiting:
                 heapq.heappop(heap)
         return min(self._heaps, key=lambda group: self._heaps[group][0][0], default=None)
 
     def holds(self, group: Group, count: int) -> bool:
-        """Return whether at least `count` inferences of a group wait."""
+        """Return whether at least `count` inferences of a group are waiting."""
         return self._counts.get(group, 0) >= count
 
     def take(self, group: Group, count: int) -> list[PendingInference]:
-        """Remove and return up to `count` inferences of a group, in order; skip those done."""
+        """Remove and return up to `count` inferences of a group, in order; skip finished ones."""
         heap, taken = self._heaps.get(group, []), list[PendingInference]()
         while heap and len(taken) < count:
             inference = heapq.heappop(heap)[1]
@@ -133,10 +132,10 @@ def _group(inference: PendingInference) -> Group:
 
 
 def _rank(urgency: Urgency, order: int) -> Rank:
-    """Return a key by which the nearest deadline, the highest priority, the oldest come first.
+    """Return a sort key: by nearest deadline, then highest priority, then arrival.
 
-    Default deadlines count as equal, and come after requested ones: they only repeat the order
-    of arrival, and would leave nothing for the priority to decide.
+    Default deadlines count as equal and sort after requested ones. Otherwise they would repeat the
+    order of arrival, and the priority would have no effect.
     """
     deadline = math.inf if urgency.is_default_deadline else urgency.deadline
     return urgency.is_background, deadline, urgency.priority or math.inf, order

@@ -1,4 +1,4 @@
-"""Recovery of a model: batches without memory, sessions that are lost, executions that hang."""
+"""Recovery of a model from lack of memory, lost sessions and hanging executions."""
 
 import asyncio
 import math
@@ -18,7 +18,8 @@ from service.telemetry.events import BatchEvents, ModelIdentity
 
 HANG_SECONDS = 30.0
 HANG_FACTOR = 50
-"""An execution hangs after this many times its expected duration, at least `HANG_SECONDS`."""
+"""An execution counts as hung after this many times its expected duration, and at least
+`HANG_SECONDS`."""
 REOPEN_SECONDS = 10.0
 """Time between two attempts to reopen a session."""
 
@@ -30,11 +31,12 @@ _log = structlog.get_logger()
 
 
 class Recovery:
-    """Deals with the executions of a model that fail for lack of memory, or hang.
+    """Handles executions of a model that run out of memory, or hang.
 
-    While a session is missing or an execution hangs, the model serves nothing, and `outage` says
-    why. `retries` are executions to be repeated, in batches of at most `largest_batch`. `dispatch`
-    is the batcher's subscription to the device; `rebuilt` is called after a session was replaced.
+    While a session is missing or an execution hangs, the model is unavailable, and `outage` is the
+    reason. `retries` are executions to be repeated, in batches of at most `largest_batch`.
+    `dispatch` is the batcher's subscription to the device; `rebuilt` is called after a session was
+    replaced.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Recovery:
         self.retries: deque[Execution] = deque()
         self.is_closing = False
         self.watched: dict[Execution, tuple[float, float]] = {}
-        """Running executions, when each counts as hung, and after how many seconds."""
+        """The time at which each running execution counts as hung, and its limit in seconds."""
         self._identity = identity
         self._runner = runner
         self._device = device
@@ -72,23 +74,23 @@ class Recovery:
 
     @property
     def is_hung(self) -> bool:
-        """Whether an execution hangs."""
+        """Whether an execution is hanging."""
         return self._hung > 0
 
     def refusal(self) -> ModelNotReady:
-        """Return the error for inferences that come during an outage."""
+        """Return the error for inferences that arrive during an outage."""
         return ModelNotReady(NOT_RESPONDING) if self._hung else ModelNotReady.without_session()
 
     def fail_waiting(self, error: Exception) -> None:
-        """Fail everything that waits, including retries."""
+        """Fail all waiting inferences, including retries."""
         fail(self._queue.take_all(), error)
         while self.retries:
             fail(self.retries.popleft().members, error)
 
     def watch(self, execution: Execution) -> None:
-        """Treat an execution as hung if it is still in `watched` after too long.
+        """Treat an execution as hung if it does not leave `watched` in time.
 
-        One timer serves all executions: it is set for the first, and seldom fires.
+        One timer serves all executions: it is set for the earliest, and rarely fires.
         """
         limit = max(HANG_SECONDS, HANG_FACTOR * execution.expected_seconds)
         hangs_at = time.monotonic() + limit
@@ -97,7 +99,7 @@ class Recovery:
             self._check_at(hangs_at)
 
     def stop_watching(self) -> None:
-        """Cancel the timer; no execution is left."""
+        """Cancel the timer: no executions are left."""
         self._check_at(math.inf)
 
     def _check_at(self, when: float) -> None:
@@ -118,7 +120,7 @@ class Recovery:
             self.hang(execution, limit)
 
     def hang(self, execution: Execution, seconds: float) -> None:
-        """Fail all that wait for the model, and give its slots to the other models."""
+        """Fail all waiting inferences of the model, and give its slots to the other models."""
         execution.is_hung = True
         self._hung += 1
         error = InferenceFailed(NOT_RESPONDING)
@@ -127,11 +129,11 @@ class Recovery:
         self._device.workers.add()
         self._device.give_back(execution.width.threads, by=self._dispatch)
         self._update_outage()
-        if not self.is_closing:  # nothing is reported of a model that is being unloaded
+        if not self.is_closing:  # a model that is being unloaded reports nothing
             self._events.execution_hung(self._identity, seconds)
 
     def hang_ended(self) -> None:
-        """Serve again, unless another execution hangs or a session is missing."""
+        """End the outage, unless another execution hangs or a session is missing."""
         self._hung -= 1
         self._device.workers.remove()
         self._update_outage()
@@ -143,9 +145,10 @@ class Recovery:
     def ran_out_of_memory(
         self, execution: Execution, error: OutOfMemory
     ) -> "asyncio.Future[None] | None":
-        """Repeat an execution in smaller batches; if it cannot be halved again, fail it.
+        """Repeat an execution in smaller batches, or fail it if it cannot be halved again.
 
-        Then its session, which may be unusable, is replaced; return the future of that.
+        In that case its session, which may be unusable, is replaced; return the future of the
+        replacement.
         """
         size = len(execution.members)
         self.largest_batch = max(1, min(self.largest_batch, size // 2))
@@ -174,7 +177,7 @@ class Recovery:
         return rebuilding
 
     def _rebuild_ended(self, threads: int, rebuilding: "asyncio.Future[None]") -> None:
-        """Continue on the new session; without one, refuse everything and try again later."""
+        """Continue on the new session; without one, reject all inferences and try again later."""
         del self._rebuilding[threads]
         error = None if rebuilding.cancelled() else rebuilding.exception()
         if error is not None:
@@ -216,14 +219,14 @@ class Recovery:
 
 
 def fail(members: Iterable[PendingInference], error: BaseException) -> None:
-    """Set an error as the result of those members that have none."""
+    """Set an error on those members that have no result yet."""
     for member in members:
         if not member.future.done():
             member.future.set_exception(error)
 
 
 def _clear_frames(error: BaseException | None) -> None:
-    """Release what the frames of an error hold: the session, whose memory is needed now."""
+    """Clear the frames of an error: they hold the session, whose memory is needed now."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__

@@ -21,7 +21,7 @@ class Executed(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Execution:
-    """A batch that runs, or is run a second time."""
+    """A batch that runs for the first time, or again after a failure."""
 
     members: list[PendingInference]
     width: Width
@@ -38,9 +38,9 @@ class BatchRunner:
         self._workers = workers
 
     def execute(self, execution: Execution) -> "asyncio.Future[Executed]":
-        """Run the members that are still waited for once a thread is free.
+        """Run the members whose callers are still waiting, once a thread is free.
 
-        The future is cancelled if no member is left; it fails as `GraphSessions.run` does.
+        The future is cancelled if no members are left; it fails as `GraphSessions.run` does.
         """
         return self._workers.run(partial(self._execute, execution))
 
@@ -59,7 +59,7 @@ class BatchRunner:
             member.has_started = True
             try:
                 images.append(member.photo.prepare().pixels)
-            except Exception as error:  # it is this photo's own
+            except Exception as error:  # the error concerns this photo only
                 refused.append((member, error))
             else:
                 running.append(member)

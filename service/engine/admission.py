@@ -1,4 +1,4 @@
-"""Bounds on requests and their bodies, the drain, and the abort."""
+"""Limits on requests and their bodies; the drain and the abort."""
 
 import asyncio
 
@@ -7,22 +7,21 @@ from service.errors import DeadlineExceeded, QueueFull, ServerStopping
 
 
 class Admission:
-    """Counts the requests that were let in.
+    """Counts the admitted requests.
 
-    While its body arrives a request takes no place, so that slow clients keep no others out; what
-    has arrived of all bodies together is bounded. Once its body has arrived, a request is in
-    flight.
+    A request is in flight once its body has arrived. Until then it takes no place, so slow clients
+    do not block others; only the total size of the bodies received so far is limited.
     """
 
     def __init__(
         self, max_concurrent_requests: int, timeout_seconds: float, max_body_bytes: int
     ) -> None:
         self.timeout_seconds = timeout_seconds
-        """The default deadline of a request, and the latest that one may ask for."""
+        """Default timeout of a request, and the longest that it may ask for."""
         self.in_flight = 0
-        """Requests whose bodies have arrived and that are not answered."""
+        """Number of requests whose bodies have arrived and that are not yet answered."""
         self.stopping = False
-        """Whether the server takes no new requests."""
+        """Whether the server rejects new requests."""
         self._max_concurrent_requests = max_concurrent_requests
         self._max_bytes = max_concurrent_requests * max_body_bytes
         self._timeouts: set[asyncio.Timeout] = set()
@@ -32,27 +31,28 @@ class Admission:
 
     @property
     def receiving(self) -> int:
-        """Requests that were let in and whose bodies are still arriving."""
+        """Number of admitted requests whose bodies are still arriving."""
         return len(self._timeouts) - self.in_flight
 
     @property
     def is_empty(self) -> bool:
-        """Whether every request that was let in is answered."""
+        """Whether all admitted requests are answered."""
         return not self._timeouts
 
     def enter(self, timeout: asyncio.Timeout, *, came_before_drain: bool) -> None:
-        """Let a request in, or refuse it; `abort` ends its timeout.
+        """Admit a request, or reject it; `abort` expires its timeout.
 
-        During the drain, requests on connections that were open before are let in.
+        During the drain, only requests on connections that were already open are admitted.
         """
         if self._aborted or (self.stopping and not came_before_drain):
-            raise ServerStopping("The server is stopping and takes no more requests.")
+            raise ServerStopping("The server is stopping and accepts no more requests.")
         if self.in_flight >= self._max_concurrent_requests:
             raise self._full()
         self._timeouts.add(timeout)
 
     def leave(self, timeout: asyncio.Timeout, body_bytes: int, seconds: float | None) -> None:
-        """Give back what a request took; `seconds` is how long it was in flight, if it was."""
+        """Release a request's bytes and place; `seconds` is its time in flight, None if it was
+        not."""
         self._timeouts.discard(timeout)
         self._bytes -= body_bytes
         if seconds is not None:
@@ -60,22 +60,22 @@ class Admission:
             self._seconds.add(seconds)
 
     def take_bytes(self, size: int) -> None:
-        """Take room for a part of a body; raises `QueueFull` if bodies have all of it."""
+        """Reserve room for a part of a body; raises `QueueFull` if there is not enough."""
         if self._bytes + size > self._max_bytes:
             raise QueueFull(
-                f"The server holds {self._bytes:,} bytes of bodies; try again later.",
+                f"The server holds {self._bytes:,} bytes of request bodies; try again later.",
                 self._seconds.seconds,
             )
         self._bytes += size
 
     def take_place(self) -> None:
-        """Put a request in flight; raises `QueueFull` if there are enough."""
+        """Put a request in flight; raises `QueueFull` at the limit."""
         if self.in_flight >= self._max_concurrent_requests:
             raise self._full()
         self.in_flight += 1
 
     def stop(self) -> None:
-        """Take no new requests; those that are in go on."""
+        """Reject new requests; admitted ones continue."""
         self.stopping = True
 
     def abort(self) -> None:
@@ -89,9 +89,9 @@ class Admission:
     def late(self, allowed_seconds: float) -> DeadlineExceeded | ServerStopping:
         """Return the error of a request whose timeout expired."""
         if self._aborted:
-            return ServerStopping("The server stopped before the answer was ready.")
+            return ServerStopping("The server stopped before the response was ready.")
         seconds = f"{allowed_seconds:.6f}".rstrip("0").rstrip(".")
-        return DeadlineExceeded(f"The answer was not ready within {seconds} s.")
+        return DeadlineExceeded(f"The response was not ready within {seconds} s.")
 
     def _full(self) -> QueueFull:
         return QueueFull(

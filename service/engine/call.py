@@ -1,4 +1,4 @@
-"""One request for predictions, from its admission to the count of its outcome."""
+"""A prediction request, from its admission until its outcome is counted."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from service.telemetry.timings import Timings
 
 @dataclass(frozen=True, slots=True)
 class CallParts:
-    """What every call uses."""
+    """Parts of the engine that every call uses."""
 
     admission: Admission
     inference: ImageInference
@@ -31,12 +31,13 @@ class CallParts:
 
 
 class Call:
-    """A request for predictions: `async with` admits it, and counts how it ended.
+    """A prediction request: `async with` admits it, and counts its outcome.
 
-    It holds its model version until it ends. Whatever is awaited within ends at the deadline,
-    which then raises `DeadlineExceeded`; the deadline is on the event loop's clock.
+    It holds its model version until it ends. At the deadline, which is on the event loop's clock,
+    the block is cancelled and `DeadlineExceeded` is raised.
 
-    A transport reads the body within: `take_bytes` for each part, `take_place` once it is there.
+    A transport reads the body inside the block: it calls `take_bytes` for each part, and
+    `take_place` at its end.
     """
 
     __slots__ = (
@@ -46,7 +47,7 @@ class Call:
     )
 
     instance: ModelInstance
-    """The model version that answers, once the call is admitted."""
+    """The model version that runs the request, once it is admitted."""
 
     def __init__(
         self,
@@ -56,14 +57,14 @@ class Call:
         *,
         came_before_drain: bool = False,
     ) -> None:
-        """Prepare a call; a request may ask for a nearer deadline than the default, not a later."""
+        """Prepare a call; a request may shorten the default timeout, but not extend it."""
         default = parts.admission.timeout_seconds
         self.version = version
         self.timings = Timings()
         self.outcome: Outcome | None = None
         self.is_default_deadline = timeout_seconds is None
         self.response_bytes: int | None = None
-        """The size of the answer's body, if a transport has one."""
+        """Size of the response's body, if the transport has one."""
         self._parts = parts
         self._allowed = default if timeout_seconds is None else min(timeout_seconds, default)
         self._started = asyncio.get_running_loop().time()
@@ -75,12 +76,12 @@ class Call:
         self._inferred: Inferred | None = None
 
     async def __aenter__(self) -> Self:
-        """Find what serves the version and let the request in, or refuse it.
+        """Hold the version's instance and admit the request, or reject it.
 
         Raises:
-            ModelNotReady: the version does not serve.
-            QueueFull: a bound is reached.
-            DeadlineUnreachable: not even one image would be answered in time.
+            ModelNotReady: the version is not ready.
+            QueueFull: a limit is reached.
+            DeadlineUnreachable: not even one image would be predicted in time.
             ServerStopping: the server is draining.
         """
         parts = self._parts
@@ -107,7 +108,7 @@ class Call:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Count how the call ended, and give back what it held."""
+        """Count the outcome of the call, and release what it held."""
         try:
             await self._timeout.__aexit__(kind, error, traceback)
         except TimeoutError:
@@ -117,19 +118,19 @@ class Call:
         self._end(error)
 
     def shorten(self, seconds: float) -> None:
-        """Allow so many seconds in all, unless fewer are allowed already."""
+        """Shorten the timeout to a total of `seconds`, unless it is shorter already."""
         if seconds < self._allowed:
             self._allowed, self.is_default_deadline = seconds, False
             self.deadline = self._started + seconds
             self._timeout.reschedule(self.deadline)
 
     def take_bytes(self, size: int) -> None:
-        """Take room for a part of the body; raises `QueueFull` if bodies have all of it."""
+        """Reserve room for a part of the body; raises `QueueFull` if there is not enough."""
         self._parts.admission.take_bytes(size)
         self._body_bytes += size
 
     def take_place(self) -> None:
-        """Be in flight, now that the body has arrived; raises `QueueFull` if there are enough."""
+        """Put the call in flight once its body has arrived; raises `QueueFull` at the limit."""
         self._parts.admission.take_place()
         self._placed_at = monotonic()
 
@@ -141,9 +142,10 @@ class Call:
         priority: int = 0,
         stacked: bool = False,
     ) -> Inferred:
-        """Return the named outputs of each image, by default the one that answers the task."""
+        """Return the named outputs of each image; by default, the output that holds the
+        prediction."""
         if not images:
-            raise InvalidRequest("The request has no image.")
+            raise InvalidRequest("The request contains no image.")
         if len(images) > self._parts.max_images:
             raise PayloadTooLarge.images(self._parts.max_images)
         if names is None:

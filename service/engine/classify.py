@@ -1,4 +1,4 @@
-"""Photos to classes."""
+"""Classification: from photos to classes."""
 
 from collections.abc import Sequence
 from time import perf_counter
@@ -12,7 +12,7 @@ from service.schema.predictions import Classification, ClassifyResponse
 async def classify(
     call: Call, images: Sequence[EncodedOrPrepared], top_k: int = 5
 ) -> ClassifyResponse:
-    """Return the `top_k` likeliest classes of each image, or all if there are fewer."""
+    """Return the `top_k` most likely classes of each image, or all if there are fewer."""
     inferred = await call.infer(images)
     identity, labels = call.instance.identity, call.instance.contract.labels
     began = perf_counter()

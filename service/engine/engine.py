@@ -36,20 +36,20 @@ from service.telemetry.metrics import PrometheusMetrics
 from service.telemetry.triton_names import add_triton_names
 
 CLOSE_SECONDS = 2.0
-"""How long to wait for threads that still open or run a model when everything else has ended."""
+"""Time to wait at shutdown for threads that are still opening or running a model."""
 
 _log = structlog.get_logger()
 
 
 class Engine:
-    """Owns the model repository and whatever runs its models.
+    """Owns the model repository and everything that runs its models.
 
     HTTP attaches to it, and so can anything else that runs on an event loop:
 
         async with Engine.from_settings(Settings()) as engine:
             result = await engine.classify([photo_bytes], top_k=3)
 
-    Errors are those of the tree in `service.errors`.
+    It raises the errors of the tree in `service.errors`.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Engine:
     ) -> Self:
         """Join the parts; raises `InvalidConfiguration` if there is nothing to serve.
 
-        `cores` is by default the number that the process may use.
+        `cores` defaults to the number of cores that the process may use.
         """
         cores = cores or usable_cores()
         metrics = PrometheusMetrics()
@@ -130,16 +130,16 @@ class Engine:
         await asyncio.to_thread(self.devices.close, CLOSE_SECONDS)
 
     def start(self) -> None:
-        """Begin to load the models, in the background."""
+        """Start loading the models, in the background."""
         self._run(self._load_and_watch())
         self._run(watch_loop_lag(self.metrics.server.loop_lagged))
 
     async def loaded(self) -> None:
-        """Wait until every model was loaded, or could not be."""
+        """Wait until every model has been loaded or has failed to load."""
         await self._loaded.wait()
 
     async def close(self) -> None:
-        """Take no more calls, let the last batches end, and free the memory."""
+        """Reject new calls, let the last batches end, and free the memory."""
         self.admission.stop()
         for task in self._tasks:
             task.cancel()
@@ -156,7 +156,7 @@ class Engine:
         *,
         came_before_drain: bool = False,
     ) -> Call:
-        """Return a call to a version that the repository has found; enter it with `async with`."""
+        """Return a call to a version of the repository, to be entered with `async with`."""
         return Call(self._calls, version, timeout_seconds, came_before_drain=came_before_drain)
 
     async def classify(
@@ -168,11 +168,11 @@ class Engine:
         top_k: int = 5,
         timeout_seconds: float | None = None,
     ) -> ClassifyResponse:
-        """Return the likeliest classes of each image file, the likeliest first.
+        """Return the most likely classes of each image file, most likely first.
 
-        The model may be left out if one does the task, the version means the newest that is ready.
-
-        Raises `ServiceError`: which one says what happened, and what to do.
+        `model` may be omitted if only one model performs the task; without `version`, the newest
+        ready version is used. Raises a `ServiceError` whose message says what happened and what to
+        do.
         """
         found = self.repository.find(Task.CLASSIFICATION, model, version)
         async with self.call(found, timeout_seconds) as call:
@@ -188,7 +188,7 @@ class Engine:
         mask: MaskFormat = "png",
         timeout_seconds: float | None = None,
     ) -> SegmentResponse:
-        """Return the areas of each image file's classes, and its mask; as `classify` otherwise."""
+        """Return the class areas and the mask of each image file; otherwise like `classify`."""
         found = self.repository.find(Task.SEGMENTATION, model, version)
         async with self.call(found, timeout_seconds) as call:
             _take(call, images)
@@ -210,13 +210,13 @@ class Engine:
 
 
 def _take(call: Call, images: Sequence[bytes]) -> None:
-    """Count the images' bytes and a place, as a transport does once a body has arrived."""
+    """Reserve the images' bytes and a place, as a transport does for a body."""
     call.take_bytes(sum(map(len, images)))
     call.take_place()
 
 
 def _log_failure(task: "asyncio.Task[None]") -> None:
-    """Log at once what ended a background task: nothing waits for it."""
+    """Log the failure of a background task at once, since nothing awaits the task."""
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("background_task_failed", exc_info=error)
 
@@ -228,7 +228,7 @@ def _observe(
     *,
     triton_names: bool,
 ) -> None:
-    """Let each scrape read the state of the server, its GPUs and, if wanted, Triton's numbers."""
+    """Read the state of the server, its GPUs and, if enabled, Triton's metrics on each scrape."""
     metrics.server.observe(
         ready=lambda: not (admission.stopping or repository.not_ready()),
         in_flight=lambda: admission.in_flight,

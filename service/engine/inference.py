@@ -1,4 +1,4 @@
-"""Images through a model: decode where batches are formed, run, describe what came out."""
+"""Runs images through a model: decodes them, runs them, and describes the predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ from service.telemetry.timings import QUEUED_FIRST, Timings
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """Images as they were sent, prepared, and their outputs, one by one."""
+    """Images as sent and as prepared, and the outputs of each."""
 
     images: Sequence[EncodedOrPrepared]
     photos: Sequence[Photo | PreparedImage]
     outputs: Sequence[Outputs]
 
     def describe(self, contract: Contract) -> list[Prediction]:
-        """Return what the images and their predictions were like, for the metrics."""
+        """Describe the images and their predictions, for the metrics."""
         return summarize(contract, self.photos, self.outputs)
 
 
 class ImageInference:
-    """Runs images through a model version, for requests and for the shadow."""
+    """Runs images through a model version, for requests and for the shadow version."""
 
     def __init__(self, pool: ImageThreads, limits: ImageLimits) -> None:
         self.pool = pool
@@ -49,11 +49,9 @@ class ImageInference:
     ) -> Inferred:
         """Return the named outputs of each image, in order.
 
-        If the outputs are to be `stacked`, images whose outputs would differ in shape are an
-        `InvalidRequest`, before any is queued.
-
-        Images are decoded by the thread that runs them, so that they stay in its core's cache;
-        the instance says whether they must be decoded before, in the image threads.
+        With `stacked`, raises `InvalidRequest` before any image is queued if the shapes of the
+        outputs would differ. Images are decoded by the thread that runs them, so that they stay in
+        the cache of its core, unless the instance wants them decoded before, in the image threads.
         """
         instance.reserve(len(images), urgency.deadline)
         try:
@@ -90,7 +88,7 @@ class ImageInference:
 
 
 def _follow_the_photo(contract: Contract, names: Sequence[str]) -> bool:
-    """Return whether the shape of one of these outputs depends on the photo's."""
+    """Return whether the shape of any of these outputs depends on the photo's shape."""
     return any(-1 in each.shape[1:] for each in contract.outputs if each.name in names)
 
 
@@ -100,6 +98,6 @@ def _check_one_size(photos: Sequence[Photo | PreparedImage]) -> None:
         if size != first:
             raise InvalidRequest(
                 f"The model takes image 0 as {first[0]}x{first[1]} and image {index} as "
-                f"{size[0]}x{size[1]}, so that their outputs do not form one tensor; send photos "
+                f"{size[0]}x{size[1]}, so their outputs do not form one tensor; send photos "
                 "of one height x width at a time."
             )

@@ -1,4 +1,4 @@
-"""A mean that forgets."""
+"""An exponential moving average."""
 
 
 class MovingAverage:
@@ -9,7 +9,7 @@ class MovingAverage:
         self._seconds: float | None = None
 
     def add(self, seconds: float) -> None:
-        """Take a measurement in."""
+        """Add a measurement."""
         if self._seconds is None:
             self._seconds = seconds
         else:

@@ -1,4 +1,4 @@
-"""Photos to areas, masks and overlays."""
+"""Segmentation: from photos to class areas, masks and overlays."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ Draw = Callable[[Photo, Array, Contract], bytes]
 async def segment(
     call: Call, pool: ImageThreads, images: Sequence[EncodedOrPrepared], mask: MaskFormat = "png"
 ) -> SegmentResponse:
-    """Return the areas of each photo's classes, and its mask in the format asked for."""
+    """Return the class areas of each photo, and its mask in the requested format."""
     inferred = await call.infer(images)
     identity, contract = call.instance.identity, call.instance.contract
     began = perf_counter()
@@ -41,14 +41,14 @@ async def segment(
 
 
 async def draw_mask(call: Call, pool: ImageThreads, images: Sequence[EncodedOrPrepared]) -> bytes:
-    """Return the one photo's mask as an indexed PNG."""
+    """Return the mask of a single photo as an indexed PNG."""
     return await _draw(call, pool, images, _mask)
 
 
 async def draw_overlay(
     call: Call, pool: ImageThreads, images: Sequence[EncodedOrPrepared]
 ) -> bytes:
-    """Return the one photo with its mask blended over it, as a PNG."""
+    """Return a single photo with its mask blended over it, as a PNG."""
     return await _draw(call, pool, images, _overlay)
 
 
@@ -56,12 +56,12 @@ async def _draw(
     call: Call, pool: ImageThreads, images: Sequence[EncodedOrPrepared], draw: Draw
 ) -> bytes:
     if len(images) > 1:
-        raise InvalidRequest("A PNG answer shows one photo; ask for JSON or send one.")
+        raise InvalidRequest("A PNG response shows one photo; send one photo, or ask for JSON.")
     inferred = await call.infer(images)
     began = perf_counter()
     photo, labels = inferred.photos[0], inferred.outputs[0]["labels"]
     if not isinstance(photo, Photo):
-        raise InvalidRequest("Send an image file: a tensor has no photo to draw on.")
+        raise InvalidRequest("An overlay needs an image file, not a tensor; send an image file.")
     picture = await pool.run(draw, photo, labels, call.instance.contract)
     call.timings.encode = perf_counter() - began
     return picture

@@ -1,4 +1,4 @@
-"""The shadow: another version of a model gets copies of some requests, and answers are compared."""
+"""Shadow versions: run copies of some requests on another version, and compare the predictions."""
 
 import asyncio
 from collections import deque
@@ -19,26 +19,26 @@ from service.telemetry.events import ShadowDrop, ShadowEvents
 from service.telemetry.timings import Timings
 
 MAX_WAITING = 64
-"""Images that may wait for a comparison; more, or larger ones in all, are dropped."""
+"""Limit on the images that wait for a comparison; beyond it, or a total size, they are dropped."""
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 TIMEOUT_SECONDS = 30.0
 
 Find = Callable[[str, str], ModelInstance]
-"""Return the instance of a model version; raises `ServiceError` if it does not serve."""
+"""Return the instance of a model version; raises `ServiceError` if it is not ready."""
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """An image, and what the version that answered predicted for it."""
+    """An image, and the outputs that the serving version returned for it."""
 
     image: EncodedOrPrepared
     prediction: Array
 
     @property
     def size(self) -> int:
-        """The bytes that it holds."""
+        """Size in bytes."""
         image = self.image
         return self.prediction.nbytes + (
             len(image) if isinstance(image, bytes) else image.pixels.nbytes
@@ -47,9 +47,8 @@ class _Copy:
 
 class Shadow:
     """Runs copies on the shadow version in the background, one image at a time, while no image
-    waits for the version that answers.
-
-    What cannot be compared is counted and forgotten; it never affects a request.
+    waits for the serving version. Images that cannot be compared are counted and dropped; they
+    never affect a request.
     """
 
     def __init__(
@@ -64,12 +63,12 @@ class Shadow:
         self._comparison: asyncio.Task[None] | None = None
 
     def answered(self, instance: ModelInstance, inferred: Inferred) -> None:
-        """Copy what is due of a request that `instance` has answered; never waits."""
+        """Copy a request that `instance` has answered, if it is due; never wait."""
         identity = instance.identity
         if identity.name != self._rule.model or identity.version == self._rule.version:
             return
         prediction = instance.contract.prediction
-        if prediction in inferred.outputs[0]:  # other outputs are not compared
+        if prediction in inferred.outputs[0]:  # only predictions are compared
             self._comparable += 1
             if self._rule.is_due(self._comparable):
                 self._copy(inferred.images, [each[prediction] for each in inferred.outputs])
@@ -85,7 +84,7 @@ class Shadow:
             self._waiting.extend(copies)
 
     def _compare_next(self, instance: ModelInstance) -> None:
-        """Go on while no image waits for the instance that answers; its next answer comes back."""
+        """Continue while no image waits for the serving instance."""
         if self._comparison is None and self._waiting and instance.pending == 0:
             self._comparison = asyncio.create_task(self._compare(self._waiting.popleft()))
             self._comparison.add_done_callback(lambda _: self._compared(instance))
@@ -124,7 +123,7 @@ class Shadow:
         self._events.shadow_dropped(self._rule.model, self._rule.version, images, reason)
 
     async def close(self) -> None:
-        """Forget the waiting copies, and stop the comparison that runs."""
+        """Drop the waiting copies, and stop the running comparison."""
         self._waiting.clear()
         if self._comparison is not None:
             self._comparison.cancel()

@@ -1,4 +1,4 @@
-"""Images and their predictions in a few numbers, for the metrics."""
+"""Summaries of images and their predictions, for the metrics."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from service.schema.tasks import TASKS
 from service.telemetry.events import Prediction
 
 GRID = 8
-"""Every eighth pixel of every eighth row of a label map is counted, which takes microseconds."""
+"""Count only every eighth pixel of every eighth row of a label map, which takes microseconds."""
 
 Shares = tuple[Mapping[str, float], float | None]
 
@@ -20,7 +20,7 @@ Shares = tuple[Mapping[str, float], float | None]
 def summarize(
     contract: Contract, photos: Sequence[Photo | PreparedImage], outputs: Sequence[Outputs]
 ) -> list[Prediction]:
-    """Describe each photo; without classes if the output that has them was not computed."""
+    """Describe each photo; without classes if their output was not computed."""
     describe = _top_class if TASKS[contract.task].has_scores else _class_shares
     predictions = []
     for photo, each in zip(photos, outputs, strict=True):
@@ -32,7 +32,7 @@ def summarize(
 
 
 def _top_class(logits: Array, labels: Sequence[str]) -> Shares:
-    """The likeliest class of logits [classes] and its softmax; nothing if it is not a number."""
+    """Return the most likely class of logits [classes] and its softmax; nothing for NaN."""
     top = int(logits.argmax())
     if not math.isfinite(logits[top]):
         return {}, None
@@ -41,7 +41,7 @@ def _top_class(logits: Array, labels: Sequence[str]) -> Shares:
 
 
 def _class_shares(labels: Array, names: Sequence[str]) -> Shares:
-    """The share of each class that a label map [height, width] contains."""
+    """Return the share of each class in a label map [height, width]."""
     seen = labels[::GRID, ::GRID]
     counts = np.bincount(seen.ravel(), minlength=len(names)).tolist()
     there = zip(names, counts, strict=False)

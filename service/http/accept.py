@@ -2,15 +2,15 @@
 
 
 def prefers_png(accept: str) -> bool:
-    """Return whether `image/png` is named, and `application/json` not before it."""
+    """Return whether `image/png` is named and not preceded by `application/json`."""
     png, json = preference(accept, "image/png"), preference(accept, "application/json")
     return png is not None and (json is None or png > json)
 
 
 def preference(accept: str, wanted: str) -> tuple[float, int] | None:
-    """Return how much an `Accept` header prefers something; None if it does not name it.
+    """Return the rank of a media type in an `Accept` header; None if it is not named.
 
-    The greater is preferred: by quality, then by place in the list.
+    A greater rank is preferred: by quality, then by place in the list.
     """
     for place, item in enumerate(accept.split(",")):
         name, *parameters = (part.strip().lower() for part in item.split(";"))

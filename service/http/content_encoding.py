@@ -1,4 +1,4 @@
-"""Compressed bodies within limits: gzip, and deflate in zlib's format."""
+"""Compressed bodies within limits: gzip, and deflate in the zlib format."""
 
 import zlib
 
@@ -9,18 +9,18 @@ _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _ALIASES = {"x-gzip": "gzip"}
 _MAX_MEMBERS = {"gzip": 1024, "deflate": 1}
 _PIECE_BYTES = 64 * 1024
-_LEVEL = 1  # higher levels take several times as long for a few per cent
+_LEVEL = 1  # higher levels take several times as long to save a few per cent
 MIN_BYTES = 1024
 """Shorter responses are not compressed."""
 
 
 def decompress(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
-    """Return the decoded body; stops at `max_bytes`.
+    """Return the decoded body; stop at `max_bytes`.
 
     Raises:
         UnsupportedMediaType: the encoding is not supported.
-        InvalidRequest: it is damaged, truncated or followed by something else.
-        PayloadTooLarge: it would become larger than `max_bytes`.
+        InvalidRequest: the body is damaged, truncated or followed by other data.
+        PayloadTooLarge: the decoded body would be larger than `max_bytes`.
     """
     name = content_encoding.strip().lower()
     if name in ("", "identity"):
@@ -37,7 +37,7 @@ def decompress(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
 
 
 def _decompress(body: bytes, name: str, max_bytes: int) -> bytes:
-    """Decompress one member after the other, in pieces: zlib copies what follows a member."""
+    """Decompress member by member, in pieces: zlib copies the data that follow a member."""
     data, at, ended = bytearray(), 0, False
     for _ in range(_MAX_MEMBERS[name]):
         stream, ended = zlib.decompressobj(_WINDOW_BITS[name]), False
@@ -57,7 +57,7 @@ def _decompress(body: bytes, name: str, max_bytes: int) -> bytes:
 
 
 def choose_encoding(accept_encoding: str, size: int) -> str | None:
-    """Return the encoding for a response of this size; None if it is not compressed."""
+    """Return the encoding for a response of this size; None if it should not be compressed."""
     if size < MIN_BYTES or not accept_encoding:
         return None
     wishes = {name: preference(accept_encoding, name) for name in _WINDOW_BITS}
@@ -66,6 +66,6 @@ def choose_encoding(accept_encoding: str, size: int) -> str | None:
 
 
 def compress(body: bytes, encoding: str) -> bytes:
-    """Return the body in an encoding that `choose_encoding` returned."""
+    """Encode a body as `choose_encoding` has decided."""
     stream = zlib.compressobj(_LEVEL, wbits=_WINDOW_BITS[encoding])
     return stream.compress(body) + stream.flush()

@@ -1,4 +1,4 @@
-"""A whole response as a plain value, and the reply to each error of the tree."""
+"""A complete response as a plain value, and the reply to each error of the tree."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -20,13 +20,13 @@ class Reply(NamedTuple):
     headers: Mapping[str, str] = {}
 
     def response(self) -> Response:
-        """Return it as the framework wants it."""
+        """Return the reply as a response of the framework."""
         headers = {**self.headers, "content-type": self.content_type}
         return Response(self.body, self.status, headers)
 
 
 def error_reply(error: ServiceError) -> Reply:
-    """Return the reply to an error: one sentence, and when or how to try again."""
+    """Return the reply to an error: one sentence, and headers on when or how to retry."""
     headers = {}
     if isinstance(error, QueueFull | ServerStopping):
         headers["retry-after"] = str(error.retry_after_seconds)

@@ -17,9 +17,9 @@ TIMEOUT_HEADER_PARAMETER: dict[str, Any] = {
     "name": TIMEOUT_HEADER,
     "in": "header",
     "schema": {"type": "integer", "minimum": 1},
-    "description": "time that the server has to answer, in milliseconds",
+    "description": "Timeout of the request in milliseconds.",
 }
-"""Its OpenAPI description."""
+"""OpenAPI description of the header."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class BodyLimits:
 
 
 def requested_timeout(exchange: Exchange) -> float | None:
-    """Return how many seconds the client gives the server; None if it does not say."""
+    """Return the timeout of a request in seconds; None if it has none."""
     value = exchange.headers.get(b"x-request-timeout-ms")
     if value is None:
         return None
@@ -41,18 +41,18 @@ def requested_timeout(exchange: Exchange) -> float | None:
 
 
 def _take_nothing(_size: int) -> None:
-    """Bodies that are too small to count."""
+    """Do not count bodies that are too small to matter."""
 
 
 async def receive_body(
     exchange: Exchange, limits: BodyLimits, take_bytes: TakeBytes = _take_nothing
 ) -> bytes:
-    """Return the body, which may be empty; each part's size is given to `take_bytes`.
+    """Return the body, which may be empty; pass each part's size to `take_bytes`.
 
     Raises:
-        PayloadTooLarge: as soon as it is known.
-        BodyTimeout: it did not arrive in time.
-        ClientDisconnected: the client disconnected before its end.
+        PayloadTooLarge: the body is too large; raised as soon as this is known.
+        BodyTimeout: the body did not arrive in time.
+        ClientDisconnected: the client disconnected before the end of the body.
     """
     declared = exchange.headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limits.max_bytes:
@@ -75,7 +75,7 @@ async def _receive_in_parts(exchange: Exchange, limits: BodyLimits, take_bytes: 
     while more:
         message = await exchange.receive()
         if message["type"] == "http.disconnect":
-            raise ClientDisconnected("The client disconnected while it sent the body.")
+            raise ClientDisconnected("The client disconnected while sending the body.")
         chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > limits.max_bytes:
@@ -86,10 +86,10 @@ async def _receive_in_parts(exchange: Exchange, limits: BodyLimits, take_bytes: 
 
 
 async def unless_disconnected(exchange: Exchange, work: Coroutine[Any, Any, T]) -> T:
-    """Return the work's result; drop the work if the client disconnects first.
+    """Return the result of the work; cancel the work if the client disconnects first.
 
-    The body must have been read: what then arrives is the news that the client has left. The
-    server does not look for it before `WATCH_AFTER_SECONDS`: most answers are faster than that.
+    The body must have been read, so that the next message is the disconnect. It is awaited only
+    after `WATCH_AFTER_SECONDS`, because most responses are faster.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     watching: asyncio.Future[None] | None = None
@@ -114,7 +114,7 @@ async def unless_disconnected(exchange: Exchange, work: Coroutine[Any, Any, T]) 
         if not left or task is None:
             raise
         task.uncancel()
-        raise ClientDisconnected("The client disconnected before the answer was ready.") from None
+        raise ClientDisconnected("The client disconnected before the response was ready.") from None
     finally:
         timer.cancel()
         if watching is not None:

@@ -1,4 +1,4 @@
-"""`certificate.json`: what was measured of a version before its publication."""
+"""`certificate.json`: the measurements of a version before its publication."""
 
 from typing import Annotated, Literal
 
@@ -26,14 +26,14 @@ class FileRecord(Record):
 
 
 class SelfTestTolerance(Record):
-    """How far this machine's outputs may be from the golden outputs."""
+    """Limits on the difference between this machine's outputs and the golden outputs."""
 
     max_relative_difference: Annotated[float, Field(ge=0)]
     agreement: Share
 
 
 class AccuracyRecord(Record):
-    """Shares of correct answers on a data set, identified by its SHA-256; None if not measured."""
+    """Accuracy on a data set, which its SHA-256 identifies; None means not measured."""
 
     data: str
     sha256: Sha256 | None = None
@@ -45,7 +45,7 @@ class AccuracyRecord(Record):
     agreement_with_fp32: Measured = None
 
     def metric(self, task: Task) -> float | None:
-        """Return the figure by which models of a task are compared."""
+        """Return the metric that compares models of a task."""
         value: float | None = getattr(self, TASKS[task].metric)
         return value
 
@@ -57,7 +57,7 @@ class ProviderRecord(Record):
 
 
 class Limits(Record):
-    """How far, as shares, a precision may be from fp32 and still be chosen; None means no limit."""
+    """Largest loss against fp32, as shares, that a precision may have; None means no limit."""
 
     accuracy_loss: float | None = None
     agreement_with_fp32: float | None = None
@@ -74,7 +74,7 @@ class PrecisionRecord(Record):
     execution_providers: dict[str, ProviderRecord] = {}
 
     def accuracies(self, provider: str) -> list[AccuracyRecord]:
-        """List the accuracies on this execution provider, then on the CPU, then on the others."""
+        """List the accuracies on this execution provider, then on the CPU, then on others."""
         order = dict.fromkeys((provider, "CPUExecutionProvider", *self.execution_providers))
         records = [self.execution_providers.get(name, ProviderRecord()) for name in order]
         return [record.accuracy for record in records if record.accuracy is not None]

@@ -1,4 +1,4 @@
-"""The contract of a model repository entry: `config.json`."""
+"""`config.json`: the contract of a model repository entry."""
 
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -13,7 +13,7 @@ from service.schema.vocabulary import Datatype, MetadataTensor, Task
 
 
 class DynamicBatching(Record):
-    """Defaults for the queue."""
+    """Defaults of the queue."""
 
     max_queue_size: PositiveInt
     max_queue_delay_microseconds: Annotated[int, Field(ge=0)] = 0
@@ -43,7 +43,7 @@ class Contract(Record):
     versions: Annotated[dict[Version, VersionRecord], Field(min_length=1)]
 
     def as_told(self) -> dict[str, Any]:
-        """Return it as read, without the versions of the libraries that made the graphs."""
+        """Return the contract as read, without the versions of the export tools."""
         values = self.as_read()
         for version in values["versions"].values():
             if isinstance(version.get("provenance"), dict):
@@ -51,7 +51,7 @@ class Contract(Record):
         return values
 
     def says_the_same_of(self, version: str, other: "Contract") -> bool:
-        """Whether an instance of this version that the other contract describes may stay loaded."""
+        """Return whether both contracts describe this version alike, so it can stay loaded."""
         return self._of(version) == other._of(version)
 
     def _of(self, version: str) -> "Contract":
@@ -60,7 +60,7 @@ class Contract(Record):
 
     @cached_property
     def prediction(self) -> str:
-        """The name of the output that solves the task."""
+        """Name of the output that holds the prediction."""
         return self._task_row.output
 
     @property

@@ -22,7 +22,9 @@ def read_contract(folder: Path) -> Contract:
     data = _read(folder / "config.json")
     contract = _parse(Contract, data, "config.json")
     if contract.name != folder.name:
-        raise InvalidEntry(f"config.json names the model {contract.name}, its folder {folder.name}")
+        raise InvalidEntry(
+            f"config.json names the model {contract.name}, but its folder is {folder.name}"
+        )
     _check_preprocessing_hash(json.loads(data))
     return contract
 

@@ -1,4 +1,4 @@
-"""JSON as bytes: the one door to orjson, for responses and log lines."""
+"""JSON as bytes, for responses and log lines; the only module that imports `orjson`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Wire types of `/v1/models`: the state of each model version, and how it runs."""
+"""Wire types of `/v1/models`: the state of each model version."""
 
 from typing import Any
 
@@ -8,17 +8,19 @@ from service.schema.vocabulary import ModelState, Task, Wire
 
 
 class ExecutionProvider(Wire):
-    """Where a model runs: what was asked for and what ONNX Runtime gave."""
+    """The requested execution provider, and the one that ONNX Runtime uses."""
 
     requested: str
     active: str
     nodes_on_cpu: int = Field(
-        0, description="of a graph on another provider, but for shape arithmetic"
+        0,
+        description="Number of nodes of a graph on a GPU that run on the CPU, "
+        "except for shape arithmetic.",
     )
 
 
 class Accuracy(Wire):
-    """What was measured of the precision that serves; null is not measured."""
+    """Measured accuracy of the precision in use; null if a metric was not measured."""
 
     data: str
     images: int
@@ -29,7 +31,7 @@ class Accuracy(Wire):
 
 
 class Measurement(Wire):
-    """What one execution of a batch takes on so many threads, by the calibration at start."""
+    """Calibrated duration of one execution, by number of threads and batch size."""
 
     threads: int
     batch_size: int
@@ -37,52 +39,54 @@ class Measurement(Wire):
 
 
 class Width(Wire):
-    """A way to execute: on so many threads, so many images at most."""
+    """A number of threads, and the largest batch to run on them."""
 
     threads: int
     max_batch_size: int
 
 
 class Batching(Wire):
-    """How a model uses its device, and the measurements from which that was chosen."""
+    """Batching of a model, and the measurements it is based on."""
 
-    widths: list[Width] = Field(description="narrow to wide; the load decides which is used")
+    widths: list[Width] = Field(
+        description="In ascending order; the current load decides which one is used."
+    )
     max_queue_delay_microseconds: int
-    max_queue_size: int = Field(description="images")
+    max_queue_size: int = Field(description="Maximum number of queued images.")
     measurements: list[Measurement]
-    measured_at: tuple[int, int] = Field(description="height and width of the images measured")
+    measured_at: tuple[int, int] = Field(description="Height and width of the measured images.")
 
 
 class ModelStatus(Wire):
-    """What the service knows of one model version."""
+    """A model version and its state."""
 
     name: str
-    version: str | None = Field(description="null where the contract cannot be read")
+    version: str | None = Field(description="Null if the contract cannot be read.")
     task: Task | None
     state: ModelState
     reason: str | None = Field(
-        description="why it does not serve, or why a newer form of what serves could not be "
-        "loaded; or null"
+        description="Reason why the version is not ready, or why its replacement could not be "
+        "loaded; null otherwise."
     )
     labels: list[str]
     precision: str | None
     execution_provider: ExecutionProvider | None
-    accuracy: Accuracy | None = Field(description="null where it was not measured")
-    batching: Batching | None = Field(description="null where the model does not serve")
+    accuracy: Accuracy | None = Field(description="Null if it was not measured.")
+    batching: Batching | None = Field(description="Null if the version is not loaded.")
 
 
 class ModelDetail(ModelStatus):
-    """The same, with the files that it was loaded from."""
+    """A model version, its state, and the files it was loaded from."""
 
     contract: dict[str, Any] | None = Field(
-        description="config.json as it was when the version was loaded, without its tools' versions"
+        description="`config.json` as of the load, without the versions of the export tools."
     )
     certificate: dict[str, Any] | None = Field(
-        description="certificate.json; null where the version is not loaded"
+        description="`certificate.json`; null if the version is not loaded."
     )
 
 
 class ModelList(Wire):
-    """Every model version that serves or should."""
+    """All model versions that are loaded or should be."""
 
     models: list[ModelStatus]

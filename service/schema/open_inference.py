@@ -1,4 +1,4 @@
-"""Wire types of the Open Inference Protocol, by the specification's names."""
+"""Wire types of the Open Inference Protocol, named as in the specification."""
 
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ from service.schema.vocabulary import Datatype, MetadataTensor, ModelState, Wire
 
 
 class ServerMetadata(Wire):
-    """Who serves, and which extensions of the protocol are there."""
+    """The server's name and version, and the protocol extensions it supports."""
 
     name: str
     version: str
@@ -17,7 +17,7 @@ class ServerMetadata(Wire):
 
 
 class ModelMetadata(Wire):
-    """A model's tensors."""
+    """Inputs and outputs of a model, and its versions that are ready."""
 
     name: str
     versions: list[str]
@@ -27,11 +27,11 @@ class ModelMetadata(Wire):
 
 
 Parameters = dict[str, Any]
-"""What the protocol leaves open; keys that are not known here are ignored."""
+"""Optional parameters; unknown keys are ignored."""
 
 
 def _default_for_null(value: object) -> object:
-    """Take null, which some typed clients write for what is absent, as that."""
+    """Treat null as absent: some typed clients send it for unset fields."""
     if value is None:
         raise PydanticUseDefault
     return value
@@ -44,7 +44,7 @@ RequestParameters = Annotated[Parameters, NullIsAbsent]
 
 
 class RequestInput(Wire):
-    """An input tensor: its data are here, or follow the JSON as `binary_data_size` bytes."""
+    """An input tensor, with its data inline or as `binary_data_size` bytes after the JSON."""
 
     name: TensorName
     shape: Annotated[list[Side], Field(max_length=16, fail_fast=True)]
@@ -54,14 +54,14 @@ class RequestInput(Wire):
 
 
 class RequestOutput(Wire):
-    """An output that is asked for, as binary data or JSON, or as classes."""
+    """A requested output: as JSON, as binary data, or as its best classes."""
 
     name: TensorName
     parameters: RequestParameters = {}
 
 
 class InferenceRequest(Wire):
-    """The JSON of an inference request."""
+    """An inference request."""
 
     id: Annotated[str, Field(max_length=1024)] | None = None
     parameters: RequestParameters = {}
@@ -70,7 +70,7 @@ class InferenceRequest(Wire):
 
 
 class ResponseOutput(Wire):
-    """An output tensor: its data are here, or follow the JSON as `binary_data_size` bytes."""
+    """An output tensor, with its data inline or as `binary_data_size` bytes after the JSON."""
 
     name: str
     datatype: Datatype
@@ -80,7 +80,7 @@ class ResponseOutput(Wire):
 
 
 class InferenceResponse(Wire):
-    """The JSON of an answer to an inference request."""
+    """The response to an inference request."""
 
     model_name: str
     model_version: str
@@ -89,88 +89,90 @@ class InferenceResponse(Wire):
 
 
 class DurationStatistic(Wire):
-    """How often something happened, and the nanoseconds that it took in all."""
+    """A number of occurrences, and their total duration in nanoseconds."""
 
     count: int = 0
     ns: int = 0
 
 
 class InferenceStatistics(Wire):
-    """Requests by how they ended, and where those that succeeded spent their time."""
+    """Successful and failed requests, and the time successful requests spent in each stage."""
 
     success: DurationStatistic
     fail: DurationStatistic
     queue: DurationStatistic
-    compute_input: DurationStatistic = Field(description="decoding and resizing photos")
+    compute_input: DurationStatistic = Field(description="Time spent decoding and resizing photos.")
     compute_infer: DurationStatistic
-    compute_output: DurationStatistic = Field(description="encoding the answer")
+    compute_output: DurationStatistic = Field(description="Time spent encoding the response.")
     cache_hit: DurationStatistic = DurationStatistic()
     cache_miss: DurationStatistic = DurationStatistic()
 
 
 class BatchStatistics(Wire):
-    """The executions of one batch size."""
+    """Executions with one batch size."""
 
     batch_size: int
     compute_infer: DurationStatistic
 
 
 class ModelStatistics(Wire):
-    """What a model version did since it was loaded."""
+    """Statistics of a model version since it was loaded."""
 
     name: str
     version: str
-    last_inference: int = Field(description="milliseconds since 1970; 0 is never")
-    inference_count: int = Field(description="images")
-    execution_count: int = Field(description="batches")
+    last_inference: int = Field(
+        description="Time of the last inference, in milliseconds since 1970; 0 if there was none."
+    )
+    inference_count: int = Field(description="Number of images.")
+    execution_count: int = Field(description="Number of batches.")
     inference_stats: InferenceStatistics
     batch_stats: list[BatchStatistics]
 
 
 class AllStatistics(Wire):
-    """The statistics of every model version that serves."""
+    """Statistics of every loaded model version."""
 
     model_stats: list[ModelStatistics]
 
 
 class RepositoryIndexRequest(Wire):
-    """Which versions are listed."""
+    """A filter for the repository index."""
 
-    ready: bool = False
+    ready: bool = Field(False, description="List only versions that are ready.")
 
 
 class RepositoryModel(Wire):
-    """A version of a model in the repository; its name, the version and where it is in its life."""
+    """A model version in the repository, and its state."""
 
     name: str
-    version: str = Field(description="empty where the contract cannot be read")
+    version: str = Field(description="Empty if the contract cannot be read.")
     state: ModelState
     reason: str = Field(
-        description="why it does not serve, or why a newer form of what serves could not be "
-        "loaded; else empty"
+        description="Reason why the version is not ready, or why its replacement could not be "
+        "loaded; empty otherwise."
     )
 
 
 class RepositoryModelRequest(Wire):
-    """What a load or an unload is asked to do."""
+    """Parameters of a load or unload request."""
 
     parameters: RequestParameters = {}
 
 
 class ServerLive(Wire):
-    """The event loop turns."""
+    """Liveness of the server."""
 
     live: bool
 
 
 class ServerReady(Wire):
-    """Every model is loaded and warm."""
+    """Readiness of the server: all required models are loaded and warm."""
 
     ready: bool
 
 
 class ModelReady(Wire):
-    """This model version is loaded and warm."""
+    """Readiness of a model version: it is loaded and warm."""
 
     name: str
     ready: bool

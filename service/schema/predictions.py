@@ -1,7 +1,7 @@
-"""Wire types of `/v1/classify`, `/v1/segment` and of every error.
+"""Wire types of `/v1/classify`, `/v1/segment` and of error responses.
 
 Predictions are plain dictionaries, which orjson serializes directly; creating a pydantic model for
-each class would cost more than the JSON.
+each class would take longer than writing the JSON.
 """
 
 from typing import Annotated, Literal, NotRequired
@@ -13,9 +13,9 @@ from service.schema.vocabulary import Wire
 
 
 class ErrorResponse(Wire):
-    """The body of every answer that is not a success."""
+    """The body of every error response."""
 
-    error: str = Field(description="One sentence: what happened, and what to do.")
+    error: str = Field(description="One sentence that says what happened and what to do.")
 
 
 class ClassScore(TypedDict):
@@ -27,7 +27,7 @@ class ClassScore(TypedDict):
 
 
 class Classification(TypedDict):
-    """One image's classes, the likeliest first."""
+    """The classes of one image, most likely first."""
 
     classes: list[ClassScore]
 
@@ -41,7 +41,7 @@ class ClassifyResponse(TypedDict):
 
 
 class ClassArea(TypedDict):
-    """How much of the photo a class covers."""
+    """The area of a photo that a class covers."""
 
     label: str
     index: int
@@ -53,20 +53,20 @@ class PngMask(TypedDict):
     """An indexed 8-bit PNG whose pixel values are class indices."""
 
     format: NotRequired[Annotated[Literal["png"], Field(json_schema_extra={"default": "png"})]]
-    data: Annotated[str, Field(description="base64")]
+    data: Annotated[str, Field(description="The PNG file in base64.")]
 
 
 class RleClass(TypedDict):
-    """One class's pixels as COCO compressed run lengths."""
+    """The pixels of one class, as COCO compressed run lengths."""
 
     index: int
     label: str
-    size: Annotated[tuple[int, int], Field(description="height, width")]
+    size: Annotated[tuple[int, int], Field(description="Height and width.")]
     counts: str
 
 
 class RleMask(TypedDict):
-    """One run-length mask a class."""
+    """A mask with one set of run lengths per class."""
 
     format: NotRequired[Annotated[Literal["rle"], Field(json_schema_extra={"default": "rle"})]]
     classes: list[RleClass]
@@ -74,12 +74,12 @@ class RleMask(TypedDict):
 
 Mask = Annotated[
     PngMask | RleMask | None,
-    Field(description="absent with mask=none", discriminator="format"),
+    Field(description="Absent if `mask=none` was requested.", discriminator="format"),
 ]
 
 
 class Segmentation(TypedDict):
-    """One photo's areas, the largest first, and its mask."""
+    """The classes of one photo, largest area first, and its mask."""
 
     width: int
     height: int
@@ -88,7 +88,7 @@ class Segmentation(TypedDict):
 
 
 class SegmentResponse(TypedDict):
-    """The areas and mask of each photo, in the order of the request."""
+    """The classes and the mask of each photo, in the order of the request."""
 
     model: str
     version: str

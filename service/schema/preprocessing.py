@@ -36,7 +36,7 @@ class Crop(Record):
 
 
 class Buckets(Record):
-    """Resize to the one of `sizes` (height, width) nearest in aspect ratio; the first of equals."""
+    """Resize to the size (height, width) nearest in aspect ratio; if several are, the first."""
 
     mode: Literal["buckets"]
     sizes: Annotated[list[tuple[Side, Side]], Field(min_length=1)]
@@ -56,7 +56,7 @@ class Preprocessing(Record):
 
     @cached_property
     def input_sizes(self) -> list[tuple[int, int]]:
-        """Every (width, height) of the graph's input."""
+        """Every possible size (width, height) of the graph's input."""
         match self.resize:
             case Squash() | Crop() as fixed:
                 return [(fixed.width, fixed.height)]
@@ -79,6 +79,6 @@ class Preprocessing(Record):
         sizes = self.input_sizes
         if len(sizes) == 1:
             return sizes[0]
-        # how far the aspect ratio changes, either way
+        # change of the aspect ratio, in either direction
         distortions = [abs(math.log(width * size[1] / (height * size[0]))) for size in sizes]
         return sizes[distortions.index(min(distortions))]

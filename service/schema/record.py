@@ -24,11 +24,11 @@ Color = tuple[Byte, Byte, Byte]
 
 
 class Record(BaseModel):
-    """A value read from a file; unknown keys are kept but not read."""
+    """A value read from a file; unknown keys are kept but ignored."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     def as_read(self) -> dict[str, Any]:
-        """Return the value as JSON data again, without defaults; NaN becomes null."""
+        """Return the value as JSON data, without defaults; NaN becomes null."""
         values: dict[str, Any] = json.loads(self.model_dump_json(exclude_unset=True))
         return values

@@ -1,4 +1,4 @@
-"""The rule that copies a share of requests to another version of their model."""
+"""The rule that copies a share of a model's requests to another of its versions."""
 
 import re
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class ShadowRule:
     share: Decimal
 
     def is_due(self, number: int) -> bool:
-        """Whether to copy the request of this number, counted from 1.
+        """Return whether to copy this request; requests are numbered from 1.
 
-        Of the first n requests, n times the share are copied, rounded down.
+        Of the first n requests, n times the share, rounded down, are copied.
         """
         return floor(number * self.share) > floor((number - 1) * self.share)
 

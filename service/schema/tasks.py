@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class TaskRow:
-    """The output that solves a task, and how two such outputs are compared."""
+    """The output that holds the prediction of a task, and the comparison of two such outputs."""
 
     output: str
     datatype: Datatype
@@ -22,13 +22,13 @@ class TaskRow:
     metric: Literal["top1", "miou"]
     """The accuracy by which the precisions of a model are compared."""
     equal_answers: Callable[[Array, Array], npt.NDArray[np.bool_]]
-    """Compare one image's answers in two outputs: its class, or the class of each pixel."""
+    """Compare two outputs for one image: its class, or the class of each pixel."""
     has_scores: bool = False
     """Whether the output holds one score per label; otherwise it holds classes."""
     has_palette: bool = False
 
     def agreement(self, pairs: Iterable[tuple[Array, Array]]) -> float:
-        """Return the share of equal answers in pairs of outputs."""
+        """Return the share of equal predictions in pairs of outputs."""
         return float(np.concatenate([self.equal_answers(*pair) for pair in pairs]).mean())
 
 

@@ -3,7 +3,7 @@
 from pydantic import ValidationError
 
 MAX_PLACE_LETTERS = 100
-"""A location may contain text that was sent: the name of an unexpected key."""
+"""A location may contain text from the client: the name of an unexpected key."""
 
 
 def first_problem(error: ValidationError) -> str:

@@ -1,4 +1,4 @@
-"""The choice of versions to load, in the terms of Triton's model configuration."""
+"""Version policies: the versions to load, as in Triton's model configuration."""
 
 from collections.abc import Iterable
 from typing import Annotated, Self
@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 MAX_VERSIONS = 64
-"""The limit on listed versions; a model with more of them needs no list."""
+"""Limit on the length of a list of versions."""
 
 VersionNumber = Annotated[int, Field(ge=1, lt=10**18)]
 
@@ -45,7 +45,7 @@ class VersionPolicy(_Choice):
         return self
 
     def wanted(self, listed: Iterable[str]) -> list[str]:
-        """Return the versions to load of those that a contract lists, the newest first."""
+        """Return the versions to load among those of a contract, newest first."""
         if self.specific is not None:
             return [str(each) for each in sorted(set(self.specific.versions), reverse=True)]
         newest_first = sorted(listed, key=int, reverse=True)

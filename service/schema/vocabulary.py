@@ -1,4 +1,4 @@
-"""The terms that other types are made of: tasks, states, datatypes, tensors."""
+"""Types that other types are built from: tasks, states, datatypes, tensors."""
 
 from enum import StrEnum
 
@@ -6,20 +6,20 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Wire(BaseModel):
-    """A value that travels as JSON."""
+    """A value sent or received as JSON."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Task(StrEnum):
-    """What a model answers."""
+    """The task that a model performs."""
 
     CLASSIFICATION = "classification"
     SEGMENTATION = "segmentation"
 
 
 class ModelState(StrEnum):
-    """Where a model version is in its life."""
+    """State of a model version."""
 
     LOADING = "LOADING"
     READY = "READY"
@@ -28,7 +28,7 @@ class ModelState(StrEnum):
 
 
 class Datatype(StrEnum):
-    """Element types of tensors, by the protocol's names."""
+    """Element type of a tensor, named as in the Open Inference Protocol."""
 
     BOOL = "BOOL"
     UINT8 = "UINT8"
@@ -47,7 +47,7 @@ class Datatype(StrEnum):
 
 
 class MetadataTensor(Wire):
-    """An input or output; -1 in the shape is any size."""
+    """An input or output of a model; -1 in the shape means any size."""
 
     name: str
     datatype: Datatype

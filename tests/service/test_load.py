@@ -223,7 +223,7 @@ async def test_a_client_may_ask_for_less_time_and_gets_its_504_while_the_model_i
     first = classify(service)
     await gate.begun()
     late = await classify(service, headers={"X-Request-Timeout-Ms": "50"})
-    assert (late.status_code, error_of(late)) == (504, "The answer was not ready within 0.05 s.")
+    assert (late.status_code, error_of(late)) == (504, "The response was not ready within 0.05 s.")
     gate.open()
     assert (await first).status_code == 200
     assert gate.batches == [1]

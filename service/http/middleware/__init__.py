@@ -1,1 +1,1 @@
-"""What every request passes on its way to a route."""
+"""Layers that every request passes on its way to a route."""

@@ -1,4 +1,4 @@
-"""One line of the log for each request."""
+"""The access log: one line per request."""
 
 import logging
 from typing import Any
@@ -8,13 +8,13 @@ import structlog
 from service.http.middleware.exchange import Exchange
 
 QUIET_ROUTES = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
-"""Routes that are asked all the time: logged at debug level unless they fail."""
+"""Routes that are polled: logged at debug level unless they fail."""
 
 _log = structlog.get_logger()
 
 
 def log_request(exchange: Exchange, method: str, route: str, seconds: float) -> None:
-    """Log how a request ended; only a 500 carries a traceback."""
+    """Log a response; only a 500 carries a traceback."""
     status = exchange.status
     if not _log.is_enabled_for(logging.INFO) and status < 500:
         return

@@ -1,4 +1,4 @@
-"""Which requests are allowed: decided from method, path and headers, before a body is read."""
+"""Authorization of requests by method, path and headers, before a body is read."""
 
 import ipaddress
 from collections.abc import Iterable, Sequence
@@ -25,11 +25,11 @@ FOREIGN = frozenset(
 
 @dataclass(frozen=True)
 class AccessRules:
-    """What a request needs, as the service is configured.
+    """Scopes that requests need, as the service is configured.
 
-    With a file of keys, a request needs a key with the scope of what it asks for. Without one,
-    anyone may predict, and models are changed with the local key only. There is none if the server
-    listens to other machines.
+    With a file of keys, a request needs a key with the right scope. Without one, anyone may
+    predict, and only the local key allows changing models. The local key does not exist if the
+    server listens to other machines.
     """
 
     keys: ApiKeys | None
@@ -37,20 +37,20 @@ class AccessRules:
     metadata_needs_key: bool
 
     def needed(self, method: str, path: str) -> Need:
-        """Return what a request must be allowed to do, as the service is configured."""
+        """Return the scope that a request needs, if any."""
         need = needed(method, path)
         if self.keys is None:
             return "admin" if need == "admin" else "nothing"
         return "nothing" if need == "metadata" and not self.metadata_needs_key else need
 
     def takes_key(self, need: Need) -> bool:
-        """Return whether a request that needs this may, or must, bring a key."""
+        """Return whether a request that needs this scope may, or must, carry a key."""
         if self.keys is None:
             return need == "admin" and self.local_key is not None
         return need != "nothing"
 
     def refusals(self, need: Need) -> tuple[type[ServiceError], ...]:
-        """Return the errors that a request which needs this may get."""
+        """Return the errors by which a request that needs this scope can be rejected."""
         if need == "nothing":
             return ()
         if self.keys is None:
@@ -59,14 +59,14 @@ class AccessRules:
 
 
 class Authorization:
-    """Decides from method, path and headers, before a byte of the body is read."""
+    """Allows or rejects requests by method, path and headers, before the body is read."""
 
     def __init__(self, rules: AccessRules, events: ServerEvents) -> None:
         self._rules = rules
         self._events = events
 
     def check(self, exchange: Exchange) -> None:
-        """Raise `Unauthorized`, `Forbidden` or `RateLimited` if a request may not pass."""
+        """Raise `Unauthorized`, `Forbidden` or `RateLimited` if a request is not allowed."""
         scope = exchange.scope
         need = self._rules.needed(scope["method"], scope["path"])
         if need == "nothing":
@@ -120,8 +120,8 @@ class Authorization:
 class AuthorizationMiddleware:
     """ASGI middleware in front of the routes.
 
-    A request that it refuses is matched with the routes here, so that it is counted as what it
-    asked for.
+    It matches rejected requests with the routes itself, so that they are counted under the right
+    route.
     """
 
     def __init__(self, app: App, authorization: Authorization, routes: Sequence[BaseRoute]) -> None:
@@ -130,7 +130,7 @@ class AuthorizationMiddleware:
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer why not."""
+        """Pass a request on, or reply with the error."""
         if scope["type"] == "http":
             exchange: Exchange = scope["state"]["exchange"]
             try:
@@ -144,7 +144,7 @@ class AuthorizationMiddleware:
 
 
 def needed(method: str, path: str) -> Need:
-    """Return what a request must be allowed to do; an unknown path needs the scope predict."""
+    """Return the scope that a request needs; an unknown path needs the scope predict."""
     if path.startswith("/v2/health/"):
         return "nothing"
     if path.startswith("/v2/repository/") and path != "/v2/repository/index":
@@ -155,7 +155,7 @@ def needed(method: str, path: str) -> Need:
 
 
 def matching_route(routes: Sequence[BaseRoute], scope: Scope) -> BaseRoute | None:
-    """Return the route that would handle a request, or else one of another method."""
+    """Return the route of a request, or else one with the same path and another method."""
     partial = None
     for route in routes:
         match, _ = route.matches(scope)
@@ -167,7 +167,7 @@ def matching_route(routes: Sequence[BaseRoute], scope: Scope) -> BaseRoute | Non
 
 
 def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """Return the key that a request brings, if any; a bearer token wins over X-API-Key."""
+    """Return the key of a request, if any; a bearer token takes precedence over X-API-Key."""
     found = None
     for name, value in headers:
         if name == b"authorization" and value[:7].lower() == b"bearer ":

@@ -21,7 +21,7 @@ _INTERNAL_ERROR = Reply(encode({"error": "The server failed; its log says why."}
 
 
 class Boundary:
-    """ASGI application around the framework's: every request passes it, in and out."""
+    """ASGI application around the framework's: every request and response passes it."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Boundary:
         self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, and report how it ended."""
+        """Handle a request, and report its outcome."""
         scope["app"] = self._api
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -79,7 +79,7 @@ class Boundary:
 
 
 def _answered(exchange: Exchange, method: str, route: str) -> Answered:
-    """Return what a span says of a request."""
+    """Return the attributes of a span."""
     call = exchange.call
     known: dict[str, Any] = {}
     if call is not None:

@@ -1,4 +1,4 @@
-"""CORS: which web pages may call the API."""
+"""CORS: the web pages that may call the API."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +30,7 @@ ANSWERED = (
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, with the headers that this service reads and sends; without cookies."""
+    """Starlette's middleware, with this service's headers and without cookies."""
 
     def __init__(self, app: Any, origins: Sequence[str]) -> None:
         super().__init__(
@@ -42,7 +42,7 @@ class Cors(CORSMiddleware):
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a preflight request; a refusal has the body of every error."""
+        """Answer a preflight request; a rejection has the same body as any other error."""
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response

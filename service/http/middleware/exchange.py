@@ -1,4 +1,4 @@
-"""One request and its response, between the server and the application."""
+"""A request and its response, between the server and the application."""
 
 import asyncio
 import itertools
@@ -22,18 +22,18 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-LINGER_SECONDS = 2.0  # a client that still sends must be read, or it never sees the response
+LINGER_SECONDS = 2.0  # read from a client that is still sending, or it never sees the response
 CLIENT_LEFT = 499
 UNMATCHED = "unmatched"
 
 _PROCESS_ID = uuid.uuid4().hex[:24]
-"""The first part of generated ids; random, so that those of two processes differ."""
+"""Prefix of generated request ids; random, so that the ids of two processes differ."""
 _COUNTER = itertools.count()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@,~-]{1,128}")
 
 
 class Exchange:
-    """Adds the headers of every response, and notes what the log and the metrics report."""
+    """Adds the headers of every response, and records facts for the log and the metrics."""
 
     __slots__ = (
         *("call", "error", "headers", "key", "request_id", "scope", "span", "started", "status"),
@@ -53,13 +53,13 @@ class Exchange:
         self.scope = scope
         scope.setdefault("state", {})["exchange"] = self
         self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
-        """By their names in lower case; of several of one name, the first."""
-        self.status = CLIENT_LEFT  # until a response begins
+        """Headers by name in lower case; the first of each name."""
+        self.status = CLIENT_LEFT  # unless a response begins
         self.call: Call | None = None
-        """The call for predictions that the request makes, if it makes one."""
+        """The prediction call of the request, if any."""
         self.error: Exception | None = None
         self.key: str | None = None
-        """The name of the API key that the request brought."""
+        """Name of the API key of the request."""
         self.request_id = _request_id(self.headers.get(b"x-request-id"))
         self._receive = receive
         self._send = send
@@ -74,7 +74,7 @@ class Exchange:
 
     @property
     def route(self) -> str:
-        """The route's template: a bounded label, unlike the path."""
+        """Template of the route; unlike the path, it is a bounded label."""
         return getattr(self.scope.get("route"), "path", UNMATCHED)
 
     def header(self, name: bytes) -> str:
@@ -89,7 +89,7 @@ class Exchange:
         return body
 
     async def receive(self) -> Message:
-        """Return the next message of the client."""
+        """Return the next message from the client."""
         self._body_is_begun = True
         message = await self._receive()
         if not message.get("more_body", False):
@@ -109,7 +109,7 @@ class Exchange:
         await self._send(message)
 
     async def reply(self, reply: Reply) -> None:
-        """Send a whole response, unless one has begun."""
+        """Send a complete response, unless one has begun."""
         if self._answer_began:
             return
         headers = [
@@ -128,9 +128,8 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": reply.body})
 
     def _may_read_past_body(self) -> bool:
-        """Return whether the connection can be kept: what is still to come of the body is small.
-
-        If reading was given up midway, the client was too slow or sent too much.
+        """Return whether the connection can be kept, because the rest of the body is small. If
+        reading stopped midway, the client was too slow or sent too much.
         """
         if b"transfer-encoding" in self.headers or b"expect" in self.headers:
             return False
@@ -154,7 +153,7 @@ class Exchange:
         return headers
 
     async def _linger(self) -> None:
-        """Read what a refused client still sends, for a while."""
+        """Read for a while what a rejected client is still sending."""
         if b"expect" in self.headers:
             return
         try:
@@ -166,7 +165,7 @@ class Exchange:
 
 
 def exchange_of(request: Request) -> Exchange:
-    """Return the exchange that a request of the framework belongs to."""
+    """Return the exchange of one of the framework's requests."""
     exchange: Exchange = request.scope["state"]["exchange"]
     return exchange
 

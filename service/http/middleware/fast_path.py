@@ -1,4 +1,4 @@
-"""A short way to the endpoints that are called most."""
+"""A fast path to the endpoints that are called most."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ REMEMBERED_QUERIES = 256
 
 @dataclass(frozen=True)
 class FastRoute:
-    """An endpoint that takes an exchange and its query, and the route that describes it."""
+    """An endpoint that takes an exchange and its query, and the corresponding route."""
 
     route: APIRoute
     endpoint: Endpoint
@@ -28,10 +28,10 @@ class FastRoute:
 
 
 class FastPath:
-    """Finds the endpoint of a plain request, past the framework's routing and dependencies.
+    """Finds the endpoint of a plain request, bypassing the framework's routing and dependencies.
 
-    Whatever is not plain takes the long way: an invalid query, a request of a web page if CORS is
-    configured, and everything on the port of the metrics.
+    All other requests go through the framework: those with an invalid query, those from web pages
+    if CORS is configured, and all requests on the metrics port.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class FastPath:
         self._metrics_port = metrics_port
 
     def find(self, exchange: Exchange) -> tuple[Endpoint, BaseModel] | None:
-        """Return the endpoint and its query, or None; raises what forbids the request."""
+        """Return the endpoint and its query, or None; raises if the request is not allowed."""
         scope = exchange.scope
         found = self._routes.get((scope["method"], scope["path"]))
         if found is None or not self._is_plain(exchange):
@@ -68,7 +68,7 @@ class FastPath:
 
 @lru_cache(REMEMBERED_QUERIES)
 def _query(model: type[BaseModel], text: bytes) -> BaseModel | None:
-    """Return the query as its model; None if it is not valid or names something twice."""
+    """Return the parsed query; None if it is invalid or repeats a parameter."""
     pairs = parse_qsl(text.decode("latin-1"), keep_blank_values=True)
     values = dict(pairs)
     if len(values) < len(pairs):

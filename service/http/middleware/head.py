@@ -1,12 +1,11 @@
-"""HEAD: the response to GET, without its body."""
+"""HEAD requests: the response to GET, without its body."""
 
 from service.http.middleware.exchange import App, Message, Receive, Scope, Send
 
 
 class HeadRequests:
-    """ASGI middleware that turns a HEAD into a GET, whatever the route.
-
-    Outside of it the request is a HEAD: it is counted and logged as one.
+    """ASGI middleware that turns HEAD into GET on every route. The metrics and the log still report
+    HEAD.
     """
 
     def __init__(self, app: App) -> None:

@@ -17,27 +17,28 @@ _log = structlog.get_logger()
 class LocalKey:
     """A random key in a file that only the server's user can read, while the server runs.
 
-    An address proves nothing: a proxy on the same machine connects from the loopback too, and
-    forwards whatever headers its clients choose.
+    The address of a client proves nothing: a proxy on the same machine also connects from the
+    loopback address, and forwards any headers of its clients.
     """
 
     def __init__(self, path: Path | None, port: int) -> None:
-        """Keep the key in `path`, by default in the user's cache folder under the port's number."""
+        """Keep the key in `path`, by default in the user's cache folder, named after the port."""
         self.token = secrets.token_urlsafe(TOKEN_BYTES)
         self._path = path
         self._port = port
 
     def matches(self, token: bytes | None) -> bool:
-        """Return whether this is the key, in constant time."""
+        """Compare a token with the key in constant time."""
         return token is not None and hmac.compare_digest(token, self.token.encode())
 
     @contextmanager
     def written(self) -> Iterator[None]:
-        """Keep the key in its file; if it cannot be written, it is logged and nobody has it."""
+        """Keep the key in its file; if writing fails, log it and leave the key unknown to
+        anyone."""
         try:
             path = self._path or Path.home() / ".cache" / "vt-serve" / f"{self._port}.key"
             self._write(path)
-        except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
+        except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home folder
             _log.warning("local_key_not_written", error=str(error))
             yield
             return

@@ -1,10 +1,10 @@
-"""A port of its own for the metrics."""
+"""A separate port for the metrics."""
 
 from service.http.middleware.exchange import App, Receive, Scope, Send
 
 
 class MetricsPort:
-    """ASGI middleware: one port serves the metrics and nothing else, the others never do."""
+    """ASGI middleware: one port serves only the metrics, and the others never do."""
 
     def __init__(self, app: App, metrics: App, port: int) -> None:
         self._app = app
@@ -12,7 +12,7 @@ class MetricsPort:
         self._port = port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on by the port that it arrived at."""
+        """Dispatch a request by the port that received it."""
         if scope["type"] == "http" and scope["server"][1] == self._port:
             await self._metrics(scope, receive, send)
         else:

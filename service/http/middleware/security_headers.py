@@ -1,4 +1,4 @@
-"""Headers that protect browsers; every response has them."""
+"""Security headers of every response."""
 
 SECURITY_HEADERS = (
     (b"cache-control", b"no-store"),
@@ -15,7 +15,7 @@ PAGE_POLICY = (
     b"script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
     b"style-src 'unsafe-inline' https://cdn.jsdelivr.net",
 )
-"""The page of the API description loads its script from there."""
+"""The API documentation page loads its script from here."""
 TRANSPORT_SECURITY = (b"strict-transport-security", b"max-age=31536000")
 
 ALWAYS = (*SECURITY_HEADERS, POLICY)

@@ -1,1 +1,1 @@
-"""One module for each group of endpoints."""
+"""Endpoints, one module per group."""

@@ -1,4 +1,4 @@
-"""The application with its OpenAPI description, which says what each operation needs."""
+"""The application and its OpenAPI description, with the API keys that operations need."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,29 +17,29 @@ SECURITY_SCHEMES: Json = {
         "type": "apiKey",
         "in": "header",
         "name": "X-API-Key",
-        "description": "The same, where the header Authorization is not free.",
+        "description": "An API key, for clients that use Authorization for something else.",
     },
 }
 
 
 class DescribedApp(FastAPI):
-    """FastAPI, with a description that says which operations need a key, within a boundary."""
+    """FastAPI inside a boundary; its description states which operations need an API key."""
 
     def __init__(
         self, rules: AccessRules, surround: Callable[[App, FastAPI], App], **options: Any
     ) -> None:
-        """`surround` puts the boundary around the framework's own application."""
+        """Create the application; `surround` puts the boundary around the framework's own."""
         super().__init__(**options)
         self._rules = rules
         self._surround = surround
 
     def build_middleware_stack(self) -> App:
-        """Return the boundary around what the framework itself builds."""
+        """Return the boundary around the stack that the framework builds."""
         return self._surround(super().build_middleware_stack(), self)
 
     @property
     def asgi(self) -> App:
-        """The application as the server calls it: without the frames of the framework."""
+        """The application as the server calls it, without the framework's outer frames."""
         if self.middleware_stack is None:
             self.middleware_stack = self.build_middleware_stack()
         return self.middleware_stack
@@ -65,7 +65,7 @@ def describe_access(schema: Json, rules: AccessRules) -> Json:
 
 
 def _describe_operation(operation: Json, rules: AccessRules, need: Need) -> Json:
-    """Add what an operation needs; the body of a refusal is that of every other error."""
+    """Add the key that an operation needs; rejections have the same body as other errors."""
     responses = operation["responses"]
     for refusal in rules.refusals(need):
         described = responses["default"] | {"description": phrase(refusal.status)}

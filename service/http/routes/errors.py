@@ -1,4 +1,4 @@
-"""Every error is answered as `{"error": "<sentence>"}`."""
+"""Error responses: the body is always `{"error": "<sentence>"}`."""
 
 from http import HTTPStatus
 
@@ -14,7 +14,7 @@ from service.schema.predictions import ErrorResponse
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer the error tree, and re-shape what the framework raises itself."""
+    """Handle the error tree, and convert the framework's own errors."""
     app.exception_handler(ServiceError)(_service_error)
     app.exception_handler(RequestValidationError)(_invalid_query)
     app.exception_handler(HTTPException)(_framework_error)
@@ -50,18 +50,18 @@ async def _framework_error(_request: Request, error: HTTPException) -> Response:
             sentence = "There is no such path; GET / lists the paths."
         case HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = _with_head(headers["Allow"])
-            sentence = f"This path answers {headers['Allow']} only."
+            sentence = f"This path supports only {headers['Allow']}."
         case status:
             sentence = f"{phrase(status)}."
     return Reply(encode({"error": sentence}), JSON, error.status_code, headers).response()
 
 
 def _with_head(allow: str) -> str:
-    """Return the methods of an `Allow` header: a path that answers GET answers HEAD too."""
+    """Return the methods for an `Allow` header: a path that supports GET also supports HEAD."""
     methods = {method.strip() for method in allow.split(",")}
     return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 
 def phrase(status: int) -> str:
-    """Return HTTP's own phrase for a status."""
+    """Return the reason phrase of a status."""
     return HTTPStatus(status).phrase

@@ -50,7 +50,7 @@ def _media_type(content_type: str) -> str:
 
 
 def _images_in_json(body: bytes, max_images: int) -> list[bytes]:
-    # One comma between images and one in each data URI: more is refused before it is parsed.
+    # One comma between images and one in each data URI; more are rejected before parsing.
     if body.count(b",") > 2 * max_images + 16:
         raise PayloadTooLarge.images(max_images)
     try:
@@ -78,7 +78,7 @@ def _images_in_form(content_type: str, body: bytes, max_images: int) -> list[byt
     if not form.complete:
         raise InvalidRequest("The form is truncated: its last boundary is missing.")
     if not form.files:
-        raise InvalidRequest("The form holds no file.")
+        raise InvalidRequest("The form contains no file.")
     return form.files
 
 
@@ -122,13 +122,13 @@ class _Form:
         self._name = self._value = b""
 
     def _check_part(self) -> None:
-        """Refuse a text field: an option that is silently ignored would mislead."""
+        """Reject a text field: silently ignoring an option would be misleading."""
         options = parse_options_header(self._headers.get(b"content-disposition"))[1]
         if b"filename" in options or b"content-type" in self._headers:
             return
         name = options.get(b"name", b"").decode("utf-8", "replace")
         raise InvalidRequest(
-            f"The form's field {name!r} is not a file; put options into the query string."
+            f"The form's field {name!r} is not a file; pass options in the query string."
         )
 
     def _end(self) -> None:

@@ -24,7 +24,7 @@ from service.runtime.session import Outputs
 from service.schema.open_inference import InferenceRequest, InferenceResponse
 
 SMALL_BYTES = 16 * 1024
-"""Shorter bodies are parsed and encoded at once; a detour through a thread would take longer."""
+"""Shorter bodies are parsed and encoded on the event loop; using a thread would take longer."""
 
 BINARY = "application/octet-stream"
 ERRORS = describe_errors(400, 404, 408, 413, 415, 429, 500, 503, 504)
@@ -57,11 +57,11 @@ class InferRoutes:
         return router
 
     async def infer(self, request: Request, model: str) -> Response:
-        """Run a model. The input `images` is UINT8, or BYTES with an image file an element."""
+        """Run a model. The input `images` is UINT8, or BYTES with one image file per element."""
         return await self._infer(exchange_of(request), self._engine.repository.get(model))
 
     async def infer_version(self, request: Request, model: str, version: str) -> Response:
-        """Run a model's version, as `infer` runs the newest that is ready."""
+        """Run a model version. The input is the same as without a version."""
         found = self._engine.repository.get(model, version)
         return await self._infer(exchange_of(request), found)
 
@@ -108,7 +108,7 @@ def _json_bytes(exchange: Exchange) -> int | None:
     if text is None:
         return None
     if not (text.isdigit() and len(text) <= 12):
-        raise InvalidRequest(f"{JSON_BYTES_HEADER} must be a number of bytes.")
+        raise InvalidRequest(f"{JSON_BYTES_HEADER} must be a whole number of bytes.")
     return int(text)
 
 
@@ -130,12 +130,12 @@ def _encode(
 
 
 def _request_description() -> dict[str, Any]:
-    """Return the OpenAPI description of a request, which is parsed by hand."""
+    """Return the OpenAPI description of a request, which FastAPI does not parse."""
     json_bytes = {
         "name": JSON_BYTES_HEADER,
         "in": "header",
         "schema": {"type": "integer", "minimum": 0},
-        "description": "how many bytes of the decompressed body are JSON; binary data follow",
+        "description": "Number of bytes of JSON in the decompressed body, before binary data.",
     }
     schema = _inlined(InferenceRequest.model_json_schema())
     return {
@@ -148,7 +148,7 @@ def _request_description() -> dict[str, Any]:
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a JSON schema with its definitions in place of the references to them."""
+    """Return a JSON schema with its references replaced by their definitions."""
     definitions = schema.pop("$defs", {})
 
     def inline(node: Any) -> Any:

@@ -10,7 +10,7 @@ Render = Callable[[str], tuple[bytes, str]]
 
 
 class MetricsRoutes:
-    """What Prometheus scrapes."""
+    """The endpoint that Prometheus scrapes."""
 
     def __init__(self, render: Render) -> None:
         self._render = render
@@ -27,6 +27,6 @@ class MetricsRoutes:
         return router
 
     async def metrics(self, request: Request) -> Response:
-        """Return every metric in Prometheus's text format."""
+        """Return all metrics in the Prometheus text format."""
         text, content_type = self._render(request.headers.get("accept", ""))
         return Response(text, headers={"Content-Type": content_type})

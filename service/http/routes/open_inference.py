@@ -32,7 +32,7 @@ EXTENSIONS = [
 
 
 class OpenInferenceRoutes:
-    """Everything of the protocol but inference and the repository."""
+    """Endpoints of the protocol, except inference and the repository."""
 
     def __init__(self, repository: ModelRepository, admission: Admission) -> None:
         self._repository = repository
@@ -70,7 +70,7 @@ class OpenInferenceRoutes:
     async def ready(self) -> ServerReady:
         """Readiness probe: all required models are loaded and warm."""
         if self._admission.stopping:
-            raise ServerStopping("The server is stopping.")
+            raise ServerStopping("The server is stopping and accepts no more requests.")
         waiting = [version.describe() for version in self._repository.not_ready()]
         if waiting:
             raise ModelNotReady(f"Not every model is ready: {'; '.join(waiting)}.")

@@ -1,4 +1,4 @@
-"""`GET /` and `/v1/models`: what the service offers, and the state of its models."""
+"""`GET /` and `/v1/models`: the list of endpoints, and the state of the models."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ ENDPOINTS = {
     "GET /v2/health/live": "Liveness: the process responds.",
     "GET /v2/health/ready": "Readiness: all required models are loaded.",
     "GET /v2/models/{model}": "Describe the inputs and outputs of a model.",
-    METRICS: "Metrics in Prometheus's format.",
+    METRICS: "Metrics in the Prometheus text format.",
     "GET /docs": "API description: every endpoint, its parameters and responses.",
 }
 
@@ -48,8 +48,8 @@ class OperationsRoutes:
         return ModelList(models=[version.status() for version in self._repository.wanted()])
 
     async def model(self, model: str, query: Annotated[VersionQuery, Query()]) -> ModelDetail:
-        """Describe a version and the files that it was loaded from.
+        """Describe a model version and the files it was loaded from.
 
-        By default the newest version that is ready, or else the newest that should be.
+        By default, the newest ready version or, if none is ready, the newest that should be.
         """
         return self._repository.detail(model, query.version)

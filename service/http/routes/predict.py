@@ -30,7 +30,7 @@ REQUEST: dict[str, Any] = {
     "parameters": [TIMEOUT_HEADER_PARAMETER],
     "requestBody": {
         "required": True,
-        "description": "An image file, a form with files, or JSON with base64.",
+        "description": "An image file, a multipart form with files, or JSON with base64.",
         "content": {
             "image/*": {"schema": BINARY},
             "application/octet-stream": {"schema": BINARY},
@@ -60,21 +60,23 @@ class ModelQuery(VersionQuery):
     """The model and its version."""
 
     model: str | None = Field(
-        None, min_length=1, description="optional if only one model does the task"
+        None, min_length=1, description="Name of the model; optional if only one performs the task."
     )
 
 
 class ClassifyQuery(ModelQuery):
     """Parameters of a classification."""
 
-    top_k: int = Field(5, ge=1, description="number of classes; all if there are fewer")
+    top_k: int = Field(5, ge=1, description="Number of classes to return; all if there are fewer.")
 
 
 class SegmentQuery(ModelQuery):
     """Parameters of a segmentation."""
 
-    mask: MaskFormat = Field("png", description="encoding of the mask")
-    overlay: bool = Field(False, description="answer with the photo under its mask, as a PNG")
+    mask: MaskFormat = Field("png", description="Encoding of the mask.")
+    overlay: bool = Field(
+        False, description="Return the photo with its mask blended over it, as a PNG."
+    )
 
 
 class PredictRoutes:
@@ -109,7 +111,7 @@ class PredictRoutes:
         return router
 
     def fast_routes(self) -> dict[tuple[str, str], FastRoute]:
-        """Return the routes that can be called past the framework."""
+        """Return the routes that can bypass the framework."""
         endpoints: dict[str, tuple[Endpoint, type[ModelQuery]]] = {
             "/v1/classify": (self.classify, ClassifyQuery),
             "/v1/segment": (self.segment, SegmentQuery),
@@ -123,15 +125,16 @@ class PredictRoutes:
     async def _classify_route(
         self, request: Request, query: Annotated[ClassifyQuery, Query()]
     ) -> Response:
-        """Classify each photo."""
+        """Return the most likely classes of each photo."""
         return (await self.classify(exchange_of(request), query)).response()
 
     async def _segment_route(
         self, request: Request, query: Annotated[SegmentQuery, Query()]
     ) -> Response:
-        """Segment each photo: the class of each pixel.
+        """Return the classes of each photo, with their areas and a mask.
 
-        `Accept: image/png` answers with the mask itself, `overlay=true` with the photo under it.
+        With `Accept: image/png`, the response is the mask as an image; with `overlay=true`, the
+        photo with its mask blended over it.
         """
         return (await self.segment(exchange_of(request), query)).response()
 
@@ -147,7 +150,9 @@ class PredictRoutes:
         """Return the areas and the mask of each photo as JSON, or one photo's mask as a PNG."""
         wants_png = query.overlay or prefers_png(exchange.header(b"accept"))
         if wants_png and query.mask != "png":
-            raise InvalidRequest(f"A PNG answer and mask={query.mask} exclude each other.")
+            raise InvalidRequest(
+                f"A PNG response cannot be combined with mask={query.mask}; remove one of them."
+            )
         version = self._engine.repository.find(Task.SEGMENTATION, query.model, query.version)
         pool = self._engine.image_threads
         async with self._serving.call(exchange, version) as call:

@@ -1,4 +1,4 @@
-"""Query parameters; unknown ones are refused."""
+"""Query parameters; unknown ones are rejected."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,5 +13,7 @@ class VersionQuery(NoQuery):
     """The version of a model."""
 
     version: str | None = Field(
-        None, min_length=1, description="by default the newest that is ready"
+        None,
+        min_length=1,
+        description="Version of the model; by default, the newest that is ready.",
     )

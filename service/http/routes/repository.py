@@ -21,7 +21,7 @@ from service.schema.vocabulary import Wire
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_PROBLEM = 256
-"""Characters of a validation error in a message: it may contain a name of any length."""
+"""Limit on the length of a validation error in a message: it may quote a name of any length."""
 
 W = TypeVar("W", bound=Wire)
 
@@ -71,33 +71,33 @@ class RepositoryRoutes:
         ]
 
     async def load(self, request: Request, model: str) -> Response:
-        """Read a model's contract again, and load the versions that it and the policy ask for.
+        """Read a model's contract again, and load the versions selected by its version policy.
 
-        The parameter `config`, JSON as text, overrides the policy by its key `version_policy`.
+        The parameter `config` is JSON as text; its key `version_policy` overrides the policy.
         """
         parameters = (await self._read(request, RepositoryModelRequest)).parameters
         await self._repository.load(model, _version_policy(parameters))
         return Response()
 
     async def unload(self, request: Request, model: str) -> Response:
-        """Reject new requests for a model, answer those in flight, and free its memory."""
+        """Reject new requests for a model, finish those in flight, and free its memory."""
         await self._read(request, RepositoryModelRequest)
         await self._repository.unload(model)
         return Response()
 
     async def _read(self, request: Request, model: type[W]) -> W:
-        """Read an optional body."""
+        """Read the optional body."""
         body = await receive_body(exchange_of(request), self._body)
         return _parse(model, body, "The request") if body else model()
 
 
 def _version_policy(parameters: dict[str, Any]) -> VersionPolicy | None:
-    """Return the version policy that a load asks for; files cannot be sent."""
+    """Return the version policy of a load request; files cannot be sent."""
     others = [name for name in parameters if name != "config"]
     if others:
         raise InvalidRequest(
             f"The only parameter of a load is config, not {others[0][:64]!r}; "
-            "put files into the model repository's folder."
+            "put files into the folder of the model repository."
         )
     config = parameters.get("config", "{}")
     if not isinstance(config, str):

@@ -1,4 +1,4 @@
-"""What every request for predictions has in common: a call, and a body within its limits."""
+"""Common parts of all prediction requests: the call, and a body within limits."""
 
 from time import perf_counter
 
@@ -29,7 +29,7 @@ class Serving:
         return call
 
     async def read_body(self, exchange: Exchange, call: Call) -> bytes:
-        """Receive and decompress the body; the call is then in flight."""
+        """Receive and decompress the body; from then on the call is in flight."""
         began = perf_counter()
         try:
             body = await receive_body(exchange, self._limits, call.take_bytes)
@@ -47,6 +47,6 @@ class Serving:
 
 
 def answered(call: Call, reply: Reply) -> Reply:
-    """Note the size of a reply for the metrics, and return it."""
+    """Record the size of a reply for the metrics, and return the reply."""
     call.response_bytes = len(reply.body)
     return reply

@@ -10,9 +10,9 @@ _FORMATS = {0x17: "%y%m%d%H%M%SZ", 0x18: "%Y%m%d%H%M%SZ"}  # UTCTime, Generalize
 
 
 def first_expiry(pem: bytes) -> float:
-    """Return when the first certificate of a chain expires, in seconds since 1970.
+    """Return the earliest expiry of the certificates of a chain, in seconds since 1970.
 
-    Raises `ValueError` if there is no such time; nothing else is validated.
+    Raises `ValueError` if there is none; nothing else is validated.
     """
     try:
         return min(_not_after(b64decode(each)) for each in _PEM.findall(pem))
@@ -39,7 +39,7 @@ def _not_after(certificate: bytes) -> float:
 def _element(der: bytes, at: int) -> tuple[int, int, int]:
     """Return the tag of the element at `at`, and the start and end of its content."""
     tag, length, start = der[at], der[at + 1], at + 2
-    if length & 0x80:  # so many bytes follow, and they are the length
+    if length & 0x80:  # the number of bytes that follow, which hold the length
         count = length & 0x7F
         length = int.from_bytes(der[start : start + count])
         start += count

@@ -1,4 +1,4 @@
-"""The connections of one port: their number, and which one makes room for a new one."""
+"""The connections of one port: their limit, and the one to close for a new one."""
 
 import time
 from typing import Protocol
@@ -14,25 +14,25 @@ class Connection(Protocol):
     """A connection that can be asked to close."""
 
     def give_way(self) -> bool:
-        """Close the connection for another, unless a request or response is under way."""
+        """Close the connection for another, unless a request or response is in progress."""
 
 
 class Connections:
     """At most `limit` connections; at the limit, the longest-idle one is closed for a new one.
 
-    A client that only holds connections open therefore keeps no others out, least of all probes.
+    A client that only holds connections open therefore cannot lock out others, such as probes.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._open: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
-        """Connections without a request, the longest idle first."""
+        """Connections without a request, longest idle first."""
         self._closed = self._refused = 0
         self._log_at = 0.0
 
     def admit(self, connection: Connection) -> bool:
-        """Add a connection, which is idle at first; return whether there was room."""
+        """Add an idle connection; return whether there was room."""
         if len(self._open) >= self._limit and not self._make_room():
             return False
         self._open.add(connection)
@@ -40,16 +40,16 @@ class Connections:
         return True
 
     def set_busy(self, connection: Connection) -> None:
-        """Note that a request has begun."""
+        """Mark a connection as busy: a request has begun."""
         self._idle.pop(connection, None)
 
     def set_idle(self, connection: Connection) -> None:
-        """Note that no request is under way."""
+        """Mark a connection as idle: no request is in progress."""
         if connection in self._open:
             self._idle[connection] = None
 
     def forget(self, connection: Connection) -> None:
-        """Note that a connection is closed."""
+        """Remove a closed connection."""
         self._open.discard(connection)
         self._idle.pop(connection, None)
 

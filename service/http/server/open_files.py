@@ -1,4 +1,4 @@
-"""The number of connections that the process's limit of open files allows."""
+"""The number of connections that the limit on open files allows."""
 
 import resource
 
@@ -11,9 +11,9 @@ _log = structlog.get_logger()
 
 
 def connections_within(max_connections: int, ports: int) -> int:
-    """Return how many connections each port may have; the process's limit is raised if needed.
+    """Return the number of connections that each port may have; raise the limit if needed.
 
-    Without a file for a connection, the kernel would keep it waiting, health probes included.
+    At the limit, the kernel would keep new connections waiting, including health probes.
     """
     files = _allow(max_connections * ports + RESERVED_FILES)
     fit = max(1, (files - RESERVED_FILES) // ports)
@@ -26,7 +26,7 @@ def connections_within(max_connections: int, ports: int) -> int:
 
 
 def _allow(wanted: int) -> int:
-    """Return how many files may be open: at least `wanted`, if the system allows it."""
+    """Return the limit on open files: at least `wanted`, if the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted

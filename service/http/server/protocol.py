@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP protocol, with limits on what a connection may cost."""
+"""Uvicorn's HTTP protocol, with limits on each connection."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ OnDrop = Callable[[ConnectionDropReason], None]
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """Limits on one connection, before its request is known and after it was answered."""
+    """Limits on one connection, before its request has been parsed and after its response."""
 
     max_header_bytes: int
     header_timeout_seconds: float
@@ -29,7 +29,7 @@ class ConnectionLimits:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The response to a request that is not passed on; the connection is closed after it."""
+    """The response to a request that is not passed on; the connection is then closed."""
 
     status: int
     sentence: str
@@ -42,22 +42,20 @@ NOT_HTTP = Refusal(400, "The request is not valid HTTP.", "not_http")
 TOO_MANY = Refusal(503, "The server has too many connections; try again later.", "too_many")
 NO_HOST = Refusal(400, "An HTTP/1.1 request needs exactly one Host header.", "not_http")
 CONNECT = Refusal(501, "The method CONNECT is not supported.", "not_http")
-TRANSFER_ENCODING = Refusal(
-    501, "The only Transfer-Encoding that is supported is chunked.", "not_http"
-)
+TRANSFER_ENCODING = Refusal(501, "The only supported Transfer-Encoding is chunked.", "not_http")
 INVALID_ENCODING = ("Invalid `Transfer-Encoding`", "Empty Transfer-Encoding")
-"""The first words of the parser's errors about an encoding, before the head is complete."""
+"""Prefixes of the parser's errors about a transfer encoding."""
 
 
 class Refused(Exception):
-    """Stops the parser at the head of a request that is refused."""
+    """Stops the parser at the head of a rejected request."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """A connection that is closed if its client makes no progress.
 
-    Uvicorn itself limits neither the headers, nor the time that they take, nor how long a response
-    may stay unread. While a request is under way, the application limits its body.
+    Uvicorn itself limits neither the size of the headers, nor the time until they arrive, nor the
+    time that a response may stay unread. The application limits the bodies of requests.
     """
 
     def __init__(
@@ -83,7 +81,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._must_read_head_again = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept the connection if there is room, through a transport that gathers."""
+        """Accept the connection if there is room, through a gathering transport."""
         gathering = GatheringTransport(transport, self.loop, self._limits.send_timeout_seconds)
         super().connection_made(gathering)  # type: ignore[arg-type]
         self._came_before_drain = not self._is_draining()
@@ -100,7 +98,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; limit what neither completes the headers nor is part of a body."""
+        """Parse data; limit bytes that neither complete the headers nor belong to a body."""
         self._got_on = False
         self._unset_keepalive_if_required()
         self._parse(data)
@@ -113,11 +111,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._expect_headers()
 
     def _parse(self, data: bytes) -> None:
-        """Feed the parser; it stops after the head of a request that asks for another protocol.
+        """Feed the parser, which stops after the head of a request with `Upgrade`.
 
         No upgrade is supported, so `Upgrade` is ignored (RFC 9110, section 7.8). The parser would
-        take the body for data of the other protocol; a new parser therefore reads the head
-        without `Upgrade`, and continues with what follows it.
+        take the body for data of the other protocol. Therefore a new parser reads the head again
+        without `Upgrade`, and continues with the rest.
         """
         rest = memoryview(data)
         try:
@@ -144,7 +142,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.parser.feed_data(b"".join([*head, b"\r\n"]))
 
     def on_headers_complete(self) -> None:
-        """Begin the request, unless its head is refused, or has to be read without `Upgrade`."""
+        """Begin the request, unless its head is rejected or must be read again."""
         self._got_on = True
         if self._header_timer is not None:
             self._stop_header_timer()
@@ -163,7 +161,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def _refusal_of_head(self) -> Refusal | None:
-        """Return why the request cannot be passed on, from its head alone (RFC 9112)."""
+        """Return the refusal of a request because of its head (RFC 9112), or None."""
         size, hosts, encodings = len(self.url), 0, list[bytes]()
         for name, value in self.headers:
             size += len(name) + len(value) + HEADER_OVERHEAD
@@ -182,7 +180,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return None
 
     def on_message_complete(self) -> None:
-        """End the request's body, unless only its head was read and will be read again."""
+        """End the request's body, unless only its head was read and is to be read again."""
         if not self._must_read_head_again:
             super().on_message_complete()
 
@@ -193,7 +191,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._port.set_idle(self)
 
     def give_way(self) -> bool:
-        """Close the connection for another, unless a request or its response is under way."""
+        """Close the connection for another, unless a request or response is in progress."""
         if not self._is_idle() or self._unread_bytes():
             return False
         self._on_drop("idle")
@@ -201,7 +199,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def begin_drain(self) -> None:
-        """Make the response that is under way the last one, or else the next."""
+        """Make the current response, or else the next one, the last on this connection."""
         if not self._is_idle():
             self.cycle.keep_alive = False
 
@@ -216,16 +214,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._expect_to_be_read()
 
     def resume_writing(self) -> None:
-        """Send again."""
+        """Resume sending."""
         self._stop_unread_timer()
         super().resume_writing()
 
     def _is_idle(self) -> bool:
-        """Return whether no request is under way."""
+        """Return whether no request is in progress."""
         return self.cycle is None or self.cycle.response_complete
 
     def _awaits_body(self) -> bool:
-        """Return whether the only request is still being read and its response has not begun."""
+        """Return whether the only request is still being received, without a response."""
         cycle = self.cycle
         return not self.pipeline and cycle.more_body and not cycle.response_started
 
@@ -235,7 +233,7 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def _headers_are_late(self) -> None:
-        """Close the connection; a client that has sent nothing at all expects no response."""
+        """Close the connection, with a response if the client has sent anything."""
         if self._fruitless_bytes:
             seconds = self._limits.header_timeout_seconds
             sentence = f"The headers did not arrive within {seconds:g} s."
@@ -249,7 +247,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return Refusal(431, sentence, "headers_too_large")
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Close the connection; say why, unless the response to an earlier request is due."""
+        """Close the connection; reply first, unless the response to an earlier request is due."""
         if self._is_idle():
             self.transport.write(_answer(refusal))
         elif self._awaits_body():
@@ -258,7 +256,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._drop(refusal.reason)
 
     def _end_request(self) -> None:
-        """Notify the application that its client has left; what it still sends is dropped."""
+        """Notify the application that its client has left; drop what it is still sending."""
         self.cycle.disconnected = True
         self.cycle.message_event.set()
 
@@ -272,7 +270,7 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def _check_reading(self, unread_before: int) -> None:
-        """Keep waiting if the client has read something, else abort the connection."""
+        """Keep waiting if the client has read any data, else abort the connection."""
         if self._unread_bytes() < unread_before:
             self._expect_to_be_read()
         else:

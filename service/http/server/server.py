@@ -24,8 +24,8 @@ from service.http.server.tls import Tls
 from service.settings import Settings
 from service.telemetry.events import ServerEvents
 
-ABORT_SECONDS = 2  # limit on the shutdown once the drain is over
-ANSWER_SECONDS = 1.5  # of these, for the last clients to read their responses
+ABORT_SECONDS = 2  # limit on the shutdown after the drain
+ANSWER_SECONDS = 1.5  # of these: time for the last clients to read their responses
 HURRIED_ANSWER_SECONDS = 0.2  # the same after a second signal
 
 App = Callable[..., Awaitable[None]]
@@ -34,7 +34,7 @@ _log = structlog.get_logger()
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind the port before anything is loaded."""
+    """Bind the port, before anything is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
@@ -45,7 +45,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, but the port stays open and answers "not ready" during the drain."""
+    """Uvicorn, except that the port stays open and reports "not ready" during the drain."""
 
     def __init__(
         self, app: App, admission: Admission, events: ServerEvents, settings: Settings
@@ -75,7 +75,7 @@ class Server(uvicorn.Server):
         self._drain_ends: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen on the bound sockets as Uvicorn does, within the limits."""
+        """Listen on the bound sockets as Uvicorn does, with limits on connections."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
@@ -85,7 +85,7 @@ class Server(uvicorn.Server):
         self.started = True
 
     def _protocol(self, max_connections: int) -> Callable[[], asyncio.Protocol]:
-        """Return the factory for the connections of one port."""
+        """Return the factory of the connections of one port."""
         return partial(
             BoundedProtocol,
             config=self.config,
@@ -126,16 +126,16 @@ class Server(uvicorn.Server):
                 await watching
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Begin the drain; a second signal exits now.
+        """Begin the drain; on a second signal, exit at once.
 
-        This interrupts the main thread, which may hold the lock of the log: nothing is logged.
+        It does not log, because it interrupts the main thread, which may hold the lock of the log.
         """
         if self._admission.stopping:
             self.should_exit = True
         self._admission.stop()
 
     async def on_tick(self, counter: int) -> bool:
-        """Exit once nothing is in flight, or at the limit of the drain."""
+        """Exit once nothing is in flight, or at the time limit of the drain."""
         if self._admission.stopping and self._is_drained():
             return True
         return await super().on_tick(counter)
@@ -157,9 +157,9 @@ class Server(uvicorn.Server):
             connection.begin_drain()  # type: ignore[union-attr]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Shut down as Uvicorn does, but abort the connections that are left before it would.
+        """Shut down as Uvicorn does, but abort the remaining connections earlier.
 
-        Uvicorn would cancel their requests and log a traceback of each.
+        Uvicorn would cancel their requests and log a traceback for each.
         """
         seconds = HURRIED_ANSWER_SECONDS if self.should_exit else ANSWER_SECONDS
         timer = asyncio.get_running_loop().call_later(seconds, self._abort_connections)
@@ -172,7 +172,7 @@ class Server(uvicorn.Server):
 
 
 def _until_cancelled(app: App) -> App:
-    """Let a request that outlasts the server end quietly: its connection is gone."""
+    """End a request that outlasts the server quietly, since its connection is gone."""
 
     async def call(scope: Any, receive: Any, send: Any) -> None:
         with suppress(asyncio.CancelledError):

@@ -24,7 +24,7 @@ class Tls:
         self._load()
 
     def reload(self) -> None:
-        """Use renewed files for new connections; invalid files change nothing."""
+        """Use renewed files for new connections; ignore them if they are invalid."""
         try:
             self._load()
         except InvalidConfiguration as error:
@@ -34,7 +34,7 @@ class Tls:
             _log.info("certificate_reloaded")
 
     def _load(self) -> None:
-        # First aside: a certificate without its key would be left in the context.
+        # Load them into another context first: a failure would leave a certificate without key.
         self._load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
         ends_at = self._ends_at()
         self._load_into(self.context)

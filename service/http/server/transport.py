@@ -5,9 +5,9 @@ from typing import Any
 
 
 class GatheringTransport:
-    """Sends what was written during an iteration of the event loop at its end.
+    """Collects writes, and sends them at the end of each iteration of the event loop.
 
-    Uvicorn itself writes head and body apart: two system calls and two packets for a response.
+    Uvicorn writes head and body separately, which takes two system calls and two packets.
     """
 
     def __init__(
@@ -22,13 +22,13 @@ class GatheringTransport:
         self._written: list[bytes] = []
 
     def write(self, data: bytes) -> None:
-        """Send this, with whatever else is written in this iteration."""
+        """Send data together with everything else that is written in this iteration."""
         if not self._written:
             self._loop.call_soon(self._flush)
         self._written.append(data)
 
     def close(self) -> None:
-        """Send what was written, and close; abort if it is not read in time."""
+        """Send what was written, and close; abort if the client does not read it in time."""
         self._flush()
         self._transport.close()
         if self._transport.get_write_buffer_size():
@@ -39,7 +39,7 @@ class GatheringTransport:
         return self._transport.is_closing()
 
     def get_write_buffer_size(self) -> int:
-        """Return how many bytes are still to be sent."""
+        """Return the number of bytes still to be sent."""
         return self._transport.get_write_buffer_size() + sum(map(len, self._written))
 
     def _flush(self) -> None:
@@ -48,5 +48,5 @@ class GatheringTransport:
             self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is the transport's own."""
+        """Delegate everything else to the transport."""
         return getattr(self._transport, name)

@@ -1,19 +1,19 @@
-"""Bodies and responses in one piece, past the messages of ASGI."""
+"""Bodies and responses in one piece, without ASGI messages."""
 
 from collections.abc import Iterable
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 EXTENSION = "vt.whole"
-"""Its name in the ASGI scope's `extensions`."""
+"""Key in the ASGI scope's `extensions`."""
 
 
 class WholeExchange:
-    """One request of a connection, for an application that needs no streams.
+    """A request of a connection, for an application that needs no streams.
 
     It saves the application a timeout around a body that has already arrived, and the server the
-    checks of each header and a second message for the body. Whatever it cannot do at once is left
-    to `receive` and `send`.
+    checks of each header and a second message for the body. Requests that it cannot handle at once
+    are left to `receive` and `send`.
     """
 
     __slots__ = ("_cycle",)
@@ -31,9 +31,9 @@ class WholeExchange:
         return body
 
     def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
-        """Send a whole response; return whether that was possible.
+        """Send a complete response; return whether that was possible.
 
-        The names and values of the headers must be valid, and `content-length` among them.
+        Header names and values must be valid, and include `content-length`.
         """
         cycle = self._cycle
         if cycle.response_started or cycle.disconnected or cycle.flow.write_paused:

@@ -49,7 +49,7 @@ async def test_all_bodies_together_are_bounded_and_their_bytes_given_back() -> N
     first = enter(door)
     door.take_bytes(150)
     door.take_bytes(50)
-    with pytest.raises(QueueFull, match="200 bytes of bodies") as caught:
+    with pytest.raises(QueueFull, match="200 bytes of request bodies") as caught:
         door.take_bytes(1)
     assert caught.value.retry_after_seconds >= 1
     door.leave(first, 200, None)
@@ -107,4 +107,4 @@ def test_the_error_of_a_late_request_states_what_was_allowed() -> None:
     for seconds, words in ((0.01, "0.01 s"), (30, "30 s"), (1.5, "1.5 s"), (1e-6, "0.000001 s")):
         error = door.late(seconds)
         assert isinstance(error, DeadlineExceeded)
-        assert str(error) == f"The answer was not ready within {words}."
+        assert str(error) == f"The response was not ready within {words}."
