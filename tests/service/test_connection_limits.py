@@ -229,7 +229,7 @@ def test_what_is_not_http_is_a_400(server: Process, garbage: bytes) -> None:
 
 
 NO_HOST = "An HTTP/1.1 request needs exactly one Host header."
-ENCODING = "The only Transfer-Encoding that is supported is chunked."
+ENCODING = "The only supported Transfer-Encoding is chunked."
 REFUSED_HEADS = {
     "no host": (b"GET / HTTP/1.1\r\n\r\n", 400, NO_HOST),
     "two hosts": (GET + b"Host: y\r\n\r\n", 400, NO_HOST),

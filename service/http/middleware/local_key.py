@@ -33,8 +33,7 @@ class LocalKey:
 
     @contextmanager
     def written(self) -> Iterator[None]:
-        """Keep the key in its file; if writing fails, log it and leave the key unknown to
-        anyone."""
+        """Keep the key in its file; if that fails, log it: the key is then unusable."""
         try:
             path = self._path or Path.home() / ".cache" / "vt-serve" / f"{self._port}.key"
             self._write(path)
