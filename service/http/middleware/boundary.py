@@ -10,14 +10,11 @@ from service.errors import ServiceError
 from service.http.middleware.access_log import QUIET_ROUTES, log_request
 from service.http.middleware.exchange import App, Exchange, Receive, Scope, Send
 from service.http.middleware.fast_path import FastPath
-from service.http.reply import JSON, Reply, error_reply
-from service.schema.json import encode
+from service.http.reply import INTERNAL_ERROR, error_reply
 from service.telemetry.events import ServerEvents
 from service.telemetry.trace_context import Answered, Tracer
 
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-
-_INTERNAL_ERROR = Reply(encode({"error": "The server failed; its log says why."}), JSON, 500)
 
 
 class Boundary:
@@ -63,7 +60,7 @@ class Boundary:
             await exchange.reply(error_reply(error))
         except Exception as error:
             exchange.error = error
-            await exchange.reply(_INTERNAL_ERROR)
+            await exchange.reply(INTERNAL_ERROR)
         finally:
             self._report(exchange)
             structlog.contextvars.reset_contextvars(**tokens)
