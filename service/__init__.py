@@ -1,4 +1,4 @@
-"""vt-serve: Visual Transformer models behind HTTP, from the files of a model repository."""
+"""vt-serve: serves the Visual Transformer models of a model repository over HTTP."""
 
 import os
 
@@ -6,6 +6,6 @@ __all__ = ["__version__"]
 
 __version__ = "0.1.0"
 
-# ONNX Runtime reads this when it is loaded. Unless somebody wants it otherwise, a server sends
-# nothing home, and writes no identity of its machine under ~/.cache.
+# ONNX Runtime reads this when it is loaded. By default, a server sends no telemetry, and writes
+# no machine identity below ~/.cache.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

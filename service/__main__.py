@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
-    """Exit at once: nothing has been started that needs to be stopped."""
+    """Exit at once: nothing that needs to be stopped has been started."""
     os._exit(0)
 
 

@@ -71,7 +71,7 @@ class ApiKey:
     bucket: TokenBucket | None
 
     def take(self) -> float:
-        """Count a request; return 0 if it is admitted, else the seconds until one would be."""
+        """Count a request; return 0 if it is allowed, else the seconds until one would be."""
         return 0.0 if self.bucket is None else self.bucket.take()
 
 
@@ -92,7 +92,7 @@ class ApiKeys:
         self._load()
 
     def find(self, token: bytes) -> ApiKey | None:
-        """Return the key of a token, in a time that does not depend on how much of it is right.
+        """Return the key of a token, in a time that does not reveal how much of it is right.
 
         A whole hash is always compared, whether or not its first bytes find a candidate.
         """
@@ -101,7 +101,7 @@ class ApiKeys:
         return found if hmac.compare_digest(found.digest, digest) else None
 
     def reload(self) -> None:
-        """Read the file again; if it is not valid, the previous keys stay in force."""
+        """Read the file again; if it is not valid, keep the previous keys."""
         try:
             self._load()
         except InvalidConfiguration as error:
@@ -127,7 +127,7 @@ class ApiKeys:
         return keys
 
     def _bucket(self, digest: bytes, entry: KeyEntry) -> TokenBucket | None:
-        """Return the bucket of a key: its present one, unless the limits have changed."""
+        """Return the bucket of a key: the existing one, unless the limits have changed."""
         rate = entry.requests_per_second
         if rate is None:
             return None
@@ -164,7 +164,7 @@ def _read_entries(path: Path) -> Mapping[str, KeyEntry]:
 
 
 def new_key(name: str, scopes: Sequence[Scope]) -> tuple[str, str]:
-    """Make a key; return it, and the lines to add to the file."""
+    """Create a key; return it, and the lines to add to the file."""
     if not re.fullmatch(NAME, name):
         raise InvalidConfiguration(
             f"{name!r} is not a valid key name; use 1 to 64 letters, digits, - and _."

@@ -1,4 +1,4 @@
-"""Attaches HTTP to an engine: the only place where the parts of the server are joined."""
+"""Attaches HTTP to an engine; the only module that joins the parts of the server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Access:
-    """The keys that let requests in."""
+    """The keys that authorize requests."""
 
     keys: ApiKeys | None
     local_key: LocalKey | None
@@ -125,7 +125,7 @@ def _add_middleware(
     routes: Sequence[BaseRoute],
     metrics: APIRouter,
 ) -> None:
-    """Add what requests pass that do not take the fast path; the last one added comes first."""
+    """Add the middleware that the fast path bypasses; the last one added runs first."""
     if settings.metrics_port is not None:
         app.add_middleware(MetricsPort, metrics=_metrics_app(metrics), port=settings.metrics_port)
     app.add_middleware(AuthorizationMiddleware, authorization=authorization, routes=routes)
@@ -135,7 +135,7 @@ def _add_middleware(
 
 
 def _metrics_app(router: APIRouter) -> FastAPI:
-    """Return the application on the port of the metrics."""
+    """Return the application of the metrics port."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     app.include_router(router)
     add_error_handlers(app)
@@ -143,7 +143,7 @@ def _metrics_app(router: APIRouter) -> FastAPI:
 
 
 def _access(settings: Settings, metrics: PrometheusMetrics) -> Access:
-    """Without API keys, the user who runs the server may change models, unless others reach it."""
+    """Return the API keys; without any, a local key if only this machine can reach the server."""
     if settings.api_keys_file is not None:
         return Access(ApiKeys(settings.api_keys_file, metrics.server), None)
     if is_loopback(settings.host):
@@ -152,7 +152,7 @@ def _access(settings: Settings, metrics: PrometheusMetrics) -> Access:
 
 
 def _tracing(settings: Settings) -> "Tracing | None":
-    """OpenTelemetry's SDK is imported only if it is wanted."""
+    """Return the tracing, if enabled; only then import OpenTelemetry's SDK."""
     if settings.otlp_endpoint is None:
         return None
     try:

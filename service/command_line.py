@@ -41,7 +41,7 @@ def _act(flags: dict[str, Any]) -> int:
 
 
 def _make_key(name: str, scopes: Sequence[Scope]) -> int:
-    """Print a new key; standard output gets only the lines for the file of keys."""
+    """Print a new key; only the lines for the file of keys go to standard output."""
     token, lines = new_key(name, scopes)
     print(f"The new key, shown only once: {token}", file=sys.stderr)  # noqa: T201
     print(lines, end="")  # noqa: T201

@@ -1,8 +1,8 @@
-"""The tree of errors; each knows its HTTP status and the outcome it is counted as.
+"""The tree of errors, each with its HTTP status and the outcome it is counted as.
 
 ServiceError                    sent as {"error": "<sentence>"}
 |-- InvalidRequest        400
-|-- LoadFailed            400   what served before still serves
+|-- LoadFailed            400   loaded versions are unchanged
 |-- Unauthorized          401   no API key, or an unknown one
 |-- Forbidden             403   not allowed by the key's scopes, or from the client's address
 |-- ModelNotFound         404
@@ -14,7 +14,7 @@ ServiceError                    sent as {"error": "<sentence>"}
 |   `-- RateLimited             the key's rate limit is exceeded
 |-- ClientDisconnected    499   logged and counted, never sent
 |-- InferenceFailed       500   the cause is logged, never sent
-|   `-- OutOfMemory             the device has no memory for the batch
+|   `-- OutOfMemory             the device does not have enough memory for the batch
 |-- ModelNotReady         503
 |-- ServerStopping        503
 `-- DeadlineExceeded      504
@@ -155,11 +155,11 @@ class InferenceFailed(ServiceError):
 
 
 class OutOfMemory(InferenceFailed):
-    """The device has no memory for the batch."""
+    """The device does not have enough memory for the batch."""
 
 
 class ModelNotReady(ServiceError):
-    """The model exists but does not serve: it is loading, unloaded, or could not be loaded."""
+    """The model exists but is not ready: it is loading, unloaded, or could not be loaded."""
 
     status = 503
     outcome = "unavailable"
@@ -171,7 +171,7 @@ class ModelNotReady(ServiceError):
 
 
 class ServerStopping(ServiceError):
-    """The server accepts no more requests; another server, or its successor, does."""
+    """The server is stopping and accepts no more requests."""
 
     status = 503
     retry_after_seconds = 1

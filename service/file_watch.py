@@ -1,4 +1,4 @@
-"""Watches files, and calls a function when one of them changes."""
+"""Watches files and calls a function when one of them changes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,4 +1,4 @@
-"""Limits how often something is done: a steady rate, with a burst on top."""
+"""A rate limit: a steady rate with bursts."""
 
 import time
 from collections.abc import Callable

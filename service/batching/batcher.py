@@ -174,8 +174,7 @@ class DynamicBatcher:
         return width
 
     def _reason_to_leave(self, group: Group, limit: int) -> DispatchReason | None:
-        """Return the reason to dispatch a batch now; set a timer and return None to fill it
-        first."""
+        """Return the reason to dispatch a batch now; None, with a timer set, if it can wait."""
         oldest, delay = self.queue.oldest, self._plan.max_queue_delay_seconds
         if self.queue.holds(group, limit):
             return "full"

@@ -51,8 +51,7 @@ class Admission:
         self._timeouts.add(timeout)
 
     def leave(self, timeout: asyncio.Timeout, body_bytes: int, seconds: float | None) -> None:
-        """Release a request's bytes and place; `seconds` is its time in flight, None if it was
-        not."""
+        """Release a request's bytes and place; `seconds` is its time in flight, if any."""
         self._timeouts.discard(timeout)
         self._bytes -= body_bytes
         if seconds is not None:

@@ -142,8 +142,7 @@ class Call:
         priority: int = 0,
         stacked: bool = False,
     ) -> Inferred:
-        """Return the named outputs of each image; by default, the output that holds the
-        prediction."""
+        """Return the named outputs of each image; by default, the prediction."""
         if not images:
             raise InvalidRequest("The request contains no image.")
         if len(images) > self._parts.max_images:

@@ -1,4 +1,4 @@
-"""The parts of an engine, made from the settings."""
+"""Builds the parts of an engine from the settings."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ def observe(
     *,
     triton_names: bool,
 ) -> None:
-    """Make each scrape read the state of the server and its GPUs; under Triton's names too."""
+    """Evaluate gauges of the server, its GPUs and Triton's names, if enabled, on each scrape."""
     metrics.server.observe(
         ready=lambda: not (admission.stopping or repository.not_ready()),
         in_flight=lambda: admission.in_flight,
@@ -42,7 +42,7 @@ def observe(
 def create_repository(
     settings: Settings, devices: Devices, metrics: PrometheusMetrics, load_instance: LoadInstance
 ) -> ModelRepository:
-    """Return the repository, whose versions `load_instance` loads by the settings."""
+    """Return the repository; `load_instance` loads its versions."""
     load_version = partial(
         load_instance,
         options=_load_options(settings),
@@ -84,7 +84,7 @@ def create_shadow(
     inference: ImageInference,
     metrics: PrometheusMetrics,
 ) -> Shadow | None:
-    """Return the shadow that the settings ask for, if they do."""
+    """Return the shadow, if one is configured."""
     if settings.shadow is None:
         return None
 

@@ -46,9 +46,9 @@ class _Copy:
 
 
 class Shadow:
-    """Runs copies on the shadow version in the background, one image at a time, while no image
-    waits for the serving version. Images that cannot be compared are counted and dropped; they
-    never affect a request.
+    """Runs copies on the shadow version in the background, while nothing else is waiting.
+
+    Images that cannot be compared are counted and dropped; they never affect a request.
     """
 
     def __init__(

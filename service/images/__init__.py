@@ -1,1 +1,1 @@
-"""Bytes to pixels, labels to masks; pure functions."""
+"""Images as bytes and pixels, and masks from labels; pure functions."""

@@ -5,12 +5,12 @@ import string
 
 from service.errors import InvalidRequest
 
-PIECE_CHARACTERS = 4 << 20  # other threads run between two pieces, not during one
+PIECE_CHARACTERS = 4 << 20  # other threads can run between two pieces, but not during one
 _WHITESPACE = string.whitespace.encode()
 
 
 def decode_base64(index: int, text: str) -> bytes:
-    """Decode an image's base64; line breaks and the prefix of a data URI are ignored.
+    """Decode an image from base64; ignore line breaks and the prefix of a data URI.
 
     Raises `InvalidRequest`, which names the image's index in its request.
     """
@@ -19,7 +19,7 @@ def decode_base64(index: int, text: str) -> bytes:
     try:
         return _decode(text.encode("ascii").translate(None, _WHITESPACE))
     except ValueError as error:
-        raise InvalidRequest(f"Image {index} is not base64.") from error
+        raise InvalidRequest(f"Image {index} is not valid base64.") from error
 
 
 def _decode(characters: bytes) -> bytes:

@@ -13,7 +13,7 @@ from service.schema.predictions import ClassScore
 def top_classes(
     logits: npt.NDArray[np.generic], labels: Sequence[str], top_k: int
 ) -> list[ClassScore]:
-    """Return the `top_k` most likely classes of logits [classes]; equal scores by index.
+    """Return the `top_k` most likely classes of logits [classes], equal scores in order of index.
 
     The scores are the softmax over all classes.
     """

@@ -25,7 +25,7 @@ def to_rgb(image: Image.Image, fill: Color) -> Image.Image:
 
 
 def _in_strips(image: Image.Image, convert: Convert) -> Image.Image:
-    """Convert some rows at a time."""
+    """Convert a few rows at a time."""
     result = Image.new("RGB", image.size)
     for top, strip in _strips(image):
         result.paste(convert(strip), (0, top))

@@ -8,7 +8,7 @@ import io
 import warnings
 from dataclasses import dataclass
 
-from PIL import (  # with the plug-ins, so that no request waits for Pillow to load them all
+from PIL import (  # imports the plug-ins now, so that no request waits for it
     BmpImagePlugin,  # noqa: F401
     ExifTags,
     GifImagePlugin,  # noqa: F401
@@ -34,7 +34,7 @@ Image.MAX_IMAGE_PIXELS = None
 # Pillow warns about odd metadata, which does not matter here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-MAX_SIDE = 65_535  # the weights of a resize grow with the side, not with the area
+MAX_SIDE = 65_535  # the memory of resize weights grows with the side, not with the area
 MAX_TILE_PIXELS = 1 << 24  # a TIFF tile is decoded whole, even if the image is small
 MAX_WEBP_PIXELS = 1 << 24  # Pillow copies the canvas without releasing the GIL
 _SIGNATURES = {
@@ -70,7 +70,7 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Im
 
     Raises:
         UnsupportedMediaType: the format is not supported.
-        PayloadTooLarge: the image, or the structure of its file, is beyond a limit.
+        PayloadTooLarge: the image, or the structure of its file, exceeds a limit.
         InvalidRequest: Pillow cannot decode the file.
     """
     try:
@@ -91,7 +91,7 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Im
 
 
 def is_image_file(data: bytes) -> bool:
-    """Whether the data start with the signature of a supported format."""
+    """Return whether the data start with the signature of a supported format."""
     return _signed_format(data) is not None
 
 
@@ -108,7 +108,7 @@ def _reason(error: Exception) -> str:
 
 
 def check_size(image: Image.Image, limits: ImageLimits) -> None:
-    """Refuse an opened image that is too large to decode."""
+    """Reject an opened image that is too large to decode."""
     width, height = image.size
     if width < 1 or height < 1:
         raise InvalidRequest("it has no pixels")
@@ -140,5 +140,5 @@ def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
-        return 1  # broken metadata do not make a photo unreadable
+        return 1  # a photo with broken metadata is still readable
     return orientation if isinstance(orientation, int) else 1

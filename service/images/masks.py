@@ -13,9 +13,9 @@ from service.schema.predictions import ClassArea
 
 Labels = npt.NDArray[np.uint8]
 Palette = Sequence[tuple[int, int, int]]
-PNG_COMPRESS_LEVEL = 1  # the default takes several times as long to save a few per cent
+PNG_COMPRESS_LEVEL = 1  # the default level takes several times as long to save a few per cent
 OVERLAY_OPACITY = 0.5
-BLEND_PIXELS = 1 << 20  # other threads run between two blends, not during one
+BLEND_PIXELS = 1 << 20  # other threads can run between two blends, but not during one
 
 
 def scale_labels(labels: Labels, width: int, height: int) -> Labels:

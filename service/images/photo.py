@@ -18,7 +18,7 @@ ImageArray = npt.NDArray[np.uint8]
 class PreparedImage:
     """The graph's input, UINT8 [height, width, 3], and the size of the upright photo.
 
-    It travels like a `Photo` that has already been prepared.
+    It can be used like a `Photo` that has already been prepared.
     """
 
     pixels: ImageArray
@@ -41,11 +41,11 @@ class PreparedImage:
 
 
 EncodedOrPrepared = bytes | PreparedImage
-"""An image file, or pixels that were sent as the graph's input."""
+"""An image file, or pixels sent as the graph's input."""
 
 
 class Photo:
-    """An image file on its way to the graph; the thread that needs it first prepares it."""
+    """An image file on its way to the graph; the first thread that needs it prepares it."""
 
     def __init__(
         self, data: bytes, preprocessing: Preprocessing, limits: ImageLimits, index: int = 0
@@ -56,7 +56,7 @@ class Photo:
         self._index = index
         self.prepared: PreparedImage | None = None
         self.shape: tuple[int, ...] | None = preprocessing.fixed_shape
-        """The shape of the prepared image; None until then if it depends on the photo."""
+        """Shape of the prepared image; None until it is prepared if it depends on the photo."""
 
     def prepare(self) -> PreparedImage:
         """Return the graph's input; an error names the photo's index in its request."""
@@ -69,7 +69,7 @@ class Photo:
         return self.prepared
 
     def upright(self) -> Image.Image:
-        """Decode the whole photo again: only the prepared image is kept while the model runs."""
+        """Decode the photo again: only the prepared image is kept while the model runs."""
         return decode(self._data, self._preprocessing, self._limits)
 
 

@@ -4,7 +4,9 @@ from PIL import Image
 
 from service.schema.preprocessing import Buckets, Crop, Preprocessing, Squash
 
-MAX_ASPECT_RATIO = 16  # beyond it, a strip is cut before scaling, or it would become a huge image
+MAX_ASPECT_RATIO = (
+    16  # beyond it, a strip is cut before scaling; otherwise it would become a huge image
+)
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 

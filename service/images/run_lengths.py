@@ -14,7 +14,7 @@ Counts = npt.NDArray[np.int64]
 def run_lengths(labels: Labels, names: Sequence[str]) -> list[RleClass]:
     """Encode each class in the map as COCO compressed run lengths, in one pass over the map."""
     height, width = labels.shape
-    flat = labels.T.reshape(-1)  # COCO counts column by column
+    flat = labels.T.reshape(-1)  # COCO counts by column
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
     ends = np.append(starts[1:], flat.size)
     classes = flat[starts]

@@ -15,7 +15,7 @@ from service.errors import PayloadTooLarge
 MAX_PARTS = 16_384
 MAX_SCANS = 100  # progressive encoders write about ten
 MAX_METADATA_BYTES = 4 * 1024 * 1024
-SEARCH_BYTES = 256 * 1024  # other threads run between two searches, not during one
+SEARCH_BYTES = 256 * 1024  # other threads can run between two searches, but not during one
 
 Part = tuple[bytes, int, int]
 """A segment, chunk or block: its kind, and where its contents start and end."""
@@ -30,7 +30,7 @@ _ONE_OBJECT = (1, 2, 7)  # bytes, text and undefined data: one object each, howe
 
 
 class _Layout(NamedTuple):
-    """How a format lists its parts, and which of their kinds hold metadata."""
+    """The functions that list the parts of a format, and the kinds of parts that hold metadata."""
 
     parts: Callable[[bytes], list[Part]]
     metadata: frozenset[bytes] = frozenset()
@@ -39,7 +39,7 @@ class _Layout(NamedTuple):
 
 
 def check_structure(name: str, data: bytes) -> None:
-    """Refuse a file of this format with too many parts, scans, bytes of metadata or numbers."""
+    """Reject a file with too many parts, scans, bytes of metadata or numbers."""
     if name == "TIFF":
         _check_directory(data)
     elif name in _LAYOUTS:
@@ -77,7 +77,7 @@ def _check_exif(layout: _Layout, data: bytes, parts: Sequence[Part]) -> None:
 
 
 def _check_directory(data: bytes) -> None:
-    """Refuse a first directory with too many entries, or an entry with too many numbers."""
+    """Reject a first directory with too many entries, or an entry with too many numbers."""
     for index, (kind, count) in enumerate(_entries(data)):
         # Pillow does not read a value that is larger than the file itself.
         if index >= MAX_PARTS or (kind not in _ONE_OBJECT and MAX_PARTS < count <= len(data)):
@@ -89,7 +89,7 @@ def _entries(data: bytes) -> Iterator[tuple[int, int]]:
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 16:
         return
-    is_big = data[2] == 43  # Pillow looks at this byte whatever the byte order
+    is_big = data[2] == 43  # Pillow reads this byte regardless of the byte order
     head = struct.Struct(order + ("Q" if is_big else "H"))
     entry = struct.Struct(order + ("2xHQ8x" if is_big else "2xHI4x"))
     (at,) = struct.unpack_from(order + ("8xQ" if is_big else "4xI"), data)
@@ -101,7 +101,7 @@ def _entries(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _jpeg_segments(data: bytes) -> list[Part]:
-    """List the segments; the contents of one, such as a thumbnail, are skipped."""
+    """List the segments; skip their contents, such as a thumbnail."""
     parts, at = list[Part](), 2
     while at < len(data) and len(parts) <= MAX_PARTS:
         found = _MARKER.search(data, at, at + SEARCH_BYTES + 1)

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol's bytes, for any transport."""
+"""Encoding and decoding of the Open Inference Protocol, for any transport."""

@@ -1,4 +1,4 @@
-"""Parse the JSON of an inference request within bounds: no other thread runs meanwhile."""
+"""Parse the JSON of an inference request within limits: no other thread runs meanwhile."""
 
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -15,10 +15,8 @@ MAX_JSON_PARTS = {
     b"{": (4096, "objects"),
     b":": (4096, "names"),
 }
-"""The limit on each byte that stands for a new object in memory.
-
-A list takes several times as long as a number. The limit on lists allows one for each pixel of a
-352x480 photo.
+"""Limits on the bytes that each create an object in memory. A list takes several times as long as a
+number. The limit on lists allows one for each pixel of a 352x480 photo.
 """
 
 _WITHOUT_HEADER = (

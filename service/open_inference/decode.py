@@ -23,7 +23,7 @@ SHARED_MEMORY = "shared_memory_region"
 
 @dataclass(frozen=True)
 class WantedOutput:
-    """A requested output; with `classes` > 0, that many of the best classes in its place."""
+    """A requested output; with `classes` > 0, that many of its best classes instead."""
 
     name: str
     binary: bool = False
@@ -46,12 +46,12 @@ def parse_inference(
 ) -> InferenceCall:
     """Decode a body whose first `json_bytes` are JSON and the rest binary data.
 
-    None means that all of it is JSON, 0 that all of it is the one input.
+    None means that all of it is JSON; 0 means that all of it is the only input.
 
     Raises:
         InvalidRequest: the body does not follow the protocol or the contract.
         PayloadTooLarge: the JSON is too long, or there are too many images.
-        UnsupportedMediaType: the whole body should be the input, but is neither image nor tensor.
+        UnsupportedMediaType: `json_bytes` is 0, but the body is neither an image nor a tensor.
     """
     if json_bytes == 0:
         return _raw_call(body, contract)
@@ -109,7 +109,7 @@ def _holds_files(tensor: RequestInput) -> bool:
 
 
 def _check_type(tensor: RequestInput, contract: Contract) -> None:
-    """Refuse a tensor that is neither the model's input nor image files, whatever their number."""
+    """Reject a tensor that contains neither model inputs nor image files."""
     if _holds_files(tensor):
         _check_shape_of_files(tensor.shape)
     elif tensor.datatype is Datatype.UINT8:
@@ -127,7 +127,7 @@ def _check_shape(shape: Sequence[int], contract: Contract) -> None:
         return
     allowed = ", ".join(f"{height}x{width}" for width, height in sizes)
     raise InvalidRequest(
-        f"The shape {list(shape)} is not the model's, which is [batch, height, width, 3] "
+        f"The shape {list(shape)} does not fit the model's, which is [batch, height, width, 3] "
         f"with height x width one of {allowed}."
     )
 
@@ -141,7 +141,7 @@ def _check_shape_of_files(shape: Sequence[int]) -> None:
 
 
 def _binary_data(tensor: RequestInput, binary: memoryview) -> memoryview | None:
-    """Return the input's binary data, which must be all of it; None if the input has JSON data."""
+    """Return the binary data, which must be the input's alone; None if the input has JSON data."""
     stated = tensor.parameters.get("binary_data_size") is not None
     size = _whole(tensor.parameters, "binary_data_size")
     if stated == (tensor.data is not None):
@@ -216,7 +216,7 @@ def _outputs(request: InferenceRequest, contract: Contract) -> list[WantedOutput
     binary = _flag(request.parameters, "binary_data_output", default=False)
     asked = request.outputs or [RequestOutput(name=contract.outputs[0].name)]
     if len({each.name for each in asked}) < len(asked):
-        raise InvalidRequest("An output is asked for twice; name each output once.")
+        raise InvalidRequest("An output is requested twice; name each output once.")
     return [_output(each, contract, binary=binary) for each in asked]
 
 

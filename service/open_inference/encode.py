@@ -60,7 +60,7 @@ def encode_inference(
 def _describe(wanted: WantedOutput, tensor: Tensor, binary: list[bytes]) -> Json:
     """Describe an output; if its data are to follow the JSON, they are added to `binary`.
 
-    There are no other parameters, because clients take their presence as a sign of binary data.
+    There are no other parameters, because clients take any as a sign of binary data.
     """
     output: Json = {
         "name": wanted.name,
@@ -85,7 +85,7 @@ def _tensor(wanted: WantedOutput, contract: Contract, arrays: Sequence[Array]) -
 
 
 def _stack(output: MetadataTensor, arrays: Sequence[Array]) -> Array:
-    """Stack an output's arrays, all of one shape; without images, sides of any size are 0."""
+    """Stack an output's arrays, which have one shape; without images, dynamic sides are 0."""
     if not arrays:
         return zeros([max(side, 0) for side in output.shape], output.datatype)
     return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)

@@ -50,15 +50,15 @@ def array_from_bytes(data: memoryview, shape: Sequence[int]) -> npt.NDArray[np.u
 def array_from_json(data: list[Any], shape: Sequence[int]) -> npt.NDArray[np.uint8]:
     """Return a UINT8 tensor from numbers, flat or nested like the shape.
 
-    The cost depends on the shape alone: a list of the wrong length is refused without a look at
-    its items.
+    The cost depends only on the shape: a list of the wrong length is rejected before its items are
+    read.
     """
     is_nested = bool(data) and isinstance(data[0], list)
     numbers = _flattened(data, shape) if is_nested else data
     if len(numbers) != prod(shape):
         raise _wrongly_shaped(shape)
     try:
-        if set(map(type, numbers)) <= {int}:  # a bool is an int, too
+        if set(map(type, numbers)) <= {int}:  # a bool is an int too
             return np.frombuffer(bytes(numbers), np.uint8).reshape(shape)
     except ValueError:
         pass
@@ -66,7 +66,7 @@ def array_from_json(data: list[Any], shape: Sequence[int]) -> npt.NDArray[np.uin
 
 
 def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
-    """Return the numbers in lists nested like this shape."""
+    """Return the numbers of lists that are nested like this shape."""
     if len(data) != shape[0]:
         raise _wrongly_shaped(shape)
     for side in shape[1:]:

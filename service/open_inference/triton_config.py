@@ -1,4 +1,4 @@
-"""A model's configuration in Triton's terms, for Triton's clients and tools."""
+"""A model's configuration in Triton's format, for Triton's clients and tools."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ Json = dict[str, Any]
 def model_config(instance: ModelInstance, policy: VersionPolicy) -> Json:
     """Return Triton's model configuration with the values in force.
 
-    Values from settings, from a load request or from calibration replace those of the contract.
+    Values from the settings, a load request or the calibration replace those of the contract.
     """
     contract, batching = instance.contract, instance.batching
     kind = "KIND_CPU" if instance.build.active_provider == CPU else "KIND_GPU"

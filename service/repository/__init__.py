@@ -1,1 +1,1 @@
-"""The life of a model version."""
+"""Models on disk and in memory: finding, loading and unloading versions."""

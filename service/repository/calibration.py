@@ -1,4 +1,4 @@
-"""Measures how fast a device runs a model, and keeps the measurements in memory and on disk."""
+"""Measures the speed of a model on a device, and caches the measurements in memory and on disk."""
 
 import asyncio
 import hashlib
@@ -20,7 +20,7 @@ from service.schema.model_status import Measurement
 
 MAX_ROUNDS = 5
 BUDGET_SECONDS = 0.15
-"""Time to spend on one model; measurements beyond it are skipped."""
+"""Time limit per model; further measurements are skipped."""
 WORTHWHILE = 1.05
 """Gain in throughput that a batch of twice the size must show for a larger one to be tried."""
 
@@ -30,8 +30,8 @@ _log = structlog.get_logger()
 
 Key = Mapping[str, object]
 Measure = Callable[[int, int], Awaitable[float]]
-"""Run batches on a number of threads, of a number of images, on all slots at once; return the
-seconds that one takes."""
+"""Runs batches of a number of images, on a number of threads, on all slots at once; returns the
+seconds that one batch takes."""
 
 
 def thread_counts(slots: int) -> list[int]:
@@ -48,10 +48,10 @@ async def calibrate(
     max_batch_size: int,
     budget_seconds: float = BUDGET_SECONDS,
 ) -> list[Measurement]:
-    """Measure one image on every number of threads, then batches of 2, 4 ... on the fewest.
+    """Measure single images on each number of threads, then batches of 2, 4 ... on the fewest.
 
-    Larger batches are measured while they pay and time is left. Each figure is the minimum of
-    several rounds, since other work on the machine can only slow a round down.
+    Larger batches are measured while they raise the throughput and time is left. Each figure is the
+    minimum of several rounds, since other work on the machine can only slow a round down.
     """
     measurements: list[Measurement] = []
     spent = 0.0
@@ -79,10 +79,10 @@ async def calibrate(
 
 
 class Bench:
-    """Runs blank images as the device will run real ones: as many batches at once as fit.
+    """Runs blank images as the device will run real ones: with as many batches at once as fit.
 
-    Nothing else runs during a run; between two runs, others that wait for the device get a turn.
-    Every session must have run a single image before.
+    Nothing else runs meanwhile; between two runs, others that wait for the device get a turn. Every
+    session must have run a single image before.
     """
 
     def __init__(
@@ -130,14 +130,14 @@ async def run_on_each(
     images: Sequence[ImageArray],
     outputs: Sequence[str],
 ) -> None:
-    """Run a batch once on every session, all at once, while nothing else uses the device."""
+    """Run a batch on every session at the same time, while nothing else uses the device."""
     async with device.turn(device.slots):
         runs = [partial(session.run, images, outputs) for session in sessions]
         await asyncio.gather(*(device.workers.run(run) for run in runs))
 
 
 class CalibrationCache:
-    """Measurements by device, graph and everything else that they depend on.
+    """A cache of measurements by device, graph and everything else that they depend on.
 
     They are kept in memory for a graph that is loaded again, and on disk if a folder is given.
     """
@@ -147,7 +147,7 @@ class CalibrationCache:
         self._known: dict[str, list[Measurement]] = {}
 
     def read(self, key: Key) -> list[Measurement] | None:
-        """Return the measurements under a key; None if there are none or the file is damaged."""
+        """Return the measurements of a key; None if there are none or the file is damaged."""
         name = _file_name(key)
         if name in self._known or self._folder is None:
             return self._known.get(name)
@@ -157,7 +157,7 @@ class CalibrationCache:
             return None
 
     def write(self, key: Key, measurements: list[Measurement]) -> None:
-        """Keep measurements; a folder that cannot be written is logged."""
+        """Store measurements; log an error if the folder is not writable."""
         name = _file_name(key)
         self._known[name] = measurements
         if self._folder is None:

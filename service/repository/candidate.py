@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Candidate:
-    """A version that may serve once it has passed its self-test."""
+    """A version that becomes ready once it has passed its self-test."""
 
     contract: Contract
     certificate: Certificate
@@ -62,7 +62,7 @@ def open_candidate(
     open_session: OpenSession,
     expected_provider: Callable[[str], str],
 ) -> Candidate:
-    """Read a version's files and open its sessions, blocking; raises `InvalidEntry`."""
+    """Read a version's files and open its sessions, blocking the thread; raises `InvalidEntry`."""
     certificate = read_certificate(folder, contract, version)
     open_graph = partial(
         Graph,

@@ -1,4 +1,4 @@
-"""One folder of the repository: announces, loads and unloads the versions of a model."""
+"""A folder of the repository: announces, loads and unloads the versions of a model."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -22,8 +22,7 @@ _log = structlog.get_logger()
 class ModelEntry:
     """A model: its contract, its version policy and its versions.
 
-    Changes are made one at a time. The contract is read when the model is announced or loaded,
-    and at no other time.
+    Changes are made one at a time. The contract is read only when the model is announced or loaded.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class ModelEntry:
         self.name = folder.name
         self.versions = Versions(self.name, shadow, events, changed)
         self.policy = policy or LATEST
-        """The policy in force: that of the last load, else the setting's, else the contract's."""
+        """The current policy: that of the last load, else the setting's, else the contract's."""
         self.is_unloaded = False
         """Whether the model was unloaded on request."""
         self._is_required = is_required
@@ -54,7 +53,7 @@ class ModelEntry:
 
     @property
     def is_required(self) -> bool:
-        """Whether the server is not ready without this model; always true once it has served."""
+        """Whether the server needs this model to be ready; always true once it has been ready."""
         return self._is_required or self.versions.have_served
 
     async def announce(self) -> None:
@@ -65,9 +64,9 @@ class ModelEntry:
     async def load(self, policy: VersionPolicy | None = None) -> None:
         """Load the versions that the contract and the policy want, and release the others.
 
-        What serves goes on until its successor is ready. If the model serves and a version cannot
-        be loaded, nothing changes and `LoadFailed` has the reasons. The shadow may fail, unless it
-        is the only version wanted.
+        A loaded version continues until its successor is ready. If the model is ready and a version
+        cannot be loaded, nothing changes and `LoadFailed` lists the reasons. The shadow version may
+        fail, unless it is the only one wanted.
         """
         async with self._changing:
             contract = await self._read_contract()
@@ -86,7 +85,7 @@ class ModelEntry:
                 raise load_failed(failures)
 
     async def unload(self) -> None:
-        """Refuse new requests, finish those in flight, and free the memory."""
+        """Reject new requests, finish those in flight, and free the memory."""
         async with self._changing:
             self.is_unloaded = True
             await self._swap.release(self.versions.active)
@@ -110,7 +109,7 @@ class ModelEntry:
         return contract
 
     def _check_listed(self, policy: VersionPolicy, contract: Contract) -> None:
-        """Refuse a policy that names versions which the contract does not list."""
+        """Reject a policy with versions that the contract does not list."""
         missing = [
             each for each in policy.wanted(contract.versions) if each not in contract.versions
         ]
@@ -118,20 +117,20 @@ class ModelEntry:
             raise load_failed([f"{self.name} version {each}: {NOT_LISTED}" for each in missing])
 
     def _choose(self, contract: Contract, policy: VersionPolicy | None) -> list[ModelVersion]:
-        """Put a policy into force; return the versions that it wants, the newest first."""
+        """Apply a policy; return the versions that it selects, newest first."""
         self.is_unloaded = False
         self.policy = policy or contract.version_policy
         return [self.versions.add(each, contract) for each in self._wanted(contract)]
 
     def _wanted(self, contract: Contract) -> list[str]:
-        """Apply the policy; the shadow comes in addition to what `latest` and `all` choose."""
+        """Apply the policy; `latest` and `all` get the shadow version in addition."""
         if self.policy.specific is not None or self._shadow not in contract.versions:
             return self.policy.wanted(contract.versions)
         others = [version for version in contract.versions if version != self._shadow]
         return [*self.policy.wanted(others), self._shadow]
 
     def _log_missing_shadow(self, wanted: Sequence[ModelVersion], contract: Contract) -> None:
-        """Log why the shadow is not among the versions to be loaded."""
+        """Log why the shadow version is not among the versions to load."""
         if self._shadow is None or any(each.version == self._shadow for each in wanted):
             return
         listed = self._shadow in contract.versions

@@ -7,7 +7,7 @@ import structlog
 from service.errors import InvalidEntry, LoadFailed
 from service.telemetry.events import ModelEvents
 
-UNEXPECTED = "an unexpected error, see the server's log"
+UNEXPECTED = "an unexpected error; see the server's log"
 HELD_BACK = "another version of the same load failed"
 MAX_REASONS = 5
 """Limit on the reasons in one message."""
@@ -16,7 +16,7 @@ _log = structlog.get_logger()
 
 
 def report_failure(error: Exception, events: ModelEvents, model: str, **version: str) -> str:
-    """Count and log a failure; return a reason that is safe to show to clients."""
+    """Count and log a failure; return a reason that may be shown to clients."""
     events.model_refused(model)
     log = _log.bind(model=model, **version)
     if isinstance(error, InvalidEntry):
@@ -28,7 +28,7 @@ def report_failure(error: Exception, events: ModelEvents, model: str, **version:
 
 
 def load_failed(reasons: Sequence[str]) -> LoadFailed:
-    """Return the error of a load; each reason names a version."""
+    """Return the error of a failed load; each reason names a version."""
     others = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
     listed = "; ".join(reasons[:MAX_REASONS])
     return LoadFailed(f"Not every version could be loaded: {listed}{others}.")

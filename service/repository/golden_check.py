@@ -30,7 +30,7 @@ class GoldenInput:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far the outputs of a graph are from the certified ones.
+    """The difference between the outputs of a graph and the certified ones.
 
     `agreement` is the share of equal top-1 classes, or of equal pixels.
     """
@@ -40,7 +40,7 @@ class Comparison:
     agreement: float
 
     def failure(self, tolerance: SelfTestTolerance) -> str | None:
-        """Return what exceeds the tolerance; None if the test is passed."""
+        """Return a sentence on the exceeded tolerance; None if the test passed."""
         if not self.max_relative_error <= tolerance.max_relative_difference:
             return (
                 f"the self-test failed: an output differs by {self.max_relative_error:.1e} of the "
@@ -96,7 +96,7 @@ def compare(task: Task, golden: Sequence[GoldenInput], actual: Sequence[Array]) 
     agreement = row.agreement(
         (each.expected, result) for each, result in zip(golden, actual, strict=True)
     )
-    if not row.has_scores:  # the difference between two classes means nothing
+    if not row.has_scores:  # a difference between class indices has no meaning
         return Comparison(0.0, 0.0, agreement)
     expected = np.concatenate([each.expected.reshape(-1) for each in golden]).astype(np.float64)
     found = np.concatenate([result.reshape(-1) for result in actual]).astype(np.float64)

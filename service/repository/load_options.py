@@ -20,20 +20,20 @@ class LoadOptions:
     max_batch_seconds: float = 0.2
     """Limit on the calibrated time of a batch of two or more images."""
     require_provider: ProviderName | None = None
-    """Refuse models that would run on another execution provider."""
+    """Reject models that would run on another execution provider."""
     gpu_devices: tuple[int, ...] = (0,)
     gpu: GpuOptions = field(default_factory=GpuOptions)
 
     def batch_limit(self, contract: Contract) -> int:
-        """Return the largest batch; the operator may lower the contract's limit, not raise it."""
+        """Return the largest batch size; the operator may only lower the contract's limit."""
         return min(self.max_batch_size or contract.max_batch_size, contract.max_batch_size)
 
     def queue_limit(self, contract: Contract) -> int:
-        """Return how many images may wait."""
+        """Return the maximum number of queued images."""
         return self.max_queue_size or contract.dynamic_batching.max_queue_size
 
     def queue_delay_seconds(self, contract: Contract) -> float:
-        """Return how long an image may wait for others to share its batch."""
+        """Return the maximum time that an image waits for others to join its batch."""
         microseconds = self.max_queue_delay_microseconds
         if microseconds is None:
             microseconds = contract.dynamic_batching.max_queue_delay_microseconds

@@ -1,4 +1,4 @@
-"""Loads a version of a model: from a folder to a `ModelInstance` that is tested and warm."""
+"""Loads a version of a model, from its folder to a tested and warm `ModelInstance`."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Finds the version that a request means; one that is ready is found without a search."""
+"""Finds the version for a request; a ready one is found without a search."""
 
 from collections.abc import Mapping
 
@@ -9,15 +9,15 @@ from service.schema.vocabulary import ModelState, Task
 
 
 class Lookup:
-    """Answers by a table of the versions that are ready; `refresh` keeps it up to date."""
+    """Looks up ready versions in a table, which `refresh` keeps up to date."""
 
     def __init__(self, entries: Mapping[str, ModelEntry]) -> None:
         self._entries = entries
         self._ready: dict[tuple[Task, str | None], ModelVersion] = {}
-        """By task and model, and by task alone if it determines the model."""
+        """Versions by task and model, and by task alone if only one model performs it."""
 
     def refresh(self) -> None:
-        """Rebuild the table: a model, a version or the state of one has changed."""
+        """Rebuild the table after a change of a model, a version or a state."""
         currents = [entry.versions.current for entry in self._entries.values()]
         self._ready = {
             (each.task, each.name): each for each in currents if each.task and each.is_ready
@@ -28,7 +28,7 @@ class Lookup:
                 self._ready[task, None] = candidates[0].versions.current
 
     def find(self, task: Task, name: str | None, version: str | None) -> ModelVersion:
-        """Return the version that a prediction request means, whether or not it is ready."""
+        """Return the version for a prediction request, whether or not it is ready."""
         if version is None:
             ready = self._ready.get((task, name))
             if ready is not None:
@@ -58,7 +58,7 @@ class Lookup:
         raise ModelNotFound(f"There is no {task} model; {self._available}.")
 
     def _candidates(self, task: Task) -> list[ModelEntry]:
-        """List the models that a request may mean if it names only a task."""
+        """List the models for a request that names only a task."""
         entries = [each for each in self._entries.values() if each.versions.current.task is task]
         unavailable = ModelState.UNAVAILABLE
         serving = [each for each in entries if each.versions.current.state is not unavailable]

@@ -18,13 +18,13 @@ from service.schema.files import read_certified
 
 
 class OnProvider(Protocol):
-    """An open graph that knows where it runs."""
+    """An open graph and its execution provider."""
 
     active_provider: str
 
 
 class OpenGraph(Runnable, HasSignature, OnProvider, Protocol):
-    """A session, as `Session` is one."""
+    """The interface of `Session`."""
 
 
 OpenSession = Callable[[bytes, str, int, Mapping[str, bytes], GpuOptions], OpenGraph]
@@ -38,7 +38,7 @@ def open_chosen(
     choose: Callable[[str], PrecisionChoice],
     open_graph: Callable[[str], Opened],
 ) -> tuple[PrecisionChoice, Opened]:
-    """Open the graph chosen for a provider; if it runs on another one, choose again for that."""
+    """Open the graph chosen for a provider; if it runs on another provider, choose again."""
     choice = choose(provider)
     opened = open_graph(choice.precision)
     if opened.active_provider == provider:
@@ -85,14 +85,14 @@ class _SessionFactory:
         return read_certified(self.folder, self.certificate, file)
 
     def open(self, files: _Files, threads: int, gpu: GpuOptions) -> OpenGraph:
-        """Open one session; it does not need the bytes afterwards."""
+        """Open one session; the bytes are not needed afterwards."""
         providers = self.options.execution_providers
         session = self.open_session(files.graph, providers, threads, files.external_data, gpu)
         check_provider(session, self.options.require_provider)
         return session
 
     def open_on_all(self, files: _Files, threads: int, first: OpenGraph) -> Runnable:
-        """Add a session on every other GPU to the one on the first; on the CPU return it alone."""
+        """Add sessions on the other GPUs to the one on the first; on the CPU, return it alone."""
         if first.active_provider == CPU or len(self.gpus) == 1:
             return first
         others = [self.open(files, threads, gpu) for gpu in self.gpus[1:]]
@@ -135,16 +135,16 @@ class Graph:
 
     @property
     def is_on_cpu(self) -> bool:
-        """Whether executions run on cores; otherwise each takes a GPU."""
+        """Whether executions run on CPU cores; otherwise each takes a GPU."""
         return self.active_provider == CPU
 
     @property
     def each_session(self) -> list[Runnable]:
-        """Every session, those on several GPUs one by one; the fewest threads come first."""
+        """All sessions, those on several GPUs one by one; fewest threads first."""
         return [session for _, session in self.sessions.each()]
 
     def _threads(self, own: int | None) -> list[int]:
-        """Return the numbers of threads to try; an execution on a GPU takes one slot."""
+        """Return the numbers of threads to try; on a GPU, only 1."""
         if not self.is_on_cpu:
             return [1]
         slots = self.device.slots

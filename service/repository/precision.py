@@ -1,4 +1,4 @@
-"""Chooses the precision that serves: the device's preferred one, if the certificate allows it."""
+"""Chooses the precision: the one preferred by the device, if the certificate allows it."""
 
 from dataclasses import dataclass
 
@@ -19,10 +19,10 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class PrecisionChoice:
-    """The precision that serves.
+    """The chosen precision.
 
-    `objection` says why the preferred precision is not used or, if a precision was set, why that
-    one should not be.
+    `objection` is the reason why the preferred precision is not used or, if a precision was set,
+    why that one should not be.
     """
 
     precision: str
@@ -41,7 +41,7 @@ def choose_precision(
 
 
 def objection(certificate: Certificate, task: Task, precision: str, provider: str) -> str | None:
-    """Return why a precision must not be used on an execution provider; None if it may be."""
+    """Return the reason against a precision on an execution provider; None if there is none."""
     record = certificate.precisions.get(precision)
     if record is None:
         return f"there is no {precision} graph"

@@ -27,11 +27,11 @@ _log = structlog.get_logger()
 
 
 class ModelRepository:
-    """The entries of a folder, by the model's name.
+    """The entries of a folder, by model name.
 
     `policy` takes precedence over the contracts'. The `shadow`'s version is loaded in addition to
     what the policy wants; requests without a version get it only if no other version is ready. A
-    version that is replaced or unloaded gets `drain_seconds` to finish its requests.
+    version that is replaced or unloaded has `drain_seconds` to finish its requests.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ModelRepository:
         self._entries: dict[str, ModelEntry] = {}
         self._lookup = Lookup(self._entries)
         self.find = self._lookup.find
-        """Return the version that a prediction request means, by task, model and version."""
+        """Return the version for a prediction request, by task, model and version."""
         for folder in _folders(path):
             self._entries[folder.name] = self._entry(folder, is_required=True)
 
@@ -72,21 +72,21 @@ class ModelRepository:
         )
 
     async def _one_at_a_time(self, folder: Path, contract: Contract, version: str) -> ModelInstance:
-        """Load a version while no other is loading: two would distort each other's calibration."""
+        """Load a version alone: loads in parallel would distort each other's calibration."""
         async with self._loading:
             return await self._load_version(folder, contract, version)
 
     def get(self, name: str, version: str | None = None) -> ModelVersion:
-        """Return a version; by default the newest that is ready or, if none is, should be."""
+        """Return a version; by default, the newest that is ready or, if none is, should be."""
         return self._lookup.entry(name).versions.get(version)
 
     def detail(self, name: str, version: str | None = None) -> ModelDetail:
-        """Return what clients see of a version, with the files that it was loaded from."""
+        """Return the state of a version for clients, with the files it was loaded from."""
         versions = self._lookup.entry(name).versions
         return versions.get(version).detail(versions.refusal)
 
     def version_policy(self, name: str) -> VersionPolicy:
-        """Return the policy of a model that is in force."""
+        """Return the current version policy of a model."""
         return self._lookup.entry(name).policy
 
     def ready_versions(self, name: str) -> list[str]:
@@ -94,7 +94,7 @@ class ModelRepository:
         return self._lookup.entry(name).versions.ready
 
     def wanted(self) -> list[ModelVersion]:
-        """List every version that serves or should."""
+        """List all versions that are loaded or should be."""
         return [version for entry in self._entries.values() for version in entry.versions.wanted]
 
     def instances(self) -> list[ModelInstance]:
@@ -104,16 +104,16 @@ class ModelRepository:
     def index(self) -> list[ModelVersion]:
         """List every version, including those that are only on disk.
 
-        A model whose contract cannot be read has a row with an empty version.
+        A model whose contract cannot be read is listed with an empty version.
         """
         return [version for entry in self._entries.values() for version in entry.versions.known]
 
     def not_ready(self) -> list[ModelVersion]:
-        """List what keeps the server from being ready, one version per model.
+        """List the versions that keep the server from being ready, one per model.
 
         A model counts as ready if any of its versions is. Models that were unloaded on request are
-        left out. A model that was added after the start and has never served counts only if no
-        model serves.
+        left out. A model that was added after the start and has never been ready counts only if no
+        model is ready.
         """
         wanted = [entry for entry in self._entries.values() if not entry.is_unloaded]
         waiting = [entry for entry in wanted if not entry.versions.current.is_ready]
@@ -122,11 +122,11 @@ class ModelRepository:
         return [entry.versions.current for entry in (waiting if serves_nothing else required)]
 
     def serves_without(self, name: str) -> bool:
-        """Whether any other model serves."""
+        """Return whether any other model is ready."""
         return any(each.versions.ready for each in self._entries.values() if each.name != name)
 
     async def load_all(self) -> None:
-        """Read every contract, then load the models one by one; a failure affects one model."""
+        """Read every contract, then load the models one by one; a failure affects only one."""
         entries = list(self._entries.values())
         if self._shadow is not None and self._shadow.model not in self._entries:
             _log.warning(
@@ -144,21 +144,21 @@ class ModelRepository:
                     await entry.load()
 
     async def load(self, name: str, policy: VersionPolicy | None = None) -> None:
-        """Read a model's contract again, and load and release versions as it and the policy say.
+        """Read a model's contract again, and load and release versions by its policy.
 
-        Without a policy the repository's applies, else the contract's. Continues if the caller is
-        cancelled.
+        Without `policy`, the repository's policy applies, else the contract's. Continues if the
+        caller is cancelled.
 
         Raises:
             ModelNotFound: the repository has no folder of this name with a contract.
-            LoadFailed: a version could not be loaded; what served before still does, unchanged.
+            LoadFailed: a version could not be loaded; the loaded versions are unchanged.
         """
         if name not in self._entries:
             await self._discover(name)
         await self._complete(self._lookup.entry(name).load(policy))
 
     async def unload(self, name: str) -> None:
-        """Refuse new requests for a model, finish those in flight, and free its memory.
+        """Reject new requests for a model, finish those in flight, and free its memory.
 
         Continues if the caller is cancelled.
         """

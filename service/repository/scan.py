@@ -1,4 +1,4 @@
-"""Lists the folders of a repository that have a contract, with the state of each file."""
+"""Lists the folders of a repository that contain a contract, with the state of each file."""
 
 import errno
 from pathlib import Path

@@ -13,11 +13,11 @@ class HasSignature(Protocol):
 
     @property
     def inputs(self) -> list[MetadataTensor]:
-        """Return the graph's inputs; -1 is a dimension that is not fixed."""
+        """Return the graph's inputs; -1 stands for a dynamic dimension."""
 
     @property
     def outputs(self) -> list[MetadataTensor]:
-        """Return the graph's outputs; -1 is a dimension that is not fixed."""
+        """Return the graph's outputs; -1 stands for a dynamic dimension."""
 
 
 def check_signature(contract: Contract, graph: HasSignature) -> None:
@@ -42,7 +42,7 @@ def _check_tensors(
 
 
 def _match(stated: MetadataTensor, found: MetadataTensor) -> bool:
-    """Compare two tensors; a dimension that the graph leaves open matches any size."""
+    """Compare two tensors; a dynamic dimension of the graph matches any size."""
     return (
         stated.datatype == found.datatype
         and len(stated.shape) == len(found.shape)

@@ -1,4 +1,4 @@
-"""Loads versions beside those that serve, lets them take over, and releases the rest."""
+"""Loads versions beside the current ones, switches requests over, and releases the rest."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ LoadVersion = Callable[[Path, Contract, str], Awaitable[ModelInstance]]
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A version, and an instance for it that does not yet serve."""
+    """A version, and a new instance that does not yet receive requests."""
 
     version: ModelVersion
     instance: ModelInstance
@@ -34,7 +34,7 @@ class _Loaded:
 
 
 class Swap:
-    """Changes which instances serve a model. The caller makes one change at a time."""
+    """Replaces the instances that serve a model. The caller makes one change at a time."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class Swap:
         self._drain_seconds = drain_seconds
 
     async def load(self, wanted: Sequence[ModelVersion], contract: Contract) -> None:
-        """Load the versions that do not yet serve by this contract.
+        """Load the versions that are not yet loaded by this contract.
 
-        If the model serves at all, they take over together or not at all; otherwise each version
-        that can be loaded serves. Afterwards `failure` says why a version does not.
+        If any version is ready, they take over together or not at all; otherwise each version that
+        can be loaded becomes ready. Afterwards, `failure` is the reason why a version is not.
         """
         changed = [each for each in wanted if not each.serves_by(contract)]
         for each in wanted:
@@ -67,7 +67,7 @@ class Swap:
             await self._load_together(group, contract)
 
     async def _load_together(self, group: Sequence[ModelVersion], contract: Contract) -> None:
-        """Load versions beside what serves; all of them take over or, if one fails, none does."""
+        """Load versions beside the current ones; if one fails, none of them takes over."""
         loaded: list[_Loaded] = []
         async with AsyncExitStack() as unused:
             for version in group:
@@ -101,7 +101,7 @@ class Swap:
             self._versions.enter(version, ModelState.UNAVAILABLE)
 
     async def _take_over(self, loaded: Sequence[_Loaded], contract: Contract) -> None:
-        """Send requests to the new instances; those they replace finish what they have."""
+        """Send requests to the new instances; the replaced ones finish their requests."""
         replaced = [each.version.instance for each in loaded]
         for new in loaded:
             self._serve(new, contract)
@@ -123,7 +123,7 @@ class Swap:
         )
 
     async def release(self, leaving: Sequence[ModelVersion]) -> None:
-        """Refuse new requests for these versions, finish those in flight, and free the memory."""
+        """Reject new requests for these versions, finish those in flight, and free the memory."""
         for each in leaving:
             self._versions.enter(each, ModelState.UNLOADING)
         await asyncio.gather(*(self._retire(each.instance) for each in leaving if each.instance))

@@ -10,16 +10,16 @@ from service.schema.model_status import ExecutionProvider, ModelDetail, ModelSta
 from service.schema.vocabulary import ModelState, Task
 
 UNLOADED = "unloaded"
-"""Triton's reason for a version that is on disk and not loaded."""
+"""Triton's reason for a version that is on disk but not loaded."""
 
 
 @dataclass(eq=False)
 class ModelVersion:
     """The state of a version.
 
-    `version` is empty while no contract of the model could be read. `contract` is the one that
-    the instance was loaded with; without an instance, the one read last. `failure` says why the
-    version, or its replacement, could not be loaded.
+    `version` is empty until a contract of the model has been read. `contract` is the one that the
+    instance was loaded with; without an instance, the one read last. `failure` is the reason why
+    the version, or its replacement, could not be loaded.
     """
 
     name: str
@@ -32,7 +32,7 @@ class ModelVersion:
     def ready_instance(self) -> ModelInstance:
         """Return the instance, or raise `ModelNotReady` with the reason.
 
-        The caller holds the instance in the same turn of the event loop.
+        The caller must hold the instance before it awaits anything.
         """
         instance = self.instance
         if instance is None or instance.outage or self.phase is not ModelState.READY:
@@ -46,12 +46,12 @@ class ModelVersion:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the version serves."""
+        """Whether the version is ready."""
         return self.state is ModelState.READY
 
     @property
     def reason(self) -> str | None:
-        """Why the version does not serve, or could not be replaced."""
+        """Reason why the version is not ready, or could not be replaced."""
         return self._outage or self.failure
 
     @property
@@ -69,7 +69,7 @@ class ModelVersion:
         return self.contract.task if self.contract else None
 
     def serves_by(self, contract: Contract) -> bool:
-        """Whether the version serves, and loading it by this contract would change nothing."""
+        """Return whether the version is ready and already loaded as this contract says."""
         return (
             self.is_ready
             and self.contract is not None
@@ -85,13 +85,13 @@ class ModelVersion:
         return f"{words}: {self.reason}" if self.reason else words
 
     def status(self) -> ModelStatus:
-        """Return the state that clients see."""
+        """Return the state for clients."""
         return ModelStatus(**self._status())
 
     def detail(self, refusal: str | None = None) -> ModelDetail:
-        """Return the state that clients see, with the contract and the certificate.
+        """Return the state for clients, with the contract and the certificate.
 
-        `refusal` is why the contract that is now on disk could not be read.
+        `refusal` is the reason why the contract on disk could not be read.
         """
         reasons = dict.fromkeys(filter(None, (self.reason, refusal)))
         return ModelDetail(

@@ -1,4 +1,4 @@
-"""The versions of one model: which are known, which serve, and which one is current."""
+"""The versions of a model: known, wanted and ready ones, and the current one."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,8 @@ from service.telemetry.events import ModelEvents
 class Versions:
     """A table of versions by their number.
 
-    Everything that changes a version's state ends in `refresh`, which updates `current` and then
-    calls `changed`. Belongs to the event loop.
+    Every change of a version's state ends with `refresh`, which updates `current` and then calls
+    `changed`. Belongs to the event loop.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class Versions:
         self.contract: Contract | None = None
         """The contract that was read last."""
         self.refusal: str | None = None
-        """Why the contract that is now on disk could not be read."""
+        """Reason why the contract on disk could not be read."""
         self.have_served = False
         """Whether any version was ever ready."""
         self._shadow = shadow
@@ -31,8 +31,8 @@ class Versions:
         self._changed = changed
         self._active: dict[str, ModelVersion] = {}
         self.current = self._newest()
-        """The version that a request means if it names none: the newest that is ready; if none
-        is, the newest that should be. The shadow is chosen last."""
+        """The version for requests that do not name one: the newest that is ready or, if none is,
+        the newest that should be. The shadow version is chosen last."""
 
     def refresh(self) -> None:
         """Update `current`; an instance calls this when an outage begins or ends."""
@@ -46,12 +46,12 @@ class Versions:
 
     @property
     def active(self) -> list[ModelVersion]:
-        """The versions that serve or should, in ascending order."""
+        """Versions that are loaded or should be, in ascending order."""
         return sorted(self._active.values(), key=lambda each: each.number)
 
     @property
     def wanted(self) -> list[ModelVersion]:
-        """The active versions; a row without a version if no contract, or a bad one, was read."""
+        """The active versions; one with an empty number if no valid contract was read."""
         active = self.active
         if self.refusal is not None or not (active or self.contract):
             active.append(self._unread())
@@ -59,14 +59,14 @@ class Versions:
 
     @property
     def known(self) -> list[ModelVersion]:
-        """The wanted versions, and those that are only on disk."""
+        """The wanted versions, and versions that are only on disk."""
         listed = self.contract.versions if self.contract else ()
         others = [self._unloaded(each) for each in listed if each not in self._active]
         return sorted([*self.wanted, *others], key=lambda each: each.number)
 
     @property
     def ready(self) -> list[str]:
-        """The versions that serve, in ascending order."""
+        """Versions that are ready, in ascending order."""
         return [each.version for each in self.active if each.is_ready]
 
     def _unread(self) -> ModelVersion:
@@ -95,19 +95,19 @@ class Versions:
         )
 
     def accept(self, contract: Contract) -> None:
-        """Replace the contract by one that was just read."""
+        """Replace the contract by a newly read one."""
         self.contract, self.refusal = contract, None
         self._events.model_released(self.model, "")
         self.refresh()
 
     def refuse(self, reason: str) -> None:
-        """Note that the contract on disk could not be read; the versions stay as they are."""
+        """Record why the contract on disk could not be read; the versions do not change."""
         self.refusal = reason
         self._events.model_state_changed(self.model, "", ModelState.UNAVAILABLE)
         self.refresh()
 
     def add(self, version: str, contract: Contract) -> ModelVersion:
-        """Return an active version; a new one is loading."""
+        """Return an active version; a new one has the state LOADING."""
         if version not in self._active:
             self._active[version] = ModelVersion(self.model, version, contract)
             self.enter(self._active[version], ModelState.LOADING)

@@ -1,6 +1,6 @@
 """The first runs of an open graph: self-test, calibration, warm-up.
 
-All of them take turns on the device with the models that serve.
+All of them take turns on the device with the loaded models.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ from service.schema.model_status import Measurement
 from service.telemetry.events import ModelEvents
 
 Calibrate = Callable[[Measure, Sequence[int], int], Awaitable[list[Measurement]]]
-"""Measure batches of up to so many images on each of these numbers of threads."""
+"""Measures batches of up to a number of images, on each of these numbers of threads."""
 
 _log = structlog.get_logger()
 
 
 async def self_test(candidate: Candidate, events: ModelEvents) -> None:
-    """Run the golden inputs; raises `InvalidEntry` if the outputs are not the certificate's."""
+    """Run the golden inputs; raises `InvalidEntry` if the outputs are not as certified."""
     name, version = candidate.identity.name, candidate.identity.version
     _log.debug("self_test", model=name, version=version)
     precision = candidate.certificate.precision(candidate.choice.precision)
@@ -54,7 +54,7 @@ async def _run_golden(candidate: Candidate) -> tuple[list[GoldenInput], list[Arr
     """Run one golden input on each further session or GPU, and the others on the first session.
 
     Returns the inputs that were run and their outputs; with many sessions, some inputs are run
-    more than once. The first session has the fewest threads: requests wait least for it.
+    more than once. The first session has the fewest threads, so it delays requests the least.
     """
     first, *others = candidate.graph.each_session
     rounds = max(len(candidate.golden), 1 + len(others))
@@ -68,7 +68,7 @@ async def _run_golden(candidate: Candidate) -> tuple[list[GoldenInput], list[Arr
 
 
 async def _run(candidate: Candidate, golden: GoldenInput, session: Runnable) -> Array:
-    """Run a golden input in one slot of the device, whatever the session's number of threads."""
+    """Run a golden input in one slot of the device, regardless of the session's threads."""
     prediction, device = candidate.contract.prediction, candidate.graph.device
     run = partial(run_batch, session, [golden.image], [prediction])
     async with device.turn(1):
@@ -82,7 +82,7 @@ async def plan_execution(
     calibrations: CalibrationCache,
     calibrate: Calibrate,
 ) -> ExecutionPlan:
-    """Calibrate, unless the measurements are known; then close the sessions that do not pay."""
+    """Calibrate, unless the measurements are known; then close the sessions that are not useful."""
     contract, graph = candidate.contract, candidate.graph
     limit = options.batch_limit(contract)
     measurements = await _measurements(candidate, limit, calibrations, calibrate)
@@ -116,7 +116,7 @@ async def _measurements(
     measurements = await asyncio.to_thread(calibrations.read, key)
     if measurements is None:
         image, outputs = np.zeros((height, width, 3), np.uint8), [candidate.contract.prediction]
-        if not graph.is_on_cpu:  # the golden inputs may be of another size
+        if not graph.is_on_cpu:  # the golden inputs may have another size
             await run_on_each(device, sessions, [image], outputs)
         bench = Bench(graph.sessions, image, outputs, device)
         measurements = await calibrate(bench.seconds, graph.sessions.threads, limit)
@@ -125,7 +125,7 @@ async def _measurements(
 
 
 async def warm_up(candidate: Candidate, plan: ExecutionPlan) -> None:
-    """Run every shape that will be served on each GPU: the first run of a shape is slow."""
+    """Run every shape that can occur on each GPU: the first run of a shape is slow."""
     graph, prediction = candidate.graph, candidate.contract.prediction
     if graph.is_on_cpu:
         return

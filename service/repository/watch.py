@@ -1,4 +1,4 @@
-"""Watches the contracts of a repository, and loads the models whose contract changed."""
+"""Watches the contracts of a repository, and loads models whose contract has changed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,7 +11,7 @@ from service.file_watch import Stamp
 from service.repository.repository import ModelRepository
 from service.repository.scan import scan
 
-KEPT = "its config.json is missing, but no other model serves"
+KEPT = "its config.json is missing, but no other model is ready"
 
 _log = structlog.get_logger()
 
@@ -79,7 +79,7 @@ class RepositoryWatch:
                     await self._repository.load(name)
 
     async def _unload(self, names: set[str]) -> list[str]:
-        """Unload models, except the last one that serves; return those that were kept."""
+        """Unload models, except the last ready one; return those that were kept."""
         kept = []
         for name in sorted(names):
             if not self._repository.serves_without(name):
@@ -91,7 +91,7 @@ class RepositoryWatch:
         return kept
 
     def _report(self, problems: Mapping[str, str]) -> None:
-        """Log the problems that are new since the last poll, by model; "" is the repository."""
+        """Log problems that are new since the last poll, by model; "" stands for the repository."""
         before, self._reported = self._reported, problems
         for name, reason in sorted(problems.items() - before.items()):
             if name:

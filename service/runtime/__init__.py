@@ -1,1 +1,1 @@
-"""The machine and ONNX Runtime; knows no requests."""
+"""The machine and ONNX Runtime, independent of requests."""

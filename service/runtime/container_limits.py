@@ -1,4 +1,4 @@
-"""The cores and the memory that this process may use: the container's limits, if there are any."""
+"""The cores and memory that this process may use, limited by its container, if any."""
 
 import math
 import os
@@ -8,13 +8,13 @@ ROOT = Path("/")
 
 
 def usable_cores(root: Path = ROOT) -> int:
-    """Return the smallest of the affinity mask, the cgroup v2 quota and the cgroup v1 quota."""
+    """Return the number of cores within the affinity mask and the quotas of cgroup v2 and v1."""
     quotas = [*_quotas_v2(root), *_quotas_v1(root)]
     return max(1, min([_affinity(), *map(math.ceil, quotas)]))
 
 
 def memory_limit_bytes(root: Path = ROOT) -> int:
-    """Return the smallest of the machine's memory and the limits of cgroup v2 and v1."""
+    """Return the memory in bytes: the least of the machine's memory and the cgroup limits."""
     texts = [_read(group / "memory.max") for group in _groups_v2(root)]
     texts.append(_read(_group_v1(root, "memory") / "memory.limit_in_bytes"))
     return min([_machine_memory(root), *(int(text) for text in texts if text.isdecimal())])

@@ -1,4 +1,4 @@
-"""The devices that the executions of all models share: a CPU's cores, or the GPUs."""
+"""The devices that all models share: the cores of the CPU, or the GPUs."""
 
 import asyncio
 import time
@@ -11,28 +11,28 @@ from service.runtime.execution_providers import CPU
 from service.runtime.worker_threads import WorkerThreads
 
 SPARE_WORKERS = 1
-"""Threads beyond the cores: while one waits for the interpreter, which the event loop has, another
-computes. On two cores this gave 6 to 13 % more images a second; a second one gave no more."""
+"""Number of threads beyond the cores: while one waits for the interpreter lock, another computes.
+On two cores, one such thread gave 6 to 13 % more images per second; a second one gave no more."""
 WORKERS_OF_A_GPU = 2
-"""While the batch of one thread runs, the other copies its own to the GPU, or back."""
+"""Threads per GPU: while the batch of one runs, the other copies its batch to or from the GPU."""
 
 
 class Device:
-    """Counts free slots, and offers those that are given back to the models in turns.
+    """Counts free slots, and offers returned slots to the models in turns.
 
-    A slot is a core, or a GPU. As many executions of one slot may be lined up for the worker
-    threads as there are slots: when one ends, the next follows without a gap. Work that is not a
-    batch, such as a measurement, waits for a turn; nothing else starts before it has had it. Not
-    thread-safe: a device belongs to the event loop.
+    A slot is a core, or a GPU. Executions of one slot may be lined up for the worker threads, one
+    for each slot: when an execution ends, the next follows without a gap. Work that is not a batch,
+    such as a measurement, waits for a turn, and nothing else starts before it. Not thread-safe: a
+    device belongs to the event loop.
     """
 
     def __init__(self, slots: int, name: str = "device", spare_workers: int = 0) -> None:
         self.slots = slots
         self.workers = WorkerThreads(slots + spare_workers, name)
         self.free = slots
-        """Slots in which nothing runs; below 0 while executions are lined up."""
+        """Number of free slots; negative while executions are lined up."""
         self._wide = 0
-        """Executions on several slots; nothing is lined up behind them."""
+        """Number of executions on several slots; nothing is lined up behind them."""
         self._dispatchers: list[Callable[[], None]] = []
         self._turns: deque[tuple[int, asyncio.Future[None]]] = deque()
 
@@ -52,7 +52,7 @@ class Device:
         return self._wide == 0 and self.free > -self.slots
 
     def subscribe(self, dispatch: Callable[[], None]) -> None:
-        """Call `dispatch` whenever slots come free, in turns with the other subscribers."""
+        """Call `dispatch` whenever slots become free, in turns with the other subscribers."""
         self._dispatchers.append(dispatch)
 
     def unsubscribe(self, dispatch: Callable[[], None]) -> None:
@@ -62,10 +62,9 @@ class Device:
 
     @asynccontextmanager
     async def turn(self, slots: int) -> AsyncIterator[None]:
-        """Take slots as soon as that many are free, and give them back at the end.
+        """Take this many slots as soon as they are free, and give them back at the end.
 
-        The subscribers are called after each turn, so that measurements and models that serve
-        alternate.
+        The subscribers are called after each turn, so that measurements alternate with batches.
         """
         turn = slots, asyncio.get_running_loop().create_future()
         self._turns.append(turn)
@@ -88,7 +87,7 @@ class Device:
         self._wide += slots > 1
 
     def give_back(self, slots: int, by: Callable[[], None] | None = None) -> None:
-        """Free slots and offer them to the subscribers; `by`, which had them, comes last."""
+        """Free slots and offer them to the subscribers; `by`, their previous user, comes last."""
         self.free += slots
         self._wide -= slots > 1
         dispatchers = self._dispatchers
@@ -98,7 +97,7 @@ class Device:
         self._offer()
 
     def _offer(self) -> None:
-        """Offer free slots to the turns that wait first, then to the subscribers."""
+        """Offer free slots first to waiting turns, then to the subscribers."""
         while self._turns and self.free >= self._turns[0][0]:
             slots, granted = self._turns.popleft()
             self.take(slots)
@@ -112,7 +111,7 @@ class Device:
 
 
 class Devices:
-    """The device of each execution provider, and the thread in which sessions are opened."""
+    """The device of each execution provider, and the thread that opens sessions."""
 
     def __init__(self, cores: int, gpus: int = 1) -> None:
         self._cpu = Device(cores, "cpu", SPARE_WORKERS)
@@ -124,7 +123,7 @@ class Devices:
         return self._cpu if execution_provider == CPU else self._gpu
 
     def close(self, seconds: float) -> bool:
-        """Start nothing more and wait for what runs; return whether all of it ended in time."""
+        """Start no more work and wait for running work; return whether all of it ended in time."""
         ends = time.monotonic() + seconds
         threads = (self.opener, self._cpu.workers, self._gpu.workers)
         ended = [each.close(max(0.0, ends - time.monotonic())) for each in threads]
@@ -132,7 +131,7 @@ class Devices:
 
 
 def describe_device(execution_provider: str, root: Path = Path("/proc")) -> str:
-    """Return the hardware's name as Linux gives it, or an empty string."""
+    """Return the name of the hardware as reported by Linux, or an empty string."""
     if execution_provider == CPU:
         return _field(root / "cpuinfo", "model name")
     cards = sorted((root / "driver/nvidia/gpus").glob("*/information"))

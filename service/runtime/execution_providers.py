@@ -1,4 +1,4 @@
-"""ONNX Runtime's execution providers: the choice, its options, and where a graph runs."""
+"""ONNX Runtime's execution providers: their choice, their options, and placement of graphs."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Placement:
 
 
 def worst(placements: Sequence[Placement]) -> Placement:
-    """Describe several sessions of a graph: the slowest provider, the most nodes on the CPU."""
+    """Combine placements of several sessions: the slowest provider, the most nodes on the CPU."""
     slowest = max(placements, key=lambda each: _rank(each.active))
     return Placement(
         slowest.requested, slowest.active, max(each.nodes_on_cpu for each in placements)
@@ -44,7 +44,7 @@ def _rank(provider: str) -> int:
 
 @dataclass(frozen=True)
 class ShapeProfile:
-    """The smallest, the usual and the largest shape of an input."""
+    """The smallest, the most common and the largest shape of an input."""
 
     name: str
     smallest: Shape
@@ -57,7 +57,7 @@ class GpuOptions:
     """Options of a GPU; `memory_limit_bytes` bounds ONNX Runtime's arena.
 
     `tensorrt_cache` is the folder for engines and timings, which take minutes to build. TensorRT
-    does not read the shapes and the arithmetic from the graph: `profile` and `precision` give them.
+    does not take shapes and precision from the graph; `profile` and `precision` set them.
     """
 
     device_id: int = 0
@@ -75,7 +75,7 @@ def wanted_providers(choice: str, available: Collection[str]) -> list[str]:
 
 
 def provider_options(provider: str, gpu: GpuOptions) -> dict[str, str]:
-    """Return the options of a provider by ONNX Runtime's names."""
+    """Return the options of a provider, under ONNX Runtime's names."""
     match provider:
         case "CUDAExecutionProvider":
             return _cuda(gpu)
@@ -88,7 +88,7 @@ def provider_options(provider: str, gpu: GpuOptions) -> dict[str, str]:
 def _cuda(gpu: GpuOptions) -> dict[str, str]:
     options = {
         "device_id": str(gpu.device_id),
-        # Trying every algorithm takes seconds per shape, and there are up to a hundred shapes.
+        # Trying every algorithm takes seconds for each of up to a hundred shapes.
         "cudnn_conv_algo_search": "HEURISTIC",
         "cudnn_conv_use_max_workspace": "1",
         "arena_extend_strategy": "kSameAsRequested",  # doubling wastes memory on few, known shapes

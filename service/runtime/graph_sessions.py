@@ -14,7 +14,7 @@ class Runnable(Protocol):
 
     @property
     def placement(self) -> Placement:
-        """Where the graph runs; for a group the worst placement."""
+        """Placement of the graph; for a group, the worst one."""
 
     def run(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
         """Run the graph, as `Session.run` does."""
@@ -46,7 +46,7 @@ class SessionGroup:
 
 
 class GraphSessions:
-    """Runs batches, blocking; several threads may use it at once."""
+    """Runs batches, blocking the calling thread; several threads may use it at once."""
 
     def __init__(
         self, sessions: Mapping[int, Runnable], open_session: Callable[[int], Runnable]
@@ -67,7 +67,7 @@ class GraphSessions:
         return worst([session.placement for session in self._sessions.values() if session])
 
     def each(self) -> list[tuple[int, Runnable]]:
-        """List every session with its number of threads; those of a group one by one."""
+        """List every session with its number of threads, those of a group one by one."""
         return [
             (count, session)
             for count in self.threads
@@ -85,14 +85,14 @@ class GraphSessions:
         self._sessions.clear()
 
     def run(self, images: Sequence[Array], outputs: Sequence[str], threads: int) -> list[Outputs]:
-        """Return each image's outputs; the images have one shape.
+        """Return each image's outputs; all images have the same shape.
 
         Raises:
-            OutOfMemory: the device has no memory for the batch.
-            InferenceFailed: the graph did not run, or the number of results is wrong.
+            OutOfMemory: the device does not have enough memory for the batch.
+            InferenceFailed: the graph failed, or returned the wrong number of results.
             ModelNotReady: the session is missing, because it could not be reopened.
         """
-        with self._reopening:  # a batch that comes while a session is reopened waits for it
+        with self._reopening:  # a batch that arrives while a session is being reopened waits for it
             session = self._sessions.get(threads)
         if session is None:
             raise ModelNotReady.without_session()

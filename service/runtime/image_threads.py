@@ -1,4 +1,4 @@
-"""The bounded number of threads in which images are decoded and encoded, off the event loop."""
+"""A bounded pool of threads that decode and encode images, off the event loop."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 class ImageThreads:
-    """A fixed number of threads; a call whose caller has left before it starts is dropped.
+    """A fixed number of threads; drops a call if its caller leaves before it starts.
 
-    The number of calls that wait is bounded by the requests that are admitted.
+    The number of waiting calls is bounded by the number of admitted requests.
     """
 
     def __init__(self, threads: int) -> None:
@@ -25,7 +25,7 @@ class ImageThreads:
         return await self._workers.run(partial(function, *args, **kwargs))
 
     async def gather(self, calls: Iterable[Callable[[], T]]) -> list[T]:
-        """Make calls in the threads; return results in order, drop the rest if one fails."""
+        """Make calls in the threads; return the results in order, or drop the rest if one fails."""
         futures = [*map(self._workers.run, calls)]
         if len(futures) == 1:
             return [await futures[0]]
@@ -36,5 +36,5 @@ class ImageThreads:
                 future.cancel()
 
     def close(self) -> None:
-        """Drop the calls that have not started, and wait for those that have."""
+        """Drop the calls that have not started, and wait for the others."""
         self._workers.close()

@@ -20,19 +20,20 @@ _log = structlog.get_logger()
 
 
 def padded(count: int) -> int:
-    """Return the batch size that `count` images are run as: the next power of two.
+    """Return the batch size to which `count` images are padded: the next power of two.
 
     The first run of a shape is slow (cuDNN plans each convolution, TensorRT builds an engine).
-    With few batch sizes, each of them can run before the model is ready.
+    With only a few batch sizes, all of them can run before the model is ready.
     """
     return 1 << (count - 1).bit_length()
 
 
 class DeviceBinding:
-    """Runs a session of one input by ONNX Runtime's IO binding; several threads may use it.
+    """Runs a session of one input through IO binding; several threads may use it at once.
 
-    A batch is copied to the device before it runs, and its outputs after. The copies of one
-    thread overlap with the run of another. `device_type` is ONNX Runtime's name of the device.
+    A batch is copied to the device before it runs, and its outputs are copied back afterwards. The
+    copies of one thread overlap with the run of another. `device_type` is ONNX Runtime's name of
+    the device.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class DeviceBinding:
         """
         binding = self._session.io_binding()
         with self._staging.stack(images) as batch:
-            binding.bind_cpu_input(self._input, batch)  # copied here, not by the run
+            binding.bind_cpu_input(self._input, batch)  # copies here, not during the run
             for name in outputs:
                 binding.bind_output(name, *self._device)
             self._session.run_with_iobinding(binding)
@@ -58,7 +59,7 @@ class DeviceBinding:
 
 
 class Staging:
-    """Buffers in which batches are stacked: as many as were ever in use at once."""
+    """Buffers for stacking batches: as many as were ever in use at once."""
 
     def __init__(self, allocate: Callable[[int], Bytes]) -> None:
         self._allocate = allocate
@@ -90,7 +91,7 @@ class Staging:
 def pinned(size: int, device_id: int) -> Bytes:
     """Return `size` bytes of page-locked memory, or of ordinary memory if the driver refuses.
 
-    The GPU copies directly from page-locked memory; any other goes through the driver's own.
+    The GPU copies directly from page-locked memory; other memory is first copied by the driver.
     """
     pages = mmap.mmap(-1, size)
     memory = np.frombuffer(pages, np.uint8)

@@ -1,4 +1,4 @@
-"""Nodes of a graph on a GPU that run on the CPU: on purpose, or for lack of a kernel."""
+"""Nodes of a graph on a GPU that run on the CPU, by design or for lack of a kernel."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ SHAPE_OPERATORS = frozenset(
         *("ReduceProd", "Equal", "Greater", "Less", "And", "Or", "Not"),
     }
 )
-"""Operators with which exporters compute shapes.
+"""Operators that exporters use to compute shapes.
 
 CUDA has kernels for these, for every type of an image's tensors. ONNX Runtime puts such a node on
 the CPU if it reads only shapes, numbers computed from shapes, and constants of at most 100 numbers
@@ -41,7 +41,7 @@ class NodesOnCpu:
 
 
 def sort_nodes(nodes: Iterable[Node]) -> NodesOnCpu:
-    """Separate nodes that are on the CPU for lack of a kernel from those that belong there."""
+    """Separate nodes that run on the CPU for lack of a kernel from those that belong there."""
     found = NodesOnCpu([], [])
     for node in nodes:
         is_shape = node.domain in _STANDARD and node.op_type in SHAPE_OPERATORS

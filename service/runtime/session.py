@@ -53,8 +53,8 @@ _DATATYPES = {
 class Session:
     """A graph of one input in ONNX Runtime, on the execution provider that it actually got.
 
-    Several threads may run it at once. `external_data` holds, by name, the contents of every file
-    that the graph takes initializers from. ONNX Runtime copies what it needs; a file that is not
+    Several threads may run it at once. `external_data` maps the name of every file with
+    initializers of the graph to its contents. ONNX Runtime copies what it needs; a file that is not
     included is not read from disk.
     """
 
@@ -114,21 +114,21 @@ class Session:
 
     @property
     def placement(self) -> Placement:
-        """Where the graph runs."""
+        """Placement of the graph."""
         return Placement(self.requested_provider, self.active_provider, len(self.nodes_on_cpu))
 
     @property
     def inputs(self) -> list[MetadataTensor]:
-        """The graph's inputs; a dimension that is not fixed is -1."""
+        """The graph's inputs; a dynamic dimension is -1."""
         return [_metadata(node) for node in self._session.get_inputs()]
 
     @property
     def outputs(self) -> list[MetadataTensor]:
-        """The graph's outputs; a dimension that is not fixed is -1."""
+        """The graph's outputs; a dynamic dimension is -1."""
         return [_metadata(node) for node in self._session.get_outputs()]
 
     def run(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
-        """Run the graph on images of one shape, blocking.
+        """Run the graph on images of one shape, blocking the thread.
 
         Return the named outputs, each for the whole batch; other outputs are not computed.
         """
@@ -139,7 +139,9 @@ class Session:
             results: list[Array] = self._session.run(list(outputs), {self._input: batch})
         except Exception as error:
             if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
-                raise OutOfMemory("The device has no memory to run the model.") from error
+                raise OutOfMemory(
+                    "The device does not have enough memory to run the model."
+                ) from error
             raise InferenceFailed("The model could not be run on this input.") from error
         return results
 
@@ -176,7 +178,7 @@ def _options(intra_op_num_threads: int) -> ort.SessionOptions:
 
 
 def _add_external_data(options: ort.SessionOptions, files: Mapping[str, bytes]) -> None:
-    # No file can be in this folder: files that are not given from memory are refused, not read.
+    # No file can be in this folder: files not passed in memory are rejected, not read.
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", os.devnull
     )

@@ -1,4 +1,4 @@
-"""Threads that call functions for an event loop, and can be replaced when one hangs."""
+"""Threads that call functions for an event loop and can be replaced if one hangs."""
 
 import asyncio
 import threading
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class FinishedCalls:
-    """Results on their way from threads to an event loop; one wake-up delivers all of them.
+    """Results on their way from threads to an event loop; a single wake-up delivers all of them.
 
-    A wake-up of the loop costs a system call, so a thread skips it while one is on its way. It
-    appends its result before it reads the flag; the loop clears the flag before it takes results.
-    Whatever the order of the two, no result is left behind.
+    Waking the loop costs a system call, so a thread skips it while a wake-up is pending. A thread
+    appends its result before it reads the flag, and the loop clears the flag before it takes the
+    results, so no result is left behind.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -55,8 +55,8 @@ class FinishedCalls:
 class WorkerThreads:
     """Calls functions in order, in a number of threads; belongs to one event loop at a time.
 
-    Unlike those of an executor, a thread that hangs can be replaced, and the end of the process
-    waits for the threads no longer than `close` does.
+    Unlike in an executor, a thread that hangs can be replaced, and the process does not wait for
+    the threads after `close`.
     """
 
     def __init__(self, count: int, name: str) -> None:
@@ -84,7 +84,7 @@ class WorkerThreads:
         self._calls.put(None)
 
     def run(self, function: Callable[[], T]) -> "asyncio.Future[T]":
-        """Call a function in a thread; a future that is cancelled before that prevents the call.
+        """Call a function in a thread, unless its future is cancelled before.
 
         The futures of calls that have not started when the threads are closed are cancelled.
         """
@@ -100,7 +100,7 @@ class WorkerThreads:
         return future
 
     def close(self, seconds: float | None = None) -> bool:
-        """Start no more calls and wait for those that run; return whether all of them ended.
+        """Start no more calls and wait for the running ones; return whether all of them ended.
 
         The process would abort if it ended while a thread is in ONNX Runtime.
         """
@@ -126,7 +126,7 @@ class WorkerThreads:
             except BaseException as raised:
                 error = raised
             finished.add(future, result, error)
-            del function, future, result, error  # not kept until the next call comes
+            del function, future, result, error  # do not keep these until the next call
             with self._lock:
                 self._running -= 1
                 if self._is_closing and self._running == 0:

@@ -1,4 +1,4 @@
-"""Everything that the service reports while it works, by subject; `metrics/` counts it."""
+"""Events that the service reports, by subject; `metrics/` turns them into metrics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class ModelBuild:
 
 
 class Prediction(NamedTuple):
-    """An image's size, and what the model found in it.
+    """The size of an image, and the classes found in it.
 
     `shares` maps the label of each class found to its share of the image; they add up to 1.
     `confidence` is the probability of the most likely class, or None for a segmentation.
@@ -97,7 +97,7 @@ class InferenceEvents(Protocol):
     """Events of prediction requests."""
 
     def inference_unavailable(self, name: str, version: str, task: Task | None) -> None:
-        """Report a request for a version that does not serve; `version` may be empty."""
+        """Report a request for a version that is not ready; `version` may be empty."""
 
 
 class BatchEvents(Protocol):
@@ -106,13 +106,13 @@ class BatchEvents(Protocol):
     def batch_dispatched(
         self, model: ModelIdentity, batch_size: int, reason: DispatchReason, room: int
     ) -> None:
-        """Report that a batch starts; it had room for `room` images."""
+        """Report that a batch starts; `room` is its largest possible size."""
 
     def images_dropped(self, model: ModelIdentity, images: int, reason: DropReason) -> None:
         """Report images that were admitted but never run."""
 
     def ran_out_of_memory(self, model: ModelIdentity, max_batch_size: int) -> None:
-        """Report a batch that did not fit in memory, and the limit on the following ones."""
+        """Report a batch that did not fit in memory, and the new limit on the batch size."""
 
     def session_rebuilt(self, model: ModelIdentity, build: ModelBuild) -> None:
         """Report that a session was reopened; it may run on another execution provider."""
@@ -146,7 +146,7 @@ class ModelEvents(Protocol):
     def model_loaded(
         self, model: ModelIdentity, build: ModelBuild, seconds: float, load: ModelLoad
     ) -> None:
-        """Report that a version serves; its load may be read at any time until its release."""
+        """Report that a version is ready; its load may be read until its release."""
 
     def model_released(self, name: str, version: str) -> None:
         """Report that a version is no longer in memory."""
@@ -160,4 +160,4 @@ class ModelEvents(Protocol):
         """Report a contract that could not be read, or a version that could not be loaded."""
 
     def model_state_changed(self, name: str, version: str, state: ModelState) -> None:
-        """Report the state that a version is now in."""
+        """Report the new state of a version."""

@@ -12,7 +12,7 @@ from service.schema.json import encode
 
 
 def configure_log(log_format: str, level: str) -> None:
-    """Write the lines of structlog and of the libraries to standard error, in one format."""
+    """Write the lines of structlog and of other libraries to standard error, in one format."""
     wrapper = structlog.make_filtering_bound_logger(level)
     if log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()):
         _configure_json(wrapper)
@@ -31,7 +31,7 @@ def _configure_json(wrapper: type[structlog.typing.FilteringBoundLogger]) -> Non
 
 
 def _json_line(_: WrappedLogger, level: str, fields: EventDict) -> bytes:
-    """Return a line as JSON, with the fields of its context; all processors in one."""
+    """Return a line as JSON, with the fields of its context; combines all processors."""
     structlog.contextvars.merge_contextvars(None, level, fields)
     fields["level"] = level
     fields["timestamp"] = now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Measures the delay of the event loop: whatever keeps it busy delays every request."""
+"""Measures the delay of the event loop, which delays every request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 async def watch_loop_lag(report: Callable[[float], None], sleep: Sleep = asyncio.sleep) -> None:
-    """Report four times a second how late the loop wakes a task that sleeps."""
+    """Report four times a second how late the event loop wakes a sleeping task."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + PERIOD_SECONDS

@@ -1,4 +1,4 @@
-"""The counts of a loaded model version in the terms of the protocol's statistics extension."""
+"""The counts of a loaded model version, for the protocol's statistics extension."""
 
 import time
 from collections import Counter, defaultdict
@@ -71,7 +71,7 @@ class Statistics:
         executions.seconds += seconds
 
     def wire(self, name: str, version: str) -> ModelStatistics:
-        """Return the counts as clients read them."""
+        """Return the counts as the wire type."""
         return ModelStatistics(
             name=name,
             version=version,

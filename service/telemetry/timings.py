@@ -1,4 +1,4 @@
-"""Where the time of one request goes."""
+"""The time that a request spends in each stage."""
 
 import time
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Literal
 Stage = Literal["receive", "decode", "queue", "compute", "encode"]
 STAGES: tuple[Stage, ...] = ("receive", "decode", "queue", "compute", "encode")
 QUEUED_FIRST: tuple[Stage, ...] = ("receive", "queue", "decode", "compute", "encode")
-"""The order of a request whose images are decoded by the thread that runs their batch."""
+"""Order of the stages if images are decoded by the thread that runs their batch."""
 
 
 @dataclass(slots=True)

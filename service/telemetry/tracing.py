@@ -50,7 +50,7 @@ class Tracing:
         return ServerSpan(self._tracer, context)
 
     def close(self) -> None:
-        """Export the spans that wait, within `CLOSE_SECONDS`."""
+        """Export the waiting spans, within `CLOSE_SECONDS`."""
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)
@@ -120,7 +120,7 @@ def _remote(parent: TraceContext) -> trace.NonRecordingSpan:
 
 
 def _attributes(answered: Answered) -> dict[str, str | int]:
-    """Return what is known, under OpenTelemetry's names for HTTP and our own for the model."""
+    """Return the known attributes, under OpenTelemetry's names for HTTP and our own for models."""
     attributes: dict[str, str | int | None] = {
         "http.request.method": answered.method,
         "http.route": answered.route,

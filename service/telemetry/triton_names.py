@@ -24,11 +24,11 @@ REASONS: dict[Outcome, str] = {
 VERSION = ("model", "version")
 
 Unavailable = Callable[[], Mapping[tuple[str, str], int]]
-"""Returns the number of requests for versions that did not serve, by model and version."""
+"""Returns the number of requests for versions that were not ready, by model and version."""
 
 
 class Served(Protocol):
-    """A model version that serves."""
+    """A loaded model version."""
 
     @property
     def pending(self) -> int:
@@ -46,12 +46,15 @@ def add_triton_names(
     serving: Callable[[], Iterable[Served]],
     unavailable: Unavailable,
 ) -> None:
-    """Show the versions that serve, and the requests for those that do not, on each scrape."""
+    """Report loaded versions, and requests for versions that were not ready, on each scrape."""
     registry.register(_TritonNames(serving, unavailable))
 
 
 class _TritonNames(Collector):
-    """Reads the statistics. Triton's counters lack the suffix `_total`: they are untyped here."""
+    """Reads the statistics.
+
+    Triton's counters lack the suffix `_total`, so they are untyped here.
+    """
 
     def __init__(self, serving: Callable[[], Iterable[Served]], unavailable: Unavailable) -> None:
         self._serving = serving

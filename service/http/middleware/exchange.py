@@ -128,8 +128,9 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": reply.body})
 
     def _may_read_past_body(self) -> bool:
-        """Return whether the connection can be kept, because the rest of the body is small. If
-        reading stopped midway, the client was too slow or sent too much.
+        """Return whether the connection can be kept, because the rest of the body is small.
+
+        If reading stopped midway, the client was too slow or sent too much.
         """
         if b"transfer-encoding" in self.headers or b"expect" in self.headers:
             return False

@@ -4,8 +4,9 @@ from service.http.middleware.exchange import App, Message, Receive, Scope, Send
 
 
 class HeadRequests:
-    """ASGI middleware that turns HEAD into GET on every route. The metrics and the log still report
-    HEAD.
+    """ASGI middleware that turns HEAD into GET on every route.
+
+    The metrics and the log still report HEAD.
     """
 
     def __init__(self, app: App) -> None:

@@ -34,7 +34,7 @@ class BatchMetrics:
         self._declare_sessions(registry)
 
     def model_loaded(self, model: ModelIdentity, load: ModelLoad) -> None:
-        """Read a version's load on each scrape; show its counters at zero."""
+        """Evaluate a version's load on each scrape; initialise its counters to zero."""
         labels = (model.name, model.version)
         for attribute, gauge in self._load.items():
             gauge.labels(*labels).set_function(partial(getattr, load, attribute))
@@ -76,7 +76,7 @@ class BatchMetrics:
                 registry=registry,
             ),
         }
-        """By the attribute of `ModelLoad` that each shows."""
+        """Gauges by the attribute of `ModelLoad` that they show."""
 
     def _declare_batches(self, registry: CollectorRegistry) -> None:
         self._size = Histogram(
@@ -154,7 +154,7 @@ class BatchMetrics:
         )
 
     def session_rebuilt(self, model: ModelIdentity, build: ModelBuild) -> None:
-        """Count a reopened session, and show what it runs on now."""
+        """Count a reopened session, and show its execution provider."""
         self._session_rebuilds.labels(model.name, model.version).inc()
         self._versions.describe(model, build)
 

@@ -49,7 +49,7 @@ class Histogram(Collector):
         """The upper bounds of the buckets, without infinity."""
         self._children: dict[tuple[str, ...], HistogramChild] = {}
         if not self.labelnames:
-            self.labels()  # is shown before its first observation
+            self.labels()  # exists before its first observation
         registry.register(self)
 
     def labels(self, *values: str) -> HistogramChild:

@@ -87,29 +87,29 @@ class InferenceMetrics:
         )
 
     def of(self, model: ModelIdentity) -> "VersionTelemetry":
-        """Return what counts the requests of a version; each loaded instance needs its own."""
+        """Return the telemetry of a version; each loaded instance needs its own."""
         return VersionTelemetry(self, model)
 
     def model_loaded(self, model: ModelIdentity) -> None:
-        """Show the requests of a version at zero: a rate misses the first value of a series."""
+        """Initialise the counters of a version: a rate misses the first value of a new series."""
         for outcome in get_args(Outcome):
             self.requests.labels(model.name, model.version, model.task, outcome)
 
     def inference_unavailable(self, name: str, version: str, task: Task | None) -> None:
-        """Count a request for a version that does not serve."""
+        """Count a request for a version that is not ready."""
         outcome: Outcome = "unavailable"
         self.requests.labels(name, version, task or "", outcome).inc()
         self._unavailable[name, version] += 1
 
     def unavailable(self) -> Mapping[tuple[str, str], int]:
-        """Return the number of requests for versions that did not serve, by model and version."""
+        """Return the number of requests for versions that were not ready, by model and version."""
         return self._unavailable
 
 
 class VersionTelemetry:
     """Counts the requests of one loaded version, for Prometheus and for its `statistics`.
 
-    Each metric's child is looked up by its labels once, when it first counts. Only the event loop
+    The child of each metric is looked up by its labels once, on first use. Only the event loop
     may use it.
     """
 
@@ -153,7 +153,7 @@ class VersionTelemetry:
             self.predicted(predictions)
 
     def predicted(self, predictions: Sequence[Prediction]) -> None:
-        """Count images and their predictions; a shadow's images belong to no request."""
+        """Count images and their predictions; the images of a shadow do not belong to a request."""
         for pixels, shares, confidence in predictions:
             self.pixels().observe(pixels)
             for label, share in shares.items():

@@ -14,7 +14,7 @@ LOAD_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
 class ModelMetrics:
-    """Implements `ModelEvents`; other collectors learn from it what is loaded and released."""
+    """Implements `ModelEvents`, and notifies other collectors of loads and releases."""
 
     def __init__(
         self,
@@ -49,7 +49,9 @@ class ModelMetrics:
     ) -> None:
         """Count a load, and show the version."""
         self._loads.labels(model.name, "success").inc()
-        self._loads.labels(model.name, "failure")  # shown at zero: a rate misses the first value
+        self._loads.labels(
+            model.name, "failure"
+        )  # initialised to zero: a rate misses the first value
         self._load_seconds.labels(model.name).observe(seconds)
         self._versions.describe(model, build)
         self._batches.model_loaded(model, load)
@@ -67,7 +69,7 @@ class ModelMetrics:
         self._batches.model_released(name, version)
 
     def model_state_changed(self, name: str, version: str, state: ModelState) -> None:
-        """Show the state that a version is now in."""
+        """Show the new state of a version."""
         self._versions.set_state(name, version, state)
 
     def _declare_self_tests(self, registry: CollectorRegistry) -> None:

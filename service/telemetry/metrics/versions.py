@@ -1,4 +1,4 @@
-"""Gauges of the state of a model version and of what it runs on."""
+"""Gauges of the state of a model version, its graph and its execution provider."""
 
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -39,7 +39,7 @@ class VersionGauges:
         )
 
     def describe(self, model: ModelIdentity, build: ModelBuild) -> None:
-        """Show what a version is made of and runs on, in place of what was shown before."""
+        """Show the build of a version, in place of the previous one."""
         labels = (model.name, model.version)
         providers = (build.requested_provider, build.active_provider)
         self._remove_builds(*labels)
@@ -52,7 +52,7 @@ class VersionGauges:
         )
 
     def set_state(self, name: str, version: str, state: ModelState) -> None:
-        """Show the state that a version is now in."""
+        """Show the new state of a version."""
         for each in ModelState:
             self._state.labels(name, version, each).set(each is state)
 

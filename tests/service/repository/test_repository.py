@@ -203,4 +203,4 @@ async def test_the_reason_does_not_show_an_unexpected_error(repository: Path) ->
 
     models = ModelRepository(repository, fail, PrometheusMetrics().models)
     await models.load_all()
-    assert models.get("colour").reason == "an unexpected error, see the server's log"
+    assert models.get("colour").reason == "an unexpected error; see the server's log"

@@ -109,7 +109,7 @@ async def test_if_a_version_fails_the_old_one_serves_on_and_the_reason_is_shown(
 async def test_the_reason_does_not_show_an_unexpected_error(models: Models) -> None:
     write_versions(models.path, "1", "2")
     models.loader._load = None
-    with pytest.raises(LoadFailed, match="an unexpected error, see the server's log"):
+    with pytest.raises(LoadFailed, match="an unexpected error; see the server's log"):
         await models.load()
 
 
