@@ -1,5 +1,5 @@
-# Each target makes the virtual environment it needs; it stands until pyproject.toml or
-# constraints.txt change.
+# Each target creates the virtual environment that it needs, and keeps it until pyproject.toml or
+# constraints.txt changes.
 PYTHON ?= python3
 SERVE := .venv/serve
 DEV := .venv/dev
@@ -14,27 +14,27 @@ serve: $(SERVE)/.installed  ## serve the shipped weights on VT_HOST:VT_PORT (127
 test: $(DEV)/.installed $(SERVE)/.installed  ## run all tests
 	$(DEV)/bin/pytest
 
-test-gpu: $(GPU)/.installed  ## the tests that need a GPU, on ONNX Runtime with CUDA
+test-gpu: $(GPU)/.installed  ## run the tests that need a GPU, on ONNX Runtime with CUDA
 	$(GPU)/bin/pytest -m gpu
 
-check: $(DEV)/.installed  ## lint, formatting, types
+check: $(DEV)/.installed  ## check lint, formatting and types
 	$(DEV)/bin/ruff check
 	$(DEV)/bin/ruff format --check
 	$(DEV)/bin/mypy
 
-bench: $(DEV)/.installed  ## the service against the machine's ceiling and a plain server; about five minutes on an idle machine
+bench: $(DEV)/.installed  ## compare the service with the machine's ceiling and a plain server; about five minutes on an idle machine
 	$(DEV)/bin/python -m tests.benchmarks.serve --json bench.json
 
-sbom: $(DEV)/.installed $(SERVE)/.installed  ## what the serving environment holds, as CycloneDX: sbom.cdx.json
+sbom: $(DEV)/.installed $(SERVE)/.installed  ## write the bill of materials of the serving environment: sbom.cdx.json (CycloneDX)
 	.ci/sbom $(DEV)/bin/cyclonedx-py $(SERVE)/bin/python sbom.cdx.json
 
-audit: $(AUDIT)/.installed $(SERVE)/.installed  ## known vulnerabilities of what serves; needs the network
+audit: $(AUDIT)/.installed $(SERVE)/.installed  ## report known vulnerabilities of the serving environment; needs the network
 	$(AUDIT)/bin/pip-audit --skip-editable --path "$$($(SERVE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
-manifests:  ## docker/prometheus/rules.yml for Kubernetes: prometheus-rule.yaml beside it
+manifests:  ## generate docker/prometheus/prometheus-rule.yaml for Kubernetes from rules.yml
 	$(PYTHON) docker/prometheus_rule.py > docker/prometheus/prometheus-rule.yaml
 
-format: $(DEV)/.installed  ## format and mend what can be mended
+format: $(DEV)/.installed  ## format, and fix what can be fixed automatically
 	$(DEV)/bin/ruff check --fix
 	$(DEV)/bin/ruff format
 

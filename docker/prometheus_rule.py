@@ -4,7 +4,7 @@ import textwrap
 from pathlib import Path
 
 HEAD = """\
-# Made from rules.yml by `make manifests`.
+# Generated from rules.yml by `make manifests`.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
@@ -14,7 +14,7 @@ spec:
 
 
 def main() -> None:
-    """Put the rules under `spec`, comments and all."""
+    """Print the rules, with their comments, under `spec`."""
     rules = (Path(__file__).parent / "prometheus" / "rules.yml").read_text()
     print(HEAD + textwrap.indent(rules, "  "), end="")  # noqa: T201
 
