@@ -19,7 +19,7 @@ def decode_base64(index: int, text: str) -> bytes:
     try:
         return _decode(text.encode("ascii").translate(None, _WHITESPACE))
     except ValueError as error:
-        raise InvalidRequest(f"Image {index} is not valid base64.") from error
+        raise InvalidRequest(f"Image {index} is not base64.") from error
 
 
 def _decode(characters: bytes) -> bytes:

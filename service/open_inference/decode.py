@@ -127,7 +127,7 @@ def _check_shape(shape: Sequence[int], contract: Contract) -> None:
         return
     allowed = ", ".join(f"{height}x{width}" for width, height in sizes)
     raise InvalidRequest(
-        f"The shape {list(shape)} does not fit the model's, which is [batch, height, width, 3] "
+        f"The shape {list(shape)} is not the model's, which is [batch, height, width, 3] "
         f"with height x width one of {allowed}."
     )
 

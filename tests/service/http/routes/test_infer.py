@@ -312,7 +312,7 @@ MISTAKES: dict[str, tuple[dict, str]] = {
     "too few texts": (request(inputs=[files(JPEG) | {"shape": [2]}]), "there are 2"),
     "a damaged file": (request(inputs=[files(JPEG[:99])]), "Image 0 is refused: it cannot be"),
     "an unknown output": (request(outputs=[{"name": "scores"}]), "it has logits, tokens"),
-    "an output twice": (request(outputs=[{"name": "logits"}] * 2), "asked for twice"),
+    "an output twice": (request(outputs=[{"name": "logits"}] * 2), "requested twice"),
     "classes of what has none": (
         request(outputs=[{"name": "tokens", "parameters": {"classification": 1}}]),
         "has no classes",
