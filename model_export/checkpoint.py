@@ -120,7 +120,7 @@ def _tensors_of(path: Path, content: Any) -> dict[str, Tensor]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is a dense tensor in memory: not sparse, quantized or without storage."""
+    """Return whether a value is a dense tensor in memory, not sparse or quantized."""
     if not isinstance(value, Tensor) or value.is_quantized:
         return False
     return value.layout == torch.strided and value.device.type == "cpu"

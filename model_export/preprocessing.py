@@ -137,7 +137,7 @@ class Preprocessing:
         return np.array(self.resized(to_rgb(image, self.fill)))
 
     def resized(self, image: Image.Image) -> Image.Image:
-        """Resize and crop an RGB image by the contract's mode; a fitting image stays unchanged."""
+        """Resize and crop an RGB image by the contract's mode, unless it has the right size."""
         match self.resize:
             case Squash(height, width):
                 return self._scaled(image, (width, height))

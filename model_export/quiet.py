@@ -1,4 +1,4 @@
-"""Keep the chatter of other libraries off the command line."""
+"""Suppress the output of other libraries on the command line."""
 
 import logging
 import warnings

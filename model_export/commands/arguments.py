@@ -22,7 +22,7 @@ def add_dimensions(command: argparse.ArgumentParser) -> None:
         dest="projector",
         action="store_false",
         default=None,
-        help="keep the tokens instead of projecting them back onto the map",
+        help="keep the tokens instead of projecting them back onto the feature map",
     )
     group.add_argument(
         "--stride-in-1x1",

@@ -181,7 +181,7 @@ def _loaded(job: ExportJob) -> nn.Module:
 
 
 def _require_fit(job: ExportJob, stored: checkpoint.Checkpoint) -> None:
-    """Require labels and a checkpoint of the dimensions that were asked for."""
+    """Require labels and a checkpoint that match the requested dimensions."""
     wanted, found = job.dimensions, stored.dimensions
     labels = len(job.labels.names)
     if labels != wanted.classes:

@@ -32,7 +32,7 @@ def preprocessing_for(
 
 
 def photos_in(folder: Path) -> list[Path]:
-    """The files of a folder, which are taken for photos; at least one."""
+    """The files of a folder, all of them assumed to be photos; at least one."""
     photos = files_in(folder)
     if not photos:
         raise InvalidData(f"{folder} contains no photos")

@@ -127,7 +127,7 @@ def _measured(
 
 
 def _write_golden_outputs(version: Version, precision: PrecisionName, staged: Path) -> None:
-    """Write the graph's own answers to the golden inputs, if the self-test compares with them."""
+    """Write the graph's own outputs for the golden inputs, if the self-test compares with them."""
     file = PRECISIONS[precision].golden_outputs
     if file != GOLDEN:
         predict = graph_predictor(staged / PRECISIONS[precision].graph)

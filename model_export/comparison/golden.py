@@ -1,4 +1,4 @@
-"""Golden inputs: a few images and the checkpoint's answers, which the service replays."""
+"""Golden inputs: a few images and the checkpoint's outputs, which the service must reproduce."""
 
 import io
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def golden_file(
 ) -> bytes:
     """An `.npz` of `image_<n>` UINT8 `[H, W, 3]` and `logits_<n>` or `labels_<n>`.
 
-    The answers are those of the PyTorch module. Without photos the images are noise.
+    The outputs are those of the PyTorch module. Without photos, the images are noise.
     """
     images = _images(preprocessing, photos)
     return _npz(
@@ -37,7 +37,7 @@ def golden_images(path: Path) -> list[RgbArray]:
 
 
 def golden_outputs(predict: Predict, task: Task, images: Sequence[RgbArray]) -> bytes:
-    """An `.npz` of `logits_<n>` or `labels_<n>`: the answers of one graph, without the images."""
+    """An `.npz` of `logits_<n>` or `labels_<n>`: the outputs of one graph, without the images."""
     return _npz(_outputs(predict, task, images))
 
 

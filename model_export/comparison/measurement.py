@@ -32,7 +32,7 @@ def measure(comparison: Comparison) -> tuple[Parity, dict[str, Any]]:
 
 
 def batch_invariance(comparison: Comparison, images: RgbArray) -> dict[str, Any]:
-    """The difference between answers in a batch `[B, H, W, 3]` and answers one by one."""
+    """The difference between the outputs of a batch `[B, H, W, 3]` and those of single images."""
     predict = scores_predictor(comparison.graph, comparison.provider)
     together = predict(images)
     differences = Differences()

@@ -14,7 +14,7 @@ GOLDEN = "golden.npz"
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The distance that a graph may have from its reference.
+    """The difference that a graph may have from its reference.
 
     The relative difference is the largest absolute difference divided by the largest magnitude of
     the same output. `agreement` is the least share of equal top-1 classes or pixels.

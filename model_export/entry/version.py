@@ -86,7 +86,7 @@ class Version:
         return network.eval()
 
     def served_model(self) -> ServedModel:
-        """The network with its normalisation in front and its answers behind."""
+        """The network with its normalisation in front and its outputs behind."""
         return served(self.network(), self.preprocessing.mean, self.preprocessing.std)
 
 

@@ -178,7 +178,7 @@ def _set(tensor: onnx.TensorProto, values: np.ndarray[Any, Any]) -> None:
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """Images one by one, through the interface of the quantizer."""
+    """Supplies images one by one, through the interface of the quantizer."""
 
     def __init__(self, images: Iterable[RgbArray]) -> None:
         self._images = iter(images)

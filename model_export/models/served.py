@@ -1,4 +1,4 @@
-"""Served models: a network with its normalisation in front and its answers behind.
+"""Served models: a network with its normalisation in front and its outputs behind.
 
 Training evaluates these modules, `export` traces them, and `verify` compares them with the graph:
 the outputs of a model are defined once.

@@ -292,7 +292,7 @@ def _parameter_groups(network: nn.Module, run: Run) -> list[dict[str, Any]]:
 
 
 def _is_in(trunk: str, parameter: str) -> bool:
-    """Whether a parameter belongs to the trunk; in a plain ResNet, all but the head do."""
+    """Return whether a parameter belongs to the trunk; in a plain ResNet, all but the head do."""
     return parameter.startswith(f"{trunk}.") if trunk else not parameter.startswith("fc.")
 
 
@@ -326,7 +326,7 @@ def _view(run: Run, epoch: int) -> Any:
 
 
 def _fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware."""
+    """Return whether the device multiplies bfloat16 in hardware."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported())

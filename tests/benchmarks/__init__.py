@@ -1,1 +1,1 @@
-"""What is measured and not asserted; run by hand, on a machine that does nothing else."""
+"""Benchmarks, run by hand on an otherwise idle machine; they measure and assert nothing."""

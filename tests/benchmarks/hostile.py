@@ -1,18 +1,18 @@
-"""How late does the event loop answer, and how much memory is used, while images are hostile?
+"""Measure the delay of the event loop and the memory in use under hostile images.
 
     python -m tests.benchmarks.hostile
 
-The service on the shipped weights, under what `tests/service/hostile_images.py` makes, broken
-copies of the example photos, and pictures as large as the bounds allow. Meanwhile a process of
-its own asks `/v2/health/live` every 5 ms: what it waits is how late the loop is, plus what the
-machine's scheduler takes. The same is asked of an idle server and under ordinary photos, in turns,
-so that what the machine does can be told from what the images do; so can the quietest round.
+The service runs with the shipped weights. It gets the files of `tests/service/hostile_images.py`,
+broken copies of the example photos, and pictures as large as the limits allow. Meanwhile a
+separate process requests `/v2/health/live` every 5 ms. Its wait is the delay of the event loop plus
+the delay of the machine's scheduler. The same is measured on an idle server and under ordinary
+photos, in turns, to tell the effect of the machine from that of the images. The quietest round
+serves the same purpose.
 
-Then, without a server, each file is worked on in one thread while another wants to run every half
-millisecond: how long it cannot is how long the file keeps the interpreter, and so the loop. The
-same is measured for the costliest JSON of inference requests. The least of several rounds counts,
-because what the machine adds differs from round to round.
-"""
+Afterwards, without a server, each file is processed in one thread while another wants to run every
+half millisecond. The time that the other cannot run is the time that the file holds the
+interpreter, and so the event loop. The same is measured for the most expensive JSON of inference
+requests. The minimum of several rounds counts, because the effect of the machine varies."""
 
 import argparse
 import asyncio
@@ -87,7 +87,7 @@ Bodies = Sequence[Named]
 
 
 def hostile_files(photos: Sequence[bytes]) -> Bodies:
-    """Every odd file and broken photos, in an order that is always the same."""
+    """Return every odd file and broken photos, always in the same order."""
     chance = random.Random(0)  # noqa: S311
     bodies = [(name, file.data) for name, file in corpus().items()]
     bodies += [
@@ -99,7 +99,7 @@ def hostile_files(photos: Sequence[bytes]) -> Bodies:
 
 
 def random_mutations(chance: random.Random) -> list[tuple[str, float, bytes]]:
-    """One to six changes of a file, for `mutated`."""
+    """Return one to six changes of a file, for `mutated`."""
     return [
         (chance.choice(MUTATIONS_OF_BYTES), chance.random(), chance.randbytes(chance.randint(1, 8)))
         for _ in range(chance.randint(1, 6))
@@ -107,7 +107,7 @@ def random_mutations(chance: random.Random) -> list[tuple[str, float, bytes]]:
 
 
 def large_files(photo: bytes) -> Bodies:
-    """A photo of 12 and 48 megapixels in every format that a body has room for."""
+    """Return photos of 12 and 48 megapixels in every format that fits into a body."""
     bodies, largest = [], Settings.model_fields["max_body_bytes"].default
     for size in LARGE_SIZES:
         picture = Image.open(io.BytesIO(photo)).convert("RGB").resize(size)
@@ -126,14 +126,14 @@ def _format(name: str) -> str:
 
 @dataclass
 class Load:
-    """What one kind of load did; the probe's waits in milliseconds, round by round."""
+    """The results of one kind of load, with the probe's waits in milliseconds by round."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     unexpected: set[str] = field(default_factory=set)
     rounds: list[list[float]] = field(default_factory=list)
 
     def row(self) -> dict[str, Any]:
-        """All waits and those of the quietest round, and the requests by status."""
+        """Return all waits, those of the quietest round, and the number of responses by status."""
         waits = np.concatenate(self.rounds)
         quietest = np.asarray(min(self.rounds, key=max))
         return {
@@ -153,9 +153,10 @@ def _rounded(value: Any) -> float:
 
 
 def probe(port: int, seconds: float) -> list[float]:
-    """Ask every 5 ms from this process; return how many milliseconds each answer took to come.
+    """Send a request every 5 ms from this process; return the wait for each response in ms.
 
-    Counted from when the question was due, so that one long silence is not counted as one only.
+    The wait counts from the time at which the request was due, so that a long delay affects all
+    requests that were due meanwhile.
     """
     return uvloop.run(_probe(port, seconds))
 
@@ -176,7 +177,7 @@ async def _probe(port: int, seconds: float) -> list[float]:
 async def send(
     port: int, requests: Iterator[Named], connections: int, seconds: float, load: Load
 ) -> None:
-    """Post what comes next, on so many connections."""
+    """Post bodies one after the other, on a number of connections."""
     ends = time.perf_counter() + seconds
 
     async def user() -> None:
@@ -196,7 +197,7 @@ async def send(
 
 
 def _requests(bodies: Bodies) -> Iterator[Named]:
-    """Yield the bodies again and again, each to one route after the other."""
+    """Yield requests with the bodies, repeatedly, to each route in turn."""
     for turn in count():
         for index, (name, body) in enumerate(bodies):
             route = ROUTES[(index + turn) % len(ROUTES)]
@@ -206,7 +207,7 @@ def _requests(bodies: Bodies) -> Iterator[Named]:
 def measure(
     server: Server, loads: dict[str, Bodies], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Each load in turns, probed from another process."""
+    """Apply the loads in turns, probed from another process."""
     done = {name: Load() for name in loads}
     requests = {name: _requests(bodies) for name, bodies in loads.items()}
     part = options.seconds / options.rounds
@@ -228,7 +229,9 @@ def measure(
 
 
 def hold(call: Callable[[], object], rounds: int) -> float:
-    """How many milliseconds a call keeps other threads from running; the least of the rounds."""
+    """Return the milliseconds for which a call keeps other threads from running.
+
+    The minimum of several rounds."""
     return min(_hold(call) for _ in range(rounds))
 
 
@@ -255,7 +258,7 @@ def _hold(call: Callable[[], object]) -> float:
 
 
 def holds(case: Case, bodies: Bodies, rounds: int) -> list[tuple[float, str]]:
-    """The files that keep the interpreter longest, decoded and segmented; the longest first."""
+    """Return the files that hold the interpreter longest when segmented, longest first."""
     work = partial(_segmented, read_contract(case.folder))
     once = ((hold(partial(work, data), 1), name, data) for name, data in bodies)
     first = sorted(once, reverse=True)[: 2 * SHOWN]
@@ -264,7 +267,7 @@ def holds(case: Case, bodies: Bodies, rounds: int) -> list[tuple[float, str]]:
 
 
 def json_holds(rounds: int) -> list[tuple[float, str]]:
-    """The inference requests whose JSON keeps the interpreter longest; the longest first."""
+    """Return the inference requests whose JSON holds the interpreter longest, longest first."""
     found = (
         (hold(partial(parse_json, body, None), rounds), f"JSON: {name}")
         for name, body in COSTLY.items()
@@ -273,7 +276,7 @@ def json_holds(rounds: int) -> list[tuple[float, str]]:
 
 
 def _segmented(contract: Contract, data: bytes) -> None:
-    """Do all that the service does with a file but run the model."""
+    """Process a file as the service does, without running the model."""
     photo = decode(data, contract.preprocessing, LIMITS)
     pixels = np.asarray(resize(photo, contract.preprocessing))
     output = pixels[:, :, 0] // 32
@@ -284,7 +287,7 @@ def _segmented(contract: Contract, data: bytes) -> None:
 
 
 def main() -> None:
-    """Print the tables; end with 1 where an answer was not what an image may get."""
+    """Print the tables; exit with status 1 after an unexpected response."""
     options = _options()
     with tempfile.TemporaryDirectory() as folder:
         cases = [
@@ -310,19 +313,19 @@ def main() -> None:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
     unexpected = [name for row in result["loads"].values() for name in row["unexpected"]]
     if unexpected:
-        raise SystemExit("\n".join(["unexpected answers:", *unexpected]))
+        raise SystemExit("\n".join(["unexpected responses:", *unexpected]))
 
 
 def _print(result: dict[str, Any]) -> None:
-    print("how long /v2/health/live took, in ms; late: % over 50 ms; quiet: the quietest round")
+    print("delay of /v2/health/live in ms; late: % over 50 ms; quiet: the quietest round")
     columns = ("median", "p99", "max", "late", "quiet p99", "quiet max")
-    print(f"  {'':10}" + "".join(f"{column:>11}" for column in columns) + "  answers by status")
+    print(f"  {'':10}" + "".join(f"{column:>11}" for column in columns) + "  responses by status")
     for name, row in result["loads"].items():
         numbers = "".join(f"{row[column]:11}" for column in columns)
         print(f"  {name:10}{numbers}  {row['statuses'] or ''}")
-    print(f"mean lag by the server's own metric: {result['own_mean_lag_ms']:.1f} ms")
+    print(f"mean lag according to the server's own metric: {result['own_mean_lag_ms']:.1f} ms")
     print("memory in MB: " + ", ".join(f"{k} {v:.0f}" for k, v in result["memory_mb"].items()))
-    print("files and JSON that keep the interpreter longest, in ms")
+    print("files and JSON that hold the interpreter longest, in ms")
     for name, milliseconds in result["longest_holds_ms"].items():
         print(f"  {milliseconds:6.1f}  {name}")
 
@@ -331,8 +334,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--weights-dir", type=Path, default=Path("weights"))
     parser.add_argument("--precision", default="int8")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each load")
-    parser.add_argument("--rounds", type=int, default=3, help="in which the loads take turns")
+    parser.add_argument("--seconds", type=float, default=30.0, help="duration of each load")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--hold-rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)

@@ -1,4 +1,4 @@
-"""A light HTTP client that makes load: closed loops and Poisson arrivals."""
+"""A light HTTP client that generates load: closed loops and Poisson arrivals."""
 
 import asyncio
 import random
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import httptools
 
 LEFT = 0
-"""Counted in the place of a status where the connection broke."""
+"""Counted instead of a status if the connection broke."""
 
 
 @dataclass
 class Results:
-    """What came back: latencies in seconds of the 200s and of the 429s, counts by status."""
+    """Results: latencies of 200s and of 429s in seconds, and counts by status."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
@@ -23,7 +23,7 @@ class Results:
     statuses: Counter[int] = field(default_factory=Counter)
 
     def add(self, status: int, seconds: float) -> None:
-        """Count an answer."""
+        """Count a response."""
         self.statuses[status] += 1
         if status == 200:
             self.latencies.append(seconds)
@@ -31,7 +31,7 @@ class Results:
             self.refusals.append(seconds)
 
     def join(self, others: "Results") -> None:
-        """Count another measurement's answers too."""
+        """Add the responses of another measurement."""
         self.seconds += others.seconds
         self.latencies += others.latencies
         self.refusals += others.refusals
@@ -39,15 +39,15 @@ class Results:
 
     @property
     def throughput(self) -> float:
-        """Good answers per second."""
+        """Successful responses per second."""
         return len(self.latencies) / self.seconds
 
     def goodput(self, deadline: float) -> float:
-        """Good answers within the deadline per second."""
+        """Successful responses within the deadline per second."""
         return sum(each <= deadline for each in self.latencies) / self.seconds
 
     def percentile(self, percent: int, *, of_refusals: bool = False) -> float:
-        """A percentile of the latencies, in seconds; 0 where there are none."""
+        """Return a percentile of the latencies in seconds; 0 if there are none."""
         values = self.refusals if of_refusals else self.latencies
         if len(values) < 2:
             return values[0] if values else 0.0
@@ -55,7 +55,7 @@ class Results:
 
 
 class Connection(asyncio.Protocol):
-    """A kept-alive connection with one request at a time."""
+    """A keep-alive connection with one request at a time."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport
@@ -66,14 +66,14 @@ class Connection(asyncio.Protocol):
         self._lost = asyncio.Event()
 
     async def ask(self, request: bytes) -> int:
-        """Send a request; return the answer's status, or `LEFT`."""
+        """Send a request; return the status of the response, or `LEFT`."""
         self._answer = asyncio.get_running_loop().create_future()
         self.body = b""
         self._transport.write(request)
         return await self._answer
 
     async def close(self) -> None:
-        """Leave, whatever is under way."""
+        """Close the connection, even during a request."""
         self.usable = False
         self._transport.close()
         await self._lost.wait()
@@ -111,14 +111,14 @@ async def connect(port: int) -> Connection:
 
 
 def post(path: str, body: bytes, **headers: str) -> bytes:
-    """A request as bytes."""
+    """Return a request as bytes."""
     lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 async def closed_loop(port: int, request: bytes, connections: int, seconds: float) -> Results:
-    """Each connection asks again as soon as it is answered."""
+    """Send requests on each connection, one as soon as the last is answered."""
     results = Results()
     ends = time.perf_counter() + seconds
 
@@ -141,13 +141,13 @@ async def closed_loop(port: int, request: bytes, connections: int, seconds: floa
 async def open_loop(
     port: int, request: bytes, rate: float, seconds: float, *, seed: int = 0
 ) -> Results:
-    """Requests arrive at random, `rate` a second, however long the answers take."""
+    """Send requests at random times, `rate` per second, regardless of the responses."""
     results, chance = Results(), random.Random(seed)  # noqa: S311
     idle: list[Connection] = []
     asking: set[asyncio.Task[None]] = set()
 
     async def arrive(due: float) -> None:
-        while idle and not idle[-1].usable:  # the server ended it meanwhile
+        while idle and not idle[-1].usable:  # the server has closed it
             await idle.pop().close()
         connection = idle.pop() if idle else await connect(port)
         status = await connection.ask(request)

@@ -1,7 +1,6 @@
-"""CPU time of the event loop that metrics, the access log and traces cost a request.
+"""Measure the CPU time per request of metrics, the access log and traces on the event loop.
 
-python -m tests.benchmarks.monitoring
-"""
+python -m tests.benchmarks.monitoring"""
 
 import os
 import sys
@@ -32,14 +31,14 @@ TIMINGS = Timings(receive=0.001, decode=0.001, queue=0.001, compute=0.001, encod
 
 
 def microseconds(call: Callable[[], object], count: int = 2000) -> float:
-    """The best of seven rounds."""
+    """Return the minimum of seven rounds."""
     call()
     rounds = timeit.repeat(call, number=count, repeat=7, timer=time.thread_time)
     return min(rounds) / count * 1e6
 
 
 def metrics_of(task: Task, name: str, output: np.ndarray) -> Callable[[], None]:
-    """Return what counts one request with one image."""
+    """Return a function that counts one request with one image."""
     metrics, model = PrometheusMetrics(), ModelIdentity("model", "1", task)
     telemetry = metrics.inference.of(model)
     contract: Any = SimpleNamespace(task=task, prediction=name, labels=LABELS)
@@ -58,8 +57,8 @@ def metrics_of(task: Task, name: str, output: np.ndarray) -> Callable[[], None]:
 
 
 def log_line() -> Callable[[], None]:
-    """Return what writes one request's line of the log, as JSON."""
-    sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  # for as long as the process runs
+    """Return a function that writes the log line of one request, as JSON."""
+    sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  # stays open until the process ends
     configure_log("json", "info")
     scope = {
         "type": "http",
@@ -81,7 +80,7 @@ def log_line() -> Callable[[], None]:
 
 
 def span_of(tracing: Tracing) -> Callable[[], None]:
-    """Return what traces one request."""
+    """Return a function that traces one request."""
     answered = Answered("POST", "/v1/classify", 200, "r", "model", "1", "ok", TIMINGS)
 
     def request() -> None:
@@ -106,7 +105,7 @@ def main() -> None:
     for name, call in measured.items():
         print(f"{name:28} {microseconds(call):6.1f} us")
     sys.stdout.flush()
-    os._exit(0)  # without waiting for the collector that is not there
+    os._exit(0)  # without waiting for the collector, which does not exist
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""How much faster is int8 than fp32, and a Visual Transformer than the network it replaces?
+"""Compare the speed of int8 with fp32, and of Visual Transformers with the networks they replace.
 
     python -m tests.benchmarks.precision
 
-runs the shipped graphs and those of their baselines (untrained: the weights do not change the
-time) in turns, one image at a time on one thread, and prints medians. Each ratio is taken within
-a round, so that a machine that slows down for a while slows both sides.
-"""
+runs the shipped graphs and those of their baselines in turns, one image at a time on one thread,
+and prints medians. The baselines are untrained, because weights do not change the time. Each ratio
+is taken within a round, so that a temporary slowdown of the machine affects both sides."""
 
 import argparse
 import json
@@ -30,7 +29,7 @@ Runner = Callable[[], object]
 
 
 def main() -> None:
-    """Print a table a model, and the numbers as JSON where a file is named."""
+    """Print a table per model; write the numbers as JSON if a file is given."""
     options = _options()
     results = {}
     for name, baseline in BASELINES.items():
@@ -54,7 +53,7 @@ def _options() -> argparse.Namespace:
 
 
 def _runners(version: Version, baseline: str, folder: Path, threads: int) -> Mapping[str, Runner]:
-    """Each graph by `model precision`, ready to answer one image."""
+    """Return each graph by `model precision`, ready to run one image."""
     plain, plain_int8 = folder / "baseline.onnx", folder / "baseline.int8.onnx"
     _export_untrained(version, baseline, plain)
     plain_int8.write_bytes(int8_graph(plain, version.preprocessing, version.examples))
@@ -83,7 +82,7 @@ def _runner(graph: Path, image: np.ndarray, threads: int) -> Runner:
 
 
 def _measure(runners: Mapping[str, Runner], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of every runner in every round, forwards and backwards in turns."""
+    """Return the milliseconds of every runner in every round, forwards and backwards in turns."""
     milliseconds: dict[str, list[float]] = {label: [] for label in runners}
     for index in range(rounds + 2):
         for label in sorted(runners, reverse=bool(index % 2)):

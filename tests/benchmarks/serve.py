@@ -1,12 +1,11 @@
-"""How close does the service come to what the machine can do, and how does it bear load?
+"""Compare the service with the capacity of the machine, and measure it under load.
 
     make bench            (python -m tests.benchmarks.serve)
 
-For each model: the ceiling (decode, preprocess and `session.run` in a plain loop, without HTTP,
-the better of one wide session and a narrow one on each core), the service and a plain FastAPI
-server with the same graph, in turns; then the service alone under closed and open loops.
-Client and server share the machine's cores, as everything here does.
-"""
+For each model, three candidates run in turns: the ceiling, the service, and a plain FastAPI server
+with the same graph. The ceiling decodes, preprocesses and calls `session.run` in a plain loop
+without HTTP, on one wide session or on a narrow one per core, whichever is faster. Then the service
+runs alone under closed and open loops. Client and server share the cores of the machine."""
 
 import argparse
 import io
@@ -57,7 +56,7 @@ LIMITS = ImageLimits(50_000_000)
 
 @dataclass(frozen=True)
 class Case:
-    """A model in a precision, and the photo that it is asked about."""
+    """A model in one precision, and the photo to predict."""
 
     folder: Path
     precision: str
@@ -65,37 +64,37 @@ class Case:
 
     @property
     def route(self) -> str:
-        """The request's path."""
+        """Path of the request."""
         segments = read_contract(self.folder).task is Task.SEGMENTATION
         return "/v1/segment?mask=none" if segments else "/v1/classify"
 
     def request(self, **headers: str) -> bytes:
-        """The request as bytes."""
+        """Return the request as bytes."""
         return post(self.route, self.photo, **headers)
 
 
 class Server:
-    """A server in a process of its own."""
+    """A server in a separate process."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, key_file: Path) -> None:
         self.port = port
         self.local_key_file = key_file
-        """Holds the key for load and unload; only the service writes it."""
+        """File of the local key for load and unload; only the service writes it."""
         self._process = process
 
     def cpu_seconds(self) -> float:
-        """CPU time that the process has used."""
+        """Return the CPU time that the process has used."""
         tasks = Path(f"/proc/{self._process.pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def memory(self, field: str = "VmRSS") -> float:
-        """Resident memory, or its peak (`VmHWM`), in MB."""
+        """Return the resident memory, or its peak (`VmHWM`), in MB."""
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         line = next(each for each in lines if each.startswith(field))
         return int(line.split()[1]) / 1024
 
     def metric(self, name: str) -> float:
-        """The sum of a metric's samples."""
+        """Return the sum of a metric's samples."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
@@ -103,7 +102,7 @@ class Server:
 
 @contextmanager
 def service(case: Case, *others: Case) -> Iterator[Server]:
-    """The service on a repository of these entries only, in the first one's precision."""
+    """Run the service on a repository of only these entries, in the precision of the first."""
     with tempfile.TemporaryDirectory() as folder:
         for each in (case, *others):
             (Path(folder) / each.folder.name).symlink_to(each.folder.resolve())
@@ -117,7 +116,7 @@ def service(case: Case, *others: Case) -> Iterator[Server]:
 
 @contextmanager
 def yardstick(case: Case) -> Iterator[Server]:
-    """The plain server on the same graph."""
+    """Run the plain server on the same graph."""
     port = _free_port()
     command = [sys.executable, "-m", "tests.benchmarks.yardstick"]
     command += [str(case.folder), case.precision, str(port)]
@@ -150,7 +149,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
                 return
         except OSError:
             time.sleep(0.05)
-    raise SystemExit(f"{url} never answered")
+    raise SystemExit(f"{url} did not respond")
 
 
 def _free_port() -> int:
@@ -160,7 +159,7 @@ def _free_port() -> int:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What the machine can do without a server."""
+    """The capacity of the machine without a server."""
 
     throughput: float
     milliseconds: float
@@ -168,7 +167,7 @@ class Ceiling:
 
 
 class PlainLoop:
-    """Decode, preprocess, run: on one wide session, or on a narrow one by every core."""
+    """Decodes, preprocesses and runs, on one wide session or on one narrow session per core."""
 
     def __init__(self, case: Case) -> None:
         contract = read_contract(case.folder)
@@ -182,7 +181,7 @@ class PlainLoop:
             self._answer(threads)
 
     def measure(self, seconds: float) -> Ceiling:
-        """The better throughput of both ways, and one image's time on all cores."""
+        """Return the better throughput of the two, and the time of one image on all cores."""
         single = self._latency(seconds / 4)
         narrow = self._throughput(1, self._cores, seconds / 2)
         wide = self._throughput(self._cores, 1, seconds / 4)
@@ -223,12 +222,12 @@ class PlainLoop:
 
 @dataclass(frozen=True)
 class Saturated:
-    """A server with as many connections as keep it busy."""
+    """A server with enough connections to keep it busy."""
 
     throughput: float
     cpu_milliseconds: float
     client_cpu_milliseconds: float
-    """What making the load takes of the same cores."""
+    """CPU time that generating the load takes on the same cores."""
 
 
 def _saturated(server: Server, request: bytes, seconds: float) -> Saturated:
@@ -242,7 +241,7 @@ def _saturated(server: Server, request: bytes, seconds: float) -> Saturated:
 
 
 def _single_milliseconds(server: Server, request: bytes, seconds: float) -> float:
-    """One connection's median, once the load before is forgotten by what follows the load."""
+    """Return the median of one connection, after the service has adapted to the lower load."""
     for _ in range(2):
         results = uvloop.run(closed_loop(server.port, request, 1, seconds))
     return results.percentile(50) * 1000
@@ -250,11 +249,11 @@ def _single_milliseconds(server: Server, request: bytes, seconds: float) -> floa
 
 def _require_good(results: Results) -> None:
     if set(results.statuses) != {200}:
-        raise SystemExit(f"not every answer was good: {dict(results.statuses)}")
+        raise SystemExit(f"not every response was successful: {dict(results.statuses)}")
 
 
 def compare(case: Case, rounds: int, seconds: float) -> dict[str, Any]:
-    """Ceiling, service and yardstick in turns; medians of what each round gave."""
+    """Run ceiling, service and yardstick in turns; return the medians of the rounds."""
     loop, request = PlainLoop(case), case.request()
     rows: list[tuple[Ceiling, Saturated, float, Saturated]] = []
     with service(case) as ours, yardstick(case) as plain:
@@ -286,7 +285,7 @@ def compare(case: Case, rounds: int, seconds: float) -> dict[str, Any]:
 
 
 def loops(case: Case, seconds: float) -> dict[str, Any]:
-    """The service under closed and open loops."""
+    """Measure the service under closed and open loops."""
     rows: dict[str, Any] = {}
     request = case.request(X_Request_Timeout_Ms=str(round(DEADLINE * 1000)))
     with service(case) as server:
@@ -325,7 +324,7 @@ def _loaded(server: Server, run: Any) -> dict[str, Any]:
 
 
 def memory(case: Case, requests: int) -> dict[str, float]:
-    """Resident memory after 1,000 requests and after all of them."""
+    """Return the resident memory after 1,000 requests and after all of them."""
     with service(case) as server:
         rate = _saturated(server, case.request(), 2).throughput
         sizes = []
@@ -337,7 +336,7 @@ def memory(case: Case, requests: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print tables, and write the numbers as JSON where a file is named."""
+    """Print tables; write the numbers as JSON if a file is given."""
     options = _options()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -362,16 +361,18 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--weights-dir", type=Path, default=Path("weights"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of each measurement")
     parser.add_argument("--models", nargs="*", metavar="'MODEL PRECISION'")
-    parser.add_argument("--compare-only", action="store_true", help="no load curves")
-    parser.add_argument("--memory-requests", type=int, help="watch the memory over so many")
+    parser.add_argument("--compare-only", action="store_true", help="skip the load curves")
+    parser.add_argument(
+        "--memory-requests", type=int, help="measure the memory over this many requests"
+    )
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
 def named_case(weights: Path, folder: Path, name: str, precision: str) -> Case:
-    """A shipped model, or a stand-in, which is in `folder`."""
+    """Return a shipped model, or a stand-in that is written to `folder`."""
     entry = (folder if name in STAND_INS else weights) / name
     size = {SEGMENTER: (480, 360), FREE.name: (FREE.side, FREE.side)}.get(name, (500, 375))
     examples = weights / (CLASSIFIER if name in STAND_INS else name) / "examples"

@@ -1,7 +1,6 @@
-"""Classifiers of random weights that make the server's own cost visible.
+"""Classifiers with random weights that make the server's own cost visible.
 
-`LIGHT` takes about 4 core-ms an image, `FREE` next to nothing.
-"""
+`LIGHT` takes about 4 core-ms per image, `FREE` next to nothing."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ CLASSES = [f"class {index}" for index in range(10)]
 
 @dataclass(frozen=True)
 class StandIn:
-    """A classifier of square images: channels in and out, kernel, stride of its convolutions."""
+    """A classifier of square images: input and output channels, kernel and stride of each layer."""
 
     name: str
     side: int

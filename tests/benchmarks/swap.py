@@ -1,12 +1,10 @@
-"""Are model versions swapped without anybody noticing?
+"""Measure the effect of swapping model versions on other requests.
 
     python -m tests.benchmarks.swap
 
-The service under a constant load of half of what it can do: quietly for some seconds, then while a
-second version of the same model takes over from the first and hands back to it, in turns, ten times
-in all. The versions differ by their graphs' hashes, so that each is measured when it is loaded
-first.
-"""
+The service runs under a constant load of half its capacity. First there are some seconds without a
+swap. Then a second version of the model takes over from the first and hands back to it, repeatedly.
+The graphs of the versions have different hashes, so each is measured when it is first loaded."""
 
 import argparse
 import asyncio
@@ -29,10 +27,10 @@ from tests.benchmarks.load import Results, closed_loop, connect, open_loop, post
 from tests.benchmarks.serve import CLASSIFIER, SEGMENTER, Case, Server, named_case, service
 
 SHARE = 0.5
-"""Of what 16 connections get answered."""
+"""Load, as a share of the throughput of 16 connections."""
 CONNECTIONS = 16
 TURNS = 5
-"""How often it is quiet, and swapped after: the machine's own moods come to both."""
+"""Number of turns with and without swaps, which the machine's variation affects equally."""
 
 
 def write_two_versions(entry: Path, folder: Path) -> Path:
@@ -64,7 +62,7 @@ def _sha256(path: Path) -> str:
 
 
 async def swap(server: Server, model: str, rounds: int) -> list[float]:
-    """Let the second version take over, then the first; return the seconds that each took."""
+    """Swap to the second version and back; return the seconds that each swap took."""
     seconds = []
     key = server.local_key_file.read_text()
     connection = await connect(server.port)
@@ -84,7 +82,7 @@ async def swap(server: Server, model: str, rounds: int) -> list[float]:
 async def under_swaps(
     server: Server, case: Case, rate: float, rounds: int, seed: int
 ) -> tuple[Results, list[float]]:
-    """The load for just as long as the swaps take."""
+    """Apply the load for exactly as long as the swaps take."""
     swaps = asyncio.create_task(swap(server, case.folder.name, rounds))
     results = Results()
     while not swaps.done():
@@ -95,7 +93,7 @@ async def under_swaps(
 
 
 def measure(server: Server, case: Case, rounds: int, seconds: float) -> dict[str, Any]:
-    """Quiet, then swapping, at the same rate; medians over the turns."""
+    """Measure without and with swaps at the same rate; return the medians of the turns."""
     port = server.port
     run = closed_loop(port, case.request(), CONNECTIONS, seconds)
     rate = SHARE * uvloop.run(run).throughput
@@ -129,7 +127,7 @@ def measure(server: Server, case: Case, rounds: int, seconds: float) -> dict[str
 
 
 def _median_ms(turns: Sequence[Results], percent: int) -> float:
-    """The median of the turns' percentiles."""
+    """Return the median of the turns' percentiles."""
     return round(statistics.median(each.percentile(percent) for each in turns) * 1000, 1)
 
 
@@ -152,8 +150,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--weights-dir", type=Path, default=Path("weights"))
     parser.add_argument("--models", nargs="*", default=[CLASSIFIER, SEGMENTER])
     parser.add_argument("--precision", default="int8")
-    parser.add_argument("--rounds", type=int, default=10, help="there and back, in all")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each quiet turn")
+    parser.add_argument(
+        "--rounds", type=int, default=10, help="total number of swaps there and back"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="duration of each turn without swaps"
+    )
     return parser.parse_args()
 
 

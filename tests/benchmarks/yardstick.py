@@ -1,10 +1,9 @@
-"""What anybody writes first: FastAPI, a threadpool, an ONNX Runtime session as it comes.
+"""The obvious first implementation: FastAPI, a thread pool and a default ONNX Runtime session.
 
     python -m tests.benchmarks.yardstick ENTRY PRECISION PORT
 
-serves a repository entry on `POST /v1/classify` or `/v1/segment`, with the service's own
-preprocessing and answers, without batching, bounds, deadlines or metrics.
-"""
+serves a repository entry on `POST /v1/classify` or `/v1/segment`. It uses the service's own
+preprocessing and responses, without batching, limits, deadlines or metrics."""
 
 import sys
 from pathlib import Path
@@ -33,7 +32,7 @@ def main() -> None:
 
 
 def create_app(folder: Path, precision: str) -> FastAPI:
-    """The application on one entry."""
+    """Return the application for one entry."""
     contract = read_contract(folder)
     session = plain_session(folder, contract, precision)
     app = FastAPI()
@@ -57,7 +56,7 @@ def create_app(folder: Path, precision: str) -> FastAPI:
 def plain_session(
     folder: Path, contract: Contract, precision: str, threads: int = 0, *, spin: bool = True
 ) -> onnxruntime.InferenceSession:
-    """A session on an entry's graph; by default with ONNX Runtime's own options."""
+    """Return a session on an entry's graph, by default with ONNX Runtime's default options."""
     version = max(contract.versions, key=int)
     record = read_certificate(folder, contract, version).precision(precision)
     options = onnxruntime.SessionOptions()
