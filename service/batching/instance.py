@@ -200,7 +200,6 @@ class ModelInstance:
                 answers = await asyncio.gather(*(each.future for each in inferences))
         except BaseException:
             self._batcher.withdraw(inferences)
-            inferences.clear()  # the error's traceback holds this frame, a future holds the error
             raise
         return _inference(answers, now, time.monotonic())
 

@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 
-from service.errors import ServiceError
+from service.errors import ServiceError, clear_frames
 from service.http.middleware.access_log import QUIET_ROUTES, log_request
 from service.http.middleware.exchange import App, Exchange, Receive, Scope, Send
 from service.http.middleware.fast_path import FastPath
@@ -79,6 +79,7 @@ class Boundary:
 
 def _let_go(exchange: Exchange) -> None:
     """Break the circles of references: a body should be freed now, not by the collector."""
+    clear_frames(exchange.error)
     exchange.error = None
     exchange.scope.pop("extensions", None)
     exchange.state.pop("exchange", None)
