@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 
-from service.errors import ServiceError
+from service.errors import ServiceError, clear_frames
 from service.http.middleware.access_log import QUIET_ROUTES, log_request
 from service.http.middleware.exchange import App, Exchange, Receive, Scope, Send
 from service.http.middleware.fast_path import FastPath
@@ -51,6 +51,7 @@ class Boundary:
         try:
             found = self._fast_path.find(exchange)
             if found is None:
+                exchange.state["exchange"] = exchange
                 await self._app(scope, exchange.receive, exchange.send)
             else:
                 endpoint, query = found
@@ -64,6 +65,7 @@ class Boundary:
         finally:
             self._report(exchange)
             structlog.contextvars.reset_contextvars(**tokens)
+            _let_go(exchange)
 
     def _report(self, exchange: Exchange) -> None:
         method, route = exchange.scope["method"], exchange.route
@@ -73,6 +75,14 @@ class Boundary:
         log_request(exchange, method, route, seconds)
         if exchange.span is not None and route not in QUIET_ROUTES:
             exchange.span.end(_answered(exchange, method, route))
+
+
+def _let_go(exchange: Exchange) -> None:
+    """Break the circles of references: a body should be freed now, not by the collector."""
+    clear_frames(exchange.error)
+    exchange.error = None
+    exchange.scope.pop("extensions", None)
+    exchange.state.pop("exchange", None)
 
 
 def _answered(exchange: Exchange, method: str, route: str) -> Answered:

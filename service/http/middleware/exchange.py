@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from time import perf_counter
 from typing import Any
 
-from fastapi import Request
-
 from service.engine.call import Call
 from service.http.middleware.security_headers import security_headers
 from service.http.reply import Reply
@@ -36,8 +34,8 @@ class Exchange:
     """Adds the headers of every response, and records facts for the log and the metrics."""
 
     __slots__ = (
-        *("call", "error", "headers", "key", "request_id", "scope", "span", "started", "status"),
-        *("trace_id", "_answer_began", "_body_is_begun", "_body_is_read", "_lingers"),
+        *("call", "error", "headers", "key", "request_id", "scope", "span", "started", "state"),
+        *("status", "trace_id", "_answer_began", "_body_is_begun", "_body_is_read", "_lingers"),
         *("_max_body_bytes", "_receive", "_send", "_whole"),
     )
 
@@ -51,7 +49,7 @@ class Exchange:
     ) -> None:
         self.started = perf_counter()
         self.scope = scope
-        scope.setdefault("state", {})["exchange"] = self
+        self.state: dict[str, Any] = scope.setdefault("state", {})
         self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         """Headers by name in lower case; the first of each name."""
         self.status = CLIENT_LEFT  # unless a response begins
@@ -165,9 +163,9 @@ class Exchange:
             return
 
 
-def exchange_of(request: Request) -> Exchange:
+def exchange_of(scope: Scope) -> Exchange:
     """Return the exchange of one of the framework's requests."""
-    exchange: Exchange = request.scope["state"]["exchange"]
+    exchange: Exchange = scope["state"]["exchange"]
     return exchange
 
 

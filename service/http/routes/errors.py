@@ -30,7 +30,7 @@ def describe_errors(*statuses: int) -> dict[int | str, dict[str, object]]:
 
 
 async def _service_error(request: Request, error: ServiceError) -> Response:
-    exchange_of(request).error = error
+    exchange_of(request.scope).error = error
     return error_reply(error).response()
 
 

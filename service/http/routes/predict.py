@@ -126,7 +126,7 @@ class PredictRoutes:
         self, request: Request, query: Annotated[ClassifyQuery, Query()]
     ) -> Response:
         """Return the most likely classes of each photo."""
-        return (await self.classify(exchange_of(request), query)).response()
+        return (await self.classify(exchange_of(request.scope), query)).response()
 
     async def _segment_route(
         self, request: Request, query: Annotated[SegmentQuery, Query()]
@@ -136,7 +136,7 @@ class PredictRoutes:
         With `Accept: image/png`, the response is the mask as an image; with `overlay=true`, the
         photo with its mask blended over it.
         """
-        return (await self.segment(exchange_of(request), query)).response()
+        return (await self.segment(exchange_of(request.scope), query)).response()
 
     async def classify(self, exchange: Exchange, query: ClassifyQuery) -> Reply:
         """Return the classes of each photo as JSON."""

@@ -1,6 +1,8 @@
 """Bodies and responses in one piece are what they would be as messages of ASGI."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -185,3 +187,25 @@ async def test_after_its_body_was_taken_a_request_receives_the_disconnect() -> N
     assert await messages.get() == "taken"
     connection.lose()
     assert await messages.get() == "http.disconnect"
+
+
+async def test_a_request_that_has_ended_is_freed_without_the_collector() -> None:
+    cycles: list[weakref.ref] = []
+
+    async def app(scope: dict, receive: Callable, send: Callable) -> None:
+        await respond_whole(scope, receive, send)
+        del scope["extensions"]  # as the boundary does
+
+    connection = Connection(app)
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            await connection.ask(request)
+            cycles.append(weakref.ref(connection.protocol.cycle))
+            await asyncio.sleep(0)  # the request's task ends
+        assert [cycle() is None for cycle in cycles] == [True, True, False]
+    finally:
+        gc.enable()
+    connection.lose()
