@@ -194,10 +194,10 @@ class InvalidEntry(Exception):
 
 
 def clear_frames(error: BaseException | None) -> None:
-    """Release what the frames of an error and of its causes hold; the error itself stays whole.
+    """Clear the frames of an error and of its causes; the error itself stays intact.
 
-    A frame may hold the error that its traceback belongs to: without this, photos and sessions
-    stay in memory until the garbage collector comes.
+    A frame may refer to the error that its traceback belongs to. Such a cycle would keep photos and
+    sessions in memory until the garbage collector runs.
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)

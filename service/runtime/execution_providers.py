@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a graph runs.
+    """The requested and the active execution provider of a graph.
 
     `nodes_on_cpu` counts nodes that run on the CPU although `active` is another provider.
     """

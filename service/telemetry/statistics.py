@@ -17,7 +17,7 @@ from service.telemetry.timings import Stage
 
 @dataclass(slots=True)
 class _Duration:
-    """How many times something happened, and how long it took in total."""
+    """A number of occurrences, and their total duration."""
 
     count: int = 0
     seconds: float = 0.0

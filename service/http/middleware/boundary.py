@@ -78,7 +78,7 @@ class Boundary:
 
 
 def _let_go(exchange: Exchange) -> None:
-    """Break the circles of references: a body should be freed now, not by the collector."""
+    """Break reference cycles, so that a body is freed now and not by the garbage collector."""
     clear_frames(exchange.error)
     exchange.error = None
     exchange.scope.pop("extensions", None)

@@ -58,7 +58,7 @@ async def _framework_error(_request: Request, error: HTTPException) -> Response:
 
 
 async def _unexpected_error(_request: Request, _error: Exception) -> Response:
-    """Answer what nothing else has caught; the framework raises it again, to be logged."""
+    """Reply to an uncaught error; the framework raises it again, so that it is logged."""
     return INTERNAL_ERROR.response()
 
 

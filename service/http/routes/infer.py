@@ -86,7 +86,7 @@ class InferRoutes:
         return request
 
     async def _run(self, exchange: Exchange, call: Call, request: InferenceCall) -> Reply:
-        """Predict, and encode the outputs as the request and its headers ask for."""
+        """Predict, and encode the outputs as the request and its headers require."""
         outputs: Sequence[Outputs] = []
         if request.images:
             names = [output.name for output in request.outputs]
