@@ -18,7 +18,7 @@ from model_export.comparison.predictors import graph_predictor
 from model_export.entry.version import Version, open_version
 from model_export.preprocessing import open_image
 from tests.benchmarks.load import LEFT, Connection, closed_loop, connect, post
-from tests.service.http.server.test_server import Process
+from tests.service.process import Process
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 CLASSIFIER = "vt_resnet18_imagenette"

@@ -18,6 +18,15 @@ from service.settings import PREFIX, Settings
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = {"cpu": ROOT / "docker" / "Dockerfile", "gpu": ROOT / "docker" / "Dockerfile.gpu"}
 KUBERNETES = ROOT / "docker" / "kubernetes"
+KUBERNETES_VERSION = "1.34"
+CUSTOM_RESOURCES = {
+    "monitoring/service-monitor.yaml": "monitoring.coreos.com/v1 ServiceMonitor",
+    "autoscaling/scaled-object.yaml": "keda.sh/v1alpha1 ScaledObject",
+    "kserve/pod-monitor.yaml": "monitoring.coreos.com/v1 PodMonitor",
+    "../prometheus/prometheus-rule.yaml": "monitoring.coreos.com/v1 PrometheusRule",
+    "kserve/serving-runtime.yaml": "serving.kserve.io/v1alpha1 ServingRuntime",
+    "kserve/inference-service.yaml": "serving.kserve.io/v1beta1 InferenceService",
+}
 
 Yaml = dict[str, Any]
 

@@ -11,8 +11,10 @@ import yaml
 
 from service import __version__
 from tests.deployment.files import (
+    CUSTOM_RESOURCES,
     DOCKERFILES,
     KUBERNETES,
+    KUBERNETES_VERSION,
     ROOT,
     Yaml,
     dockerfile,
@@ -20,7 +22,6 @@ from tests.deployment.files import (
     render,
     settings,
 )
-from tests.deployment.test_kubernetes import CUSTOM, VERSION
 from tests.monitoring.files import dashboard
 from tests.tools import needs
 
@@ -31,8 +32,8 @@ REGISTRY = "registry.example.com"
 def validate(objects: list[Yaml]) -> dict[str, Yaml]:
     """The objects by kind and name, once those that have a schema follow it."""
     for found in objects:
-        if f"{found['apiVersion']} {found['kind']}" not in CUSTOM.values():
-            kubernetes_validate.validate(found, VERSION, strict=True)
+        if f"{found['apiVersion']} {found['kind']}" not in CUSTOM_RESOURCES.values():
+            kubernetes_validate.validate(found, KUBERNETES_VERSION, strict=True)
     return {f"{found['kind']} {found['metadata']['name']}": found for found in objects}
 
 

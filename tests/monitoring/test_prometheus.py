@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from tests.monitoring.files import PROMETHEUS, alerts, queries
-from tests.service.http.server.test_server import Process, running
 from tests.service.photos import GREEN, encode, quarters, solid
+from tests.service.process import Process, running
 from tests.service.repository_fixture import write_both
 from tests.tools import needs
 

@@ -13,20 +13,12 @@ import structlog
 from PIL import Image
 from pycocotools import mask as coco
 
+from tests.service.clients import error_of
 from tests.service.conftest import Running, Start, until
 from tests.service.photos import BLUE, GREEN, RED, encode, noise, png_header, quarters, solid
 from tests.service.repository_fixture import write_classifier
 
 PHOTO = encode(solid(GREEN), "JPEG")
-
-
-def error_of(response: httpx.Response) -> str:
-    """The sentence of an error, whose body must hold nothing else."""
-    body = response.json()
-    assert list(body) == ["error"]
-    assert body["error"][0].isupper()
-    assert body["error"].endswith((".", "]"))
-    return body["error"]
 
 
 def top(response: httpx.Response) -> list[str]:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.service.clients import error_of
 from tests.service.conftest import TURN_SECONDS, Start, Turns
 from tests.service.hostile_images import (
     MAX_PIXELS,
@@ -18,10 +19,9 @@ from tests.service.hostile_images import (
     interlaced_png,
     mutated,
 )
-from tests.service.http.server.test_server import Process
 from tests.service.photos import encode, quarters
+from tests.service.process import Process
 from tests.service.repository_fixture import write_both
-from tests.service.test_app import error_of
 
 EXAMPLES = sorted(Path(__file__).parents[2].glob("weights/*/examples/*"))
 ROUTES = ("/v1/classify", "/v1/segment?mask=rle")

@@ -15,9 +15,9 @@ import structlog
 from service.errors import MAX_SENTENCE_LETTERS, InvalidRequest
 from service.images.base64 import decode_base64
 from service.open_inference.bounded_json import MAX_JSON_BYTES
+from tests.service.clients import error_of
 from tests.service.conftest import TURN_SECONDS, Running, Start, Turns
 from tests.service.photos import GREEN, encode, solid
-from tests.service.test_app import error_of
 
 URL = "/v2/models/colour/infer"
 LONG = "x" * 3_000_000

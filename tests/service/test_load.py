@@ -4,23 +4,17 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 import structlog
 
 from service.batching import recovery
 from service.engine.call import Call
 from service.http.middleware import exchange
+from tests.service.clients import classify, error_of
 from tests.service.conftest import Running, Start, until
 from tests.service.photos import GREEN, encode, solid
-from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
-
-
-def classify(service: Running, **options: object) -> asyncio.Task[httpx.Response]:
-    options = {"content": PHOTO, **options}
-    return asyncio.create_task(service.http.post("/v1/classify", **options))
 
 
 def outcomes(service: Running) -> dict[str, float]:

@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.service.http.server.test_server import Process, running
+from tests.service.process import Process, running
 from tests.service.repository_fixture import write_both
 
 CHECKS = [

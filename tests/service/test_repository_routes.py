@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.service.clients import error_of
 from tests.service.conftest import Running
 from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_classifier, write_versions
-from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
 

@@ -1,30 +1,20 @@
 from pathlib import Path
 
-import httpx
 import pytest
 from structlog.testing import capture_logs
 
 from service.http.middleware.authorization import is_loopback, needed, presented_token
+from tests.service.clients import asked_from, bearer, error_of
 from tests.service.conftest import ADMIN, LIMITED, PREDICT, Running, Start
 from tests.service.photos import GREEN, encode, solid
-from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
 LOAD = "/v2/repository/models/colour/load"
 
 
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
-
-
 def used(service: Running, key: str, outcome: str) -> float | None:
     labels = {"key": key, "outcome": outcome}
     return service.engine.metrics.registry.get_sample_value("vt_api_key_requests_total", labels)
-
-
-def asked_from(service: Running, address: str) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(service.app, client=(address, 4711))
-    return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
 PREDICTIONS = [

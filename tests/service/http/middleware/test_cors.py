@@ -1,9 +1,9 @@
 import httpx
 import pytest
 
+from tests.service.clients import error_of
 from tests.service.conftest import Running, Start
 from tests.service.photos import GREEN, encode, solid
-from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
 PAGE = "https://shop.example"

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from fastapi.routing import APIRoute
 
+from tests.service.clients import error_of
 from tests.service.conftest import PREDICT, Running, Start
 from tests.service.photos import GREEN, encode, solid
-from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
 

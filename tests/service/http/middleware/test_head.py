@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.service.conftest import Running, Start
-from tests.service.http.server.test_server import running
+from tests.service.process import running
 
 CHANGING = {"x-request-id", "date"}
 

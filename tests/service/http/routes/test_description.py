@@ -7,8 +7,8 @@ import httpx
 import pytest
 import schemathesis
 
+from tests.service.clients import asked_from, bearer
 from tests.service.conftest import ADMIN, LIMITED, PREDICT, Running, Start
-from tests.service.http.middleware.test_authorization import asked_from, bearer
 
 SCHEMES = {"bearer", "api_key"}
 PREDICTIONS = {

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from service.open_inference.bounded_json import MAX_JSON_BYTES
 from service.schema.open_inference import InferenceRequest
+from tests.service.clients import error_of
 from tests.service.conftest import TURN_SECONDS, Running, Start, Turns, until
 from tests.service.photos import BLUE, GREEN, RED, encode, quarters, solid
-from tests.service.test_app import error_of
 
 URL = "/v2/models/colour/infer"
 PIXELS = np.stack([np.full((8, 8, 3), color, np.uint8) for color in (RED, BLUE)])

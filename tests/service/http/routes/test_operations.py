@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.service.clients import error_of
 from tests.service.conftest import Running, Start
 from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_versions
-from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
 

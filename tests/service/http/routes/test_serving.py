@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from tests.service.conftest import Running, Start
 from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_versions
-from tests.service.test_metrics_port import scraped
+from tests.service.telemetry.samples import triton_samples
 
 PHOTO = encode(solid(GREEN))
 LABELS = ("model", "version", "task", "outcome")
@@ -88,13 +88,13 @@ async def test_tritons_names_count_it_as_well(start: Start) -> None:
     name = "nv_inference_request_failure/BACKEND"
     async with start(metrics_triton_names=True) as service:
         await unload(service)
-        assert await scraped(service.http) == {}
+        assert await triton_samples(service.http) == {}
         assert await ask(service) == 503
-        found = await scraped(service.http)
+        found = await triton_samples(service.http)
         assert {reason for reason, count in found.items() if count} == {name}
         body = json.dumps({}).encode()
         path = "/v2/repository/models/colour/load"
         assert (await service.http.post(path, content=body)).status_code == 200
         assert await ask(service) == 200
-        found = await scraped(service.http)
+        found = await triton_samples(service.http)
         assert (found[name], found["nv_inference_request_success"]) == (1, 1)

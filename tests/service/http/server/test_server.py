@@ -2,19 +2,13 @@
 
 import gc
 import http.client
-import json
-import os
-import queue
 import re
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,95 +16,15 @@ from fastapi import FastAPI
 
 from service.__main__ import main
 from tests.service.photos import GREEN, encode, noise, quarters, solid
+from tests.service.process import ROOT, Process, ask_on, running, scraped, wait_until
 from tests.service.repository_fixture import classification_config, looping_graph, write_entry
 
-ROOT = Path(__file__).parents[4]
 PHOTO = encode(solid(GREEN), "JPEG")
 NEVER_ENDS = 1 << 62
 
 
-class Process:
-    """A running `python -m service`; `before` stands before the command."""
-
-    def __init__(self, *arguments: str, before: Sequence[str] = (), **environment: str) -> None:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("VT_")}
-        self._folder = tempfile.TemporaryDirectory()
-        self.local_key_file = Path(self._folder.name) / "local.key"
-        clean["VT_LOCAL_KEY_FILE"] = str(self.local_key_file)
-        self.started = time.monotonic()
-        self.process = subprocess.Popen(
-            [*before, sys.executable, "-W", "error", "-m", "service", "--port", "0", *arguments],
-            cwd=ROOT,
-            env={**clean, **environment},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[dict] = []
-        self._unread: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        try:
-            self.addresses = self.wait_for("listening")
-        except queue.Empty:
-            self.kill()
-            raise
-        self.port = self.addresses["port"]
-
-    def _read(self) -> None:
-        for line in self.process.stderr:
-            self._unread.put(line)
-
-    def wait_for(self, event: str) -> dict:
-        """Read the log until an event."""
-        while not self.lines or self.lines[-1]["event"] != event:
-            self.lines.append(json.loads(self._unread.get(timeout=60)))
-        return self.lines.pop()
-
-    def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-
-    def ask(self, method: str, url: str, body: bytes | None = None) -> tuple[int, dict]:
-        connection = self.connect()
-        try:
-            connection.request(method, url, body)
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
-        finally:
-            connection.close()
-
-    def signal(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-
-    def end(self) -> int:
-        """Wait for the process; return its exit status."""
-        status = self.process.wait(timeout=20)
-        self._reader.join(20)
-        while not self._unread.empty():
-            self.lines.append(json.loads(self._unread.get()))
-        return status
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join(20)
-        self.process.stderr.close()
-        self._folder.cleanup()
-
-
-@contextmanager
-def running(repository: Path, **environment: str) -> Iterator[Process]:
-    process = Process("--model-repository", str(repository), **environment)
-    try:
-        for _ in range(2):
-            process.wait_for("model_ready")
-        yield process
-    finally:
-        process.kill()
-
-
 def test_a_process_serves_from_start_to_sigterm(repository: Path) -> None:
     with running(repository) as server:
-        assert time.monotonic() - server.started < 10
         assert server.ask("GET", "/v2/health/ready") == (200, {"ready": True})
         status, body = server.ask("POST", "/v1/classify?top_k=1", PHOTO)
         assert status == 200
@@ -138,31 +52,9 @@ def send_slowly(server: Process, body: bytes) -> tuple[socket.socket, int]:
     return sock, half
 
 
-def scraped(server: Process, name: str) -> float:
-    """A metric's value; 0 where it is not there."""
-    connection = server.connect()
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    found = re.search(rf"^{re.escape(name)} (.*)$", text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
-
-
 def wait_until_received(server: Process, requests: int) -> None:
-    """Until the bodies of so many requests arrive."""
-    while scraped(server, "vt_requests_receiving") != requests:
-        pass
-
-
-def ask_on(
-    connection: http.client.HTTPConnection, method: str, url: str, body: bytes | None = None
-) -> tuple[int, dict[str, str]]:
-    """Ask on a connection that may be kept; return the status and what is said of what follows."""
-    connection.request(method, url, body)
-    response = connection.getresponse()
-    response.read()
-    told = {"connection", "retry-after"}
-    return response.status, {k: v for k, v in response.getheaders() if k in told}
+    """Wait until the server receives the bodies of this many requests."""
+    wait_until(lambda: scraped(server, "vt_requests_receiving") == requests)
 
 
 CLOSE = {"connection": "close"}

@@ -16,7 +16,7 @@ from service import check_ready
 from service.errors import InvalidConfiguration
 from service.http.server.tls import Tls
 from service.telemetry.metrics import PrometheusMetrics
-from tests.service.http.server.test_server import Process
+from tests.service.process import Process
 from tests.service.repository_fixture import write_classifier
 from tests.service.telemetry.samples import value
 

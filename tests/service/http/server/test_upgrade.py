@@ -8,14 +8,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.service.http.server.test_server import Process
 from tests.service.photos import GREEN, encode, solid
+from tests.service.process import Process, wait_until
 from tests.service.repository_fixture import write_classifier
 from tests.tools import needs
 
@@ -224,14 +223,11 @@ def proxy(server: Process, tmp_path: Path) -> Iterator[int]:
     configuration.write_text(NGINX.format(user=getpass.getuser(), folder=tmp_path, **ports))
     command = [shutil.which("nginx"), "-c", str(configuration), "-e", "stderr"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    patience = threading.Timer(60, process.kill)  # nginx that never listens ends the wait below
-    patience.start()
     try:
-        while not listens(port):
-            assert process.poll() is None, "nginx ended"
+        wait_until(lambda: process.poll() is not None or listens(port))
+        assert process.poll() is None, "nginx ended"
         yield port
     finally:
-        patience.cancel()
         process.send_signal(signal.SIGTERM)
         process.wait(20)
 

@@ -13,8 +13,8 @@ import pytest
 
 from service import check_ready
 from service.api_keys import new_key
-from tests.service.http.server.test_server import Process, ask_on, scraped
 from tests.service.photos import GREEN, encode, solid
+from tests.service.process import Process, ask_on, scraped, wait_until
 from tests.service.repository_fixture import write_classifier
 
 PHOTO = encode(solid(GREEN))
@@ -349,8 +349,7 @@ def test_too_many_connections_are_refused_until_one_ends(repository: Path) -> No
             status, sentence = answer(until_closed(third))
         assert (status, sentence.partition(";")[0]) == (503, "The server has too many connections")
         first.close()
-        while process_is_full(process):
-            pass
+        wait_until(lambda: not process_is_full(process))
         second.close()
     finally:
         process.kill()
@@ -389,8 +388,7 @@ def test_the_metrics_port_has_its_own_connections(repository: Path) -> None:
         busy = [connected(process) for _ in range(2)]
         for sock in busy:
             sock.sendall(POST + b"Content-Length: 10\r\n\r\n")
-        while not process_is_full(process):
-            pass
+        wait_until(lambda: process_is_full(process))
         process.port = process.addresses["metrics_port"]
         assert scraped(process, "vt_requests_receiving") == 2
         for sock in busy:
