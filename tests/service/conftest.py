@@ -1,8 +1,7 @@
 import asyncio
-import gc
 import logging
+import sys
 import threading
-import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -29,6 +28,7 @@ from service.runtime.session import Session
 from service.schema.model_status import Measurement
 from service.settings import Settings
 from service.telemetry.metrics import PrometheusMetrics
+from tests.service.loop_calls import LoopCalls
 from tests.service.repository_fixture import write_both
 
 
@@ -261,28 +261,10 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-TURN_SECONDS = 0.05
-
-
-class Turns:
-    """How much of the processor's time the longest turn of the event loop took, in its thread."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-
-
 @pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turns]:
-    """Measure; what other tests left in memory is no business of this loop's garbage collector."""
-    measuring, run = Turns(), asyncio.Handle._run
-
-    def measured(handle: asyncio.Handle) -> None:
-        before = time.thread_time()
-        run(handle)
-        measuring.longest = max(measuring.longest, time.thread_time() - before)
-
-    gc.collect()
-    gc.freeze()
-    monkeypatch.setattr(asyncio.Handle, "_run", measured)
-    yield measuring
-    gc.unfreeze()
+async def loop_calls() -> AsyncIterator[LoopCalls]:
+    """The calls of the service in this thread, which is the event loop's."""
+    calls = LoopCalls()
+    sys.setprofile(calls.profile)
+    yield calls
+    sys.setprofile(None)
