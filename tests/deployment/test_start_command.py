@@ -167,7 +167,7 @@ def container(image: Image) -> Iterator[Container]:
     )
     yield Container(image, port, process)
     process.kill()
-    process.wait()
+    process.wait(20)
 
 
 def test_the_image_serves_is_healthy_and_stops_as_its_user_without_writing(

@@ -54,7 +54,8 @@ def under_load(server: Process) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        client.join()
+        client.join(LIMIT_SECONDS)
+        assert not client.is_alive()
 
 
 def configuration(folder: Path, target: str) -> Path:
@@ -110,7 +111,7 @@ class Prometheus:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.wait(LIMIT_SECONDS)
         self._log.close()
 
 

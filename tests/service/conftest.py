@@ -160,11 +160,6 @@ def version_loader(
     )
 
 
-def sessions_of(instance: ModelInstance) -> dict[int, object]:
-    """The sessions by number of threads; what is put in their place will be run."""
-    return instance._sessions._sessions
-
-
 @contextmanager
 def held(instance: ModelInstance) -> Iterator[None]:
     """Keep an instance loaded, as a request does."""

@@ -289,8 +289,7 @@ async def test_it_polls_after_each_sleep(watched: Watched, tmp_path: Path) -> No
     running = asyncio.create_task(watch.run())
     write_versions(tmp_path, "1", "2")
     polls.put_nowait(None)
-    while watched.repository.ready_versions("colour") != ["2"]:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await until(lambda: watched.repository.ready_versions("colour") == ["2"])
     assert asked[0] == 7.5
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -126,8 +126,9 @@ def test_concurrent_threads_get_their_own_outputs(memory: Memory) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
-    assert not wrong
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert wrong == []
     assert len(memory.sizes) <= len(images)
 
 
