@@ -140,7 +140,7 @@ async def disturb(process: Process, photos: list[tuple[bytes, np.ndarray]], rate
     return outcome
 
 
-def test_everybody_who_stays_is_answered_right_or_refused_in_order(server: Process) -> None:
+def test_every_remaining_client_gets_a_correct_answer_or_a_proper_error(server: Process) -> None:
     photos = expected_scores(open_version(WEIGHTS, CLASSIFIER))
     capacity = uvloop.run(closed_loop(server.port, photos[0][0], 8, 1.0)).throughput
     outcome = uvloop.run(disturb(server, photos, 1.5 * capacity))

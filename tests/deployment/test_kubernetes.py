@@ -196,7 +196,7 @@ def test_the_monitor_of_kserve_finds_its_pods_and_calls_the_job_as_the_rules_do(
     assert {manifest("base/service.yaml")["metadata"]["name"]} == jobs
 
 
-def test_the_inference_service_speaks_v2_through_the_runtime_that_is_there() -> None:
+def test_the_inference_service_uses_v2_and_the_shipped_runtime() -> None:
     model = manifest("kserve/inference-service.yaml")["spec"]["predictor"]["model"]
     assert model["protocolVersion"] == "v2"
     assert runtime()["protocolVersions"] == ["v2"]

@@ -78,7 +78,7 @@ def composed(folder: Path, *components: str) -> dict[str, Yaml]:
 
 @needs("kubectl")
 @pytest.mark.parametrize("folder", [".", "base", "kserve"])
-def test_kustomize_renders_what_is_applied(folder: str) -> None:
+def test_kustomize_renders_valid_objects(folder: str) -> None:
     validate(render(KUBERNETES / folder))
 
 
@@ -173,7 +173,7 @@ def test_the_components_fit_together(tmp_path: Path) -> None:
 
 
 @needs("kubectl")
-def test_with_tls_the_probes_and_the_scrapes_speak_it_too(tmp_path: Path) -> None:
+def test_with_tls_the_probes_and_the_scrapes_use_it(tmp_path: Path) -> None:
     objects = composed(tmp_path, "monitoring", "tls")
     (container,) = pod(objects)["containers"]
     for name in ("livenessProbe", "readinessProbe"):
@@ -199,7 +199,7 @@ def test_with_keys_the_service_reads_them_from_the_secret(tmp_path: Path) -> Non
 
 
 @needs("kubectl")
-def test_secrets_can_be_read_by_the_pods_group_and_by_nobody_else(tmp_path: Path) -> None:
+def test_secrets_are_readable_by_the_pods_group_only(tmp_path: Path) -> None:
     objects = composed(tmp_path, "tls", "keys")
     assert (
         pod(objects)["securityContext"]["fsGroup"] == pod(objects)["securityContext"]["runAsGroup"]

@@ -203,7 +203,7 @@ def test_the_dependencies_are_neither_torch_nor_a_compiler_nor_pip(image: Image)
     assert not names & {"torch", "pip", "setuptools", "pytest", "onnx"}
 
 
-def test_the_dependencies_and_the_base_stay_under_the_size_that_the_docs_tell(image: Image) -> None:
+def test_the_dependencies_and_the_base_stay_under_the_documented_size(image: Image) -> None:
     files = [path for path in (image.root / "opt" / "vt-serve").rglob("*") if not path.is_symlink()]
     megabytes = sum(path.stat().st_size for path in files if path.is_file()) / 1e6
     text = (ROOT / "docs" / "operations.md").read_text()
@@ -212,7 +212,7 @@ def test_the_dependencies_and_the_base_stay_under_the_size_that_the_docs_tell(im
     assert 0.5 * (most - base) < megabytes < most - base
 
 
-def test_the_bill_of_materials_is_what_the_image_holds(image: Image) -> None:
+def test_the_bill_of_materials_lists_the_contents_of_the_image(image: Image) -> None:
     bill = json.loads((image.root / "usr/local/share/sbom/vt-serve.cdx.json").read_text())
     assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "vt-serve")
     held = importlib.metadata.distributions(path=[str(image.packages())])
@@ -221,7 +221,7 @@ def test_the_bill_of_materials_is_what_the_image_holds(image: Image) -> None:
     }
 
 
-def test_an_image_without_models_says_so(image: Image, container: Container) -> None:
+def test_an_image_without_models_reports_it(image: Image, container: Container) -> None:
     """What happens where nobody mounted anything."""
     container.process.kill()
     told = container.run("ENTRYPOINT", "--model-repository", str(image.root / "app"))

@@ -31,7 +31,7 @@ GROWTH_BYTES = 150_000_000
 MAX_CALLS = 1000
 
 
-def test_the_corpus_holds_what_it_should() -> None:
+def test_the_corpus_is_large_and_its_files_are_small() -> None:
     assert len(corpus()) > 100
     assert max(len(file.data) for file in corpus().values()) < 3_000_000
 

@@ -146,7 +146,7 @@ LENGTHY: dict[str, tuple[str, dict]] = {
 
 
 @pytest.mark.parametrize("name", LENGTHY)
-async def test_no_answer_and_no_line_of_the_log_repeats_without_end(
+async def test_neither_response_nor_log_line_repeats_a_long_value(
     service: Running, name: str
 ) -> None:
     url, arguments = LENGTHY[name]
@@ -167,7 +167,7 @@ def test_a_sentence_that_is_too_long_keeps_its_ends() -> None:
     assert len(sentence) < ERROR_BYTES
 
 
-async def test_the_answer_to_a_long_name_still_says_what_there_is(service: Running) -> None:
+async def test_the_answer_to_a_long_name_still_lists_the_models(service: Running) -> None:
     response: httpx.Response = await service.http.get(f"/v2/models/{LONG[:20_000]}")
     assert response.status_code == 404
     assert error_of(response).endswith("the models are colour, pixels.")

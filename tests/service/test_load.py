@@ -76,7 +76,7 @@ async def test_the_other_model_serves_on_the_other_core_while_one_is_busy(start:
         assert (await waiting).status_code == 200
 
 
-async def test_the_deadline_fires_while_the_model_is_busy_and_drops_what_waits(
+async def test_a_deadline_expires_while_the_model_is_busy_and_drops_the_waiting_images(
     start: Start,
 ) -> None:
     async with start(default_timeout_seconds=0.3) as service:
@@ -123,7 +123,7 @@ class RawClient:
         self.sent.append(message)
 
 
-async def test_work_for_a_client_that_left_is_dropped_and_its_neighbour_is_answered(
+async def test_images_of_a_disconnected_client_are_dropped_and_other_requests_are_answered(
     service: Running,
 ) -> None:
     gate = service.gate("colour")
@@ -211,7 +211,7 @@ async def test_a_stopping_server_is_not_ready_and_admits_no_requests(service: Ru
     assert (await inside).status_code == 200
 
 
-async def test_a_client_may_ask_for_less_time_and_gets_its_504_while_the_model_is_busy(
+async def test_a_client_can_shorten_its_timeout_and_gets_504_while_the_model_is_busy(
     service: Running,
 ) -> None:
     gate = service.gate("colour")

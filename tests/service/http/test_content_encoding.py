@@ -22,7 +22,7 @@ def test_gzip_may_have_several_members(cuts: list[int], level: int) -> None:
     assert decompress(body, "gzip", len(TEXT)) == TEXT
 
 
-def test_the_limit_is_that_of_all_members() -> None:
+def test_the_limit_applies_to_all_members_together() -> None:
     body = gzip.compress(TEXT) * 3
     assert decompress(body, "gzip", 3 * len(TEXT)) == 3 * TEXT
     with pytest.raises(PayloadTooLarge):
@@ -37,7 +37,7 @@ def test_members_are_bounded() -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 @pytest.mark.parametrize("text", [b"", b"a", TEXT])
-def test_what_is_not_whole_is_refused(encoding: str, text: bytes) -> None:
+def test_an_incomplete_stream_is_refused(encoding: str, text: bytes) -> None:
     body = compress(text, encoding)
     assert decompress(body, encoding, len(TEXT)) == text
     with pytest.raises(InvalidRequest, match=f"one whole {encoding} stream"):

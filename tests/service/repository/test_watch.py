@@ -278,7 +278,7 @@ async def test_a_repository_that_cannot_be_read_at_first_is_still_watched(
     assert watched.loaded == ["colour 2"]
 
 
-async def test_it_polls_after_each_sleep(watched: Watched, tmp_path: Path) -> None:
+async def test_the_watch_polls_after_each_sleep(watched: Watched, tmp_path: Path) -> None:
     asked, polls = [], asyncio.Queue[None]()
 
     async def sleep(seconds: float) -> None:

@@ -35,6 +35,6 @@ async def test_tritons_names_count_what_triton_counts(start: Start) -> None:
     assert 0 < sum(durations.values()) <= whole
 
 
-async def test_tritons_names_are_not_there_unless_asked_for(start: Start) -> None:
+async def test_tritons_names_are_absent_unless_enabled(start: Start) -> None:
     async with start() as service:
         assert await triton_samples(service.http) == {}

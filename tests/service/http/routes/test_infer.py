@@ -283,7 +283,10 @@ MISTAKES: dict[str, tuple[dict, str]] = {
         binary({"inputs": [following(191)]}, bytes(191)),
         "[1, 8, 8, 3] has 192 bytes, not 191",
     ),
-    "data that nobody claims": (binary({"inputs": [tensor()]}, bytes(5)), "JSON have 5 bytes"),
+    "data beyond the declared inputs": (
+        binary({"inputs": [tensor()]}, bytes(5)),
+        "JSON have 5 bytes",
+    ),
     "elements that are cut short": (
         binary(
             {"inputs": [following(9, datatype="BYTES", shape=[1])]},
@@ -365,7 +368,7 @@ async def test_a_mistake_is_a_400_with_a_sentence(service: Running, name: str) -
     assert (await service.http.post(URL, json={"inputs": [tensor()]})).status_code == 200
 
 
-async def test_what_is_too_large_is_a_413(start: Start) -> None:
+async def test_a_request_that_is_too_large_is_a_413(start: Start) -> None:
     async with start(max_images_per_request=2, max_body_bytes=8 * 1024 * 1024) as service:
 
         async def refused(sentence: str, **arguments: Any) -> None:
@@ -386,7 +389,7 @@ async def test_what_is_too_large_is_a_413(start: Start) -> None:
         await refused("more than the 8,388,608 bytes", content=bomb, headers=encoded)
 
 
-async def test_what_is_encoded_otherwise_is_a_415(service: Running) -> None:
+async def test_an_unsupported_encoding_is_a_415(service: Running) -> None:
     encoded = {"Content-Encoding": "br"}
     response = await service.http.post(URL, content=b"{}", headers=encoded)
     assert response.status_code == 415

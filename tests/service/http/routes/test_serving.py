@@ -34,7 +34,7 @@ def counted(service: Running) -> dict[tuple[str, ...], float]:
     }
 
 
-async def test_who_asks_for_an_unloaded_model_is_counted(service: Running) -> None:
+async def test_a_request_for_an_unloaded_model_is_counted(service: Running) -> None:
     assert await ask(service) == 200
     await unload(service)
     paths = ("/v1/classify", "/v1/classify?model=colour", "/v2/models/colour/infer")
@@ -86,7 +86,7 @@ async def test_an_unknown_model_or_version_makes_no_labels(
     assert counted(service) == {}
 
 
-async def test_tritons_names_count_it_as_well(start: Start) -> None:
+async def test_a_request_for_an_unloaded_model_is_counted_under_tritons_names(start: Start) -> None:
     name = "nv_inference_request_failure/BACKEND"
     async with start(metrics_triton_names=True) as service:
         await unload(service)

@@ -19,7 +19,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> list[Limits]:
     return limits
 
 
-def test_what_is_enough_stays(limit: list[Limits]) -> None:
+def test_a_sufficient_limit_is_not_changed(limit: list[Limits]) -> None:
     limit.append((1024, 4096))
     assert connections_within(512, 1) == 512
     limit.append((resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -28,7 +28,7 @@ def test_what_is_enough_stays(limit: list[Limits]) -> None:
 
 
 @pytest.mark.parametrize("hard", [4096, resource.RLIM_INFINITY])
-def test_it_is_raised_as_far_as_needed(limit: list[Limits], hard: int) -> None:
+def test_the_limit_is_raised_as_far_as_needed(limit: list[Limits], hard: int) -> None:
     limit.append((200, hard))
     with capture_logs() as lines:
         assert connections_within(512, 2) == 512
@@ -36,7 +36,9 @@ def test_it_is_raised_as_far_as_needed(limit: list[Limits], hard: int) -> None:
     assert lines == []
 
 
-def test_what_cannot_be_raised_lowers_the_connections_of_each_port(limit: list[Limits]) -> None:
+def test_a_limit_that_cannot_be_raised_lowers_the_connections_of_each_port(
+    limit: list[Limits],
+) -> None:
     limit.append((200, 300))
     with capture_logs() as lines:
         fit = connections_within(512, 2)
@@ -48,12 +50,12 @@ def test_what_cannot_be_raised_lowers_the_connections_of_each_port(limit: list[L
     )
 
 
-def test_one_connection_is_always_tried(limit: list[Limits]) -> None:
+def test_at_least_one_connection_is_allowed(limit: list[Limits]) -> None:
     limit.append((20, 20))
     assert connections_within(512, 1) == 1
 
 
-def test_where_nothing_may_be_changed_the_limit_is_what_it_was(
+def test_without_permission_the_limit_is_not_changed(
     limit: list[Limits], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:

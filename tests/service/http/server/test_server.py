@@ -60,7 +60,7 @@ def wait_until_received(server: Process, requests: int) -> None:
 CLOSE = {"connection": "close"}
 
 
-def test_a_drain_answers_whoever_is_there_and_no_newcomer(repository: Path) -> None:
+def test_a_drain_serves_open_connections_and_rejects_new_ones(repository: Path) -> None:
     with running(repository) as server:
         sock, half = send_slowly(server, PHOTO)
         wait_until_received(server, 1)
@@ -84,7 +84,7 @@ def test_a_drain_answers_whoever_is_there_and_no_newcomer(repository: Path) -> N
         assert server.end() == 0
 
 
-def test_a_kept_connection_that_is_idle_does_not_hold_up_the_drain(repository: Path) -> None:
+def test_an_idle_connection_does_not_delay_the_drain(repository: Path) -> None:
     with running(repository) as server:
         kept = server.connect()
         assert ask_on(kept, "GET", "/v2/health/live") == (200, {})
@@ -98,7 +98,7 @@ def failures(server: Process) -> list[str]:
     return [line["event"] for line in server.lines if line["level"] == "error"]
 
 
-def test_a_drain_ends_in_time_and_tells_those_it_leaves(repository: Path) -> None:
+def test_requests_that_outlast_the_drain_get_503(repository: Path) -> None:
     with running(repository, VT_DRAIN_TIMEOUT_SECONDS="0.2") as server:
         sock, _ = send_slowly(server, PHOTO)
         wait_until_received(server, 1)
@@ -113,7 +113,9 @@ def test_a_drain_ends_in_time_and_tells_those_it_leaves(repository: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_at_once_and_quietly(repository: Path, number: signal.Signals) -> None:
+def test_a_second_signal_ends_the_process_without_an_error(
+    repository: Path, number: signal.Signals
+) -> None:
     with running(repository) as server:
         sock, _ = send_slowly(server, PHOTO)
         wait_until_received(server, 1)
@@ -127,7 +129,7 @@ def test_a_second_signal_ends_at_once_and_quietly(repository: Path, number: sign
         assert server.lines[-1]["event"] == "stopped"
 
 
-def test_slow_uploads_keep_nobody_out(repository: Path) -> None:
+def test_slow_uploads_do_not_block_other_requests(repository: Path) -> None:
     with running(repository, VT_MAX_CONCURRENT_REQUESTS="1") as server:
         slow = [send_slowly(server, PHOTO) for _ in range(3)]
         wait_until_received(server, 3)
@@ -138,7 +140,7 @@ def test_slow_uploads_keep_nobody_out(repository: Path) -> None:
             sock.close()
 
 
-def test_what_all_bodies_take_together_is_bounded(repository: Path) -> None:
+def test_the_memory_of_all_bodies_is_bounded(repository: Path) -> None:
     environment = {"VT_MAX_CONCURRENT_REQUESTS": "2", "VT_MAX_BODY_BYTES": str(len(PHOTO))}
     with running(repository, **environment) as server:
         slow = [send_slowly(server, PHOTO) for _ in range(4)]  # half of it each
@@ -175,7 +177,7 @@ def test_a_signal_during_a_self_test_that_never_ends_leaves_its_thread(tmp_path:
     assert events[-2:] == ["threads_left", "stopped"]
 
 
-def test_a_client_that_sends_too_much_sees_its_413(repository: Path) -> None:
+def test_a_client_that_sends_too_much_receives_the_413(repository: Path) -> None:
     with running(repository, VT_MAX_BODY_BYTES="1000") as server:
         assert server.ask("POST", "/v1/classify", bytes(3_000_000))[0] == 413
 
@@ -202,7 +204,7 @@ def test_a_refused_small_body_keeps_the_connection(repository: Path) -> None:
         connection.close()
 
 
-def test_answers_stay_right_while_many_clients_ask_at_once(repository: Path) -> None:
+def test_concurrent_requests_get_correct_answers(repository: Path) -> None:
     photos = [encode(noise(120, 90, seed), "PNG") for seed in range(6)]
     with running(repository) as server:
         expected = [server.ask("POST", "/v1/segment?mask=rle", photo) for photo in photos]
@@ -234,7 +236,7 @@ CANNOT_START = {
 
 @pytest.mark.usefixtures("restored_log")
 @pytest.mark.parametrize("case", CANNOT_START)
-def test_what_cannot_start_says_so_in_one_line_and_exits_2(
+def test_a_failed_start_is_reported_in_one_line_with_exit_status_2(
     repository: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -249,7 +251,7 @@ def test_what_cannot_start_says_so_in_one_line_and_exits_2(
 
 
 @pytest.mark.usefixtures("restored_log")
-def test_what_stays_for_ever_is_kept_from_the_collector_before_a_model_is_loaded(
+def test_the_application_is_frozen_out_of_garbage_collection_before_models_load(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frozen = []
@@ -272,7 +274,7 @@ def test_what_stays_for_ever_is_kept_from_the_collector_before_a_model_is_loaded
 
 
 @pytest.mark.usefixtures("restored_log")
-def test_a_taken_port_says_so_and_exits_2(
+def test_a_port_in_use_is_reported_with_exit_status_2(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -310,7 +312,7 @@ def test_the_command_line_leaves_the_signals_as_they_were() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_flag_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0

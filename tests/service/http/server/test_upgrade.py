@@ -79,7 +79,7 @@ def answers(sock: socket.socket, count: int) -> list[tuple[int, dict]]:
 @pytest.mark.parametrize("connection", CONNECTIONS)
 @pytest.mark.parametrize("upgrade", UPGRADES)
 @pytest.mark.parametrize("pieces", ["whole", "halves", "bytes of the head"])
-def test_each_request_gets_one_answer_and_its_body_is_its_body(
+def test_each_request_gets_one_answer_and_its_body_is_never_read_as_a_request(
     server: Process, upgrade: str, connection: str, body: str, pieces: str
 ) -> None:
     content, status = BODIES[body]
@@ -265,7 +265,7 @@ def test_nothing_is_smuggled_past_a_proxy_that_passes_upgrades_on(
 
 
 @needs("nginx")
-def test_what_came_through_a_proxy_that_adds_no_header_is_not_local(
+def test_a_request_through_a_proxy_that_adds_no_header_is_not_local(
     server: Process, proxy: int
 ) -> None:
     unload = "/open/v2/repository/models/colour/unload"
