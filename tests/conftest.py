@@ -8,7 +8,7 @@ HANG_SECONDS = 600
 
 @pytest.fixture(autouse=True)
 def no_hang() -> Iterator[None]:
-    """Fail a test that hangs: every wait of a test may rely on this limit."""
+    """Fail a test that hangs instead of waiting for ever."""
 
     def fail(*_: object) -> None:
         pytest.fail(f"the test did not end within {HANG_SECONDS} s")

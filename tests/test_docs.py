@@ -1,4 +1,4 @@
-"""What the service has is documented, and what is documented is there."""
+"""Everything that the service offers is documented, and everything documented exists."""
 
 import re
 import subprocess

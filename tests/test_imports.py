@@ -164,7 +164,7 @@ def test_imports_between_packages_have_one_direction() -> None:
 
 @pytest.mark.parametrize("path", files("tests"), ids=relative)
 def test_no_test_module_is_imported(path: Path) -> None:
-    """What several test modules need is in a module of its own."""
+    """Shared helpers of tests are in modules of their own."""
     modules = [name.split(".") for name in imports(path) if name.startswith("tests.")]
     assert not [name for name in modules if any(part.startswith("test_") for part in name)]
 

@@ -1,4 +1,4 @@
-"""The files that deploy the service, as what they say."""
+"""The parsed files that deploy the service."""
 
 import json
 import re
@@ -45,7 +45,7 @@ class Instruction:
 
     @property
     def source_stage(self) -> str | None:
-        """Where a COPY takes from; none is the checkout."""
+        """The stage that a COPY copies from; None is the checkout."""
         flag = self.arguments[0]
         return flag.removeprefix("--from=") if flag.startswith("--from=") else None
 
@@ -57,7 +57,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Stage:
-    """From one FROM to the next."""
+    """The instructions from one FROM to the next."""
 
     base: str
     name: str

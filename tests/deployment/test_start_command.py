@@ -104,7 +104,7 @@ class Image:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    """The built image: everybody may read it, nobody may write."""
+    """The built image, readable by every user and writable by none."""
     root = Path(tempfile.mkdtemp())
     image = Image(root, base_python())
     (root / "bin").mkdir()
@@ -222,7 +222,7 @@ def test_the_bill_of_materials_lists_the_contents_of_the_image(image: Image) -> 
 
 
 def test_an_image_without_models_reports_it(image: Image, container: Container) -> None:
-    """What happens where nobody mounted anything."""
+    """No models are mounted."""
     container.process.kill()
     told = container.run("ENTRYPOINT", "--model-repository", str(image.root / "app"))
     assert told.returncode == 2

@@ -171,16 +171,16 @@ def held(instance: ModelInstance) -> Iterator[None]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop turn until something is so."""
+    """Run the event loop until a condition is true."""
     for _ in range(100_000):
         if condition():
             return
         await asyncio.sleep(0)
-    raise AssertionError("it never came true")
+    raise AssertionError("the condition never became true")
 
 
 class Gate:
-    """Shows when a run begins, and lets it go on when it is opened."""
+    """Shows when a run begins, and holds it until the gate is opened."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -240,7 +240,7 @@ async def service(start: Start) -> AsyncIterator[Running]:
 
 @pytest.fixture
 def restored_log() -> Iterator[None]:
-    """For tests that configure the log: what it writes to is gone after them."""
+    """Restore the log after a test that configures it."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

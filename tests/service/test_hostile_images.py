@@ -1,5 +1,7 @@
-"""Whatever image a client sends: a right answer or its own error, in bounded memory, and the
-event loop is free meanwhile."""
+"""Hostile images get a correct response or an error, in bounded memory, outside of the event loop.
+
+`tests/benchmarks/hostile.py` measures how long the loop is held up.
+"""
 
 import asyncio
 import io

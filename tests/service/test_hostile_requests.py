@@ -1,4 +1,4 @@
-"""Whatever JSON, form or name a client sends: a short answer, and the event loop stays free."""
+"""Hostile JSON, forms and names get a short response, outside of the event loop."""
 
 import base64
 import gzip
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import structlog
 
-from service.errors import MAX_SENTENCE_LETTERS, InvalidRequest
+from service.errors import InvalidRequest
 from service.images.base64 import decode_base64
 from service.open_inference.bounded_json import MAX_JSON_BYTES
 from tests.service.clients import error_of
@@ -22,6 +22,7 @@ from tests.service.photos import GREEN, encode, solid
 URL = "/v2/models/colour/infer"
 LONG = "x" * 3_000_000
 MAX_CALLS = 1000
+MAX_SENTENCE_LETTERS = 1000
 ERROR_BYTES = MAX_SENTENCE_LETTERS + 100
 JPEG = encode(solid(GREEN), "JPEG")
 
@@ -56,7 +57,7 @@ HEAVY: dict[str, tuple[dict, int]] = {
 async def test_json_is_worked_on_outside_the_event_loop(
     start: Start, loop_calls: LoopCalls
 ) -> None:
-    """How long it takes there, `tests/benchmarks/hostile.py` measures."""
+    """`tests/benchmarks/hostile.py` measures how long the loop is held up."""
     assert len(SMALL["content"]) < 1000
     async with start() as service:
         for name, (arguments, status) in HEAVY.items():

@@ -1,4 +1,4 @@
-"""What the OpenAPI description promises, tried out with data made from it, valid and not."""
+"""Responses match the OpenAPI description, for valid and invalid data generated from it."""
 
 from collections.abc import Iterator
 

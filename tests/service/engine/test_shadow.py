@@ -1,4 +1,4 @@
-"""A version that answers nobody, and is compared with the one that does."""
+"""A version that answers no request, but is compared with the one that does."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The short way gives what the framework's own would, and leaves to it whatever is not plain."""
+"""The fast path answers like the framework, and leaves all but plain requests to it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""HEAD answers what GET does, without the body."""
+"""HEAD is answered like GET, without the body."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`/metrics` on a port of its own, and under Triton's names."""
+"""`/metrics` on a port of its own."""
 
 import http.client
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the description says of keys and refusals is what the running service does."""
+"""The OpenAPI description of keys and refusals matches the running service."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Requests for predictions that nothing can answer are counted by the model that they are for."""
+"""Requests that cannot be served are counted by the model that they name."""
 
 import json
 from pathlib import Path

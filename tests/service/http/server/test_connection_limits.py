@@ -1,4 +1,4 @@
-"""What a hostile client may hold or send, against the real process: every connection ends."""
+"""Limits on one connection and on all of them, against the real process."""
 
 import http.client
 import json
@@ -62,7 +62,7 @@ def connected(server: Process) -> socket.socket:
 
 
 def until_closed(sock: socket.socket) -> bytes:
-    """Everything that still comes; fails where the server does not close."""
+    """All remaining bytes; fails if the server does not close the connection."""
     received = b""
     try:
         while data := sock.recv(65536):
@@ -81,7 +81,7 @@ def answer(received: bytes) -> tuple[int, str]:
 
 
 def trickle(sock: socket.socket, piece: Callable[[], bytes]) -> bytes:
-    """Send a little, again and again, until the server closes; return what it said."""
+    """Send a little repeatedly until the server closes the connection; return its response."""
     for _ in range(1000):
         if select.select([sock], [], [], TRICKLE_SECONDS)[0]:
             return until_closed(sock)

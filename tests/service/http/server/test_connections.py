@@ -1,4 +1,4 @@
-"""Who gives way where a port has as many connections as it may."""
+"""Which connection is closed when a port has reached its limit."""
 
 from structlog.testing import capture_logs
 
@@ -39,10 +39,10 @@ def test_the_longest_idle_connection_is_closed_and_a_request_resets_the_idle_tim
 def test_busy_connections_stay_open_and_a_new_one_is_refused_if_all_are_busy() -> None:
     connections, clients = full(2)
     connections.set_busy(clients[0])
-    newcomer = Client()
-    assert connections.admit(newcomer)
+    new = Client()
+    assert connections.admit(new)
     assert are_open(clients) == [True, False]
-    connections.set_busy(newcomer)
+    connections.set_busy(new)
     assert not connections.admit(Client())
     connections.forget(clients[0])
     assert connections.admit(Client())

@@ -5,14 +5,14 @@ import resource
 import pytest
 from structlog.testing import capture_logs
 
-from service.http.server.open_files import RESERVED_FILES, connections_within
+from service.http.server.open_files import connections_within
 
 Limits = tuple[int, int]
 
 
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> list[Limits]:
-    """The limits as they were set, the last one is in force."""
+    """The limits that were set; the last one applies."""
     limits: list[Limits] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
@@ -32,7 +32,7 @@ def test_the_limit_is_raised_as_far_as_needed(limit: list[Limits], hard: int) ->
     limit.append((200, hard))
     with capture_logs() as lines:
         assert connections_within(512, 2) == 512
-    assert limit[-1] == (2 * 512 + RESERVED_FILES, hard)
+    assert limit[-1] == (1120, hard)  # 2 * 512 connections and 96 other files
     assert lines == []
 
 
@@ -43,10 +43,10 @@ def test_a_limit_that_cannot_be_raised_lowers_the_connections_of_each_port(
     with capture_logs() as lines:
         fit = connections_within(512, 2)
     assert limit[-1] == (300, 300)
-    assert fit == (300 - RESERVED_FILES) // 2
+    assert fit == 102
     (line,) = lines
     assert (line["event"], line["max_connections"], line["wanted"], line["open_files"]) == (
-        *("connections_lowered", fit, 512, 300),
+        *("connections_lowered", 102, 512, 300),
     )
 
 
@@ -63,4 +63,4 @@ def test_without_permission_the_limit_is_not_changed(
 
     monkeypatch.setattr(resource, "setrlimit", refuse)
     limit.append((200, 4096))
-    assert connections_within(512, 1) == 200 - RESERVED_FILES
+    assert connections_within(512, 1) == 104

@@ -1,4 +1,4 @@
-"""One answer, one write."""
+"""Each response is sent in one write."""
 
 import asyncio
 

@@ -44,7 +44,7 @@ def test_a_process_serves_from_start_to_sigterm(repository: Path) -> None:
 
 
 def send_slowly(server: Process, body: bytes) -> tuple[socket.socket, int]:
-    """Begin a request; its second half is the caller's to send."""
+    """Begin a request; the caller sends its second half."""
     sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
     half = len(body) // 2
     head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -73,8 +73,8 @@ def test_a_drain_serves_open_connections_and_rejects_new_ones(repository: Path) 
         assert ask_on(kept[1], "GET", "/v2/health/ready") == (503, CLOSE | {"retry-after": "1"})
         assert [connection.sock for connection in kept] == [None, None]  # one answer, no more
         assert server.ask("GET", "/v2/health/live")[0] == 200
-        newcomer = server.connect()
-        refused = ask_on(newcomer, "POST", "/v1/classify", PHOTO)
+        new = server.connect()
+        refused = ask_on(new, "POST", "/v1/classify", PHOTO)
         assert refused == (503, CLOSE | {"retry-after": "1"})
         sock.sendall(PHOTO[half:])
         answer = http.client.HTTPResponse(sock)
@@ -107,7 +107,7 @@ def test_requests_that_outlast_the_drain_get_503(repository: Path) -> None:
         assert head.startswith(b"http/1.1 503")
         assert b"\r\nconnection: close\r\n" in head
         assert b"\r\nretry-after: 1\r\n" in head
-        assert server.end() == 0  # though the client neither goes on nor leaves
+        assert server.end() == 0  # although the client neither sends the rest nor disconnects
         sock.close()
         assert failures(server) == []
 

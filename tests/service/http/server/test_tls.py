@@ -1,4 +1,4 @@
-"""TLS: by the real process, with certificates that the tests make."""
+"""TLS in the real process, with certificates that the tests make."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""A request that asks for another protocol is answered as if it had not: its body is its body."""
+"""A request that asks for an upgrade is answered as usual, and its body is never a request."""
 
 import getpass
 import http.client
@@ -61,7 +61,7 @@ def request(body: bytes, extra: bytes, *, chunked: bool = False) -> bytes:
 
 
 def answers(sock: socket.socket, count: int) -> list[tuple[int, dict]]:
-    """Read so many answers, and make sure that there are no more."""
+    """Read this many responses, and make sure that no more follow."""
     reader = sock.makefile("rb")
     found = []
     for _ in range(count):
