@@ -2,6 +2,7 @@ import asyncio
 import logging
 import sys
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -171,12 +172,11 @@ def held(instance: ModelInstance) -> Iterator[None]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Run the event loop until a condition is true."""
-    for _ in range(100_000):
-        if condition():
-            return
+    """Run the event loop until a condition is true; fail if it never becomes true."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "the condition never became true"
         await asyncio.sleep(0)
-    raise AssertionError("the condition never became true")
 
 
 class Gate:
