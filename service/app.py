@@ -59,31 +59,31 @@ def create_app(settings: Settings, engine: Engine | None = None) -> DescribedApp
     settings; it runs as long as the application's lifespan.
     """
     engine = engine or Engine.from_settings(settings)
-    access = _access(settings, engine.metrics)
-    tracing = _tracing(settings)
+    access, tracing = _access(settings, engine.metrics), _tracing(settings)
     rules = AccessRules(
         keys=access.keys,
         local_key=access.local_key,
         metadata_needs_key=settings.require_key_for_metadata,
     )
     authorization = Authorization(rules, engine.metrics.server)
-    serving = Serving(engine, BodyLimits(settings.max_body_bytes, settings.body_timeout_seconds))
+    body = BodyLimits(settings.max_body_bytes, settings.body_timeout_seconds)
+    serving = Serving(engine, body)
     predict = PredictRoutes(serving)
-    fast_path = FastPath(
-        predict.fast_routes(),
-        authorization,
-        has_cors=bool(settings.cors_origins),
-        metrics_port=settings.metrics_port,
+    boundary = partial(
+        Boundary,
+        fast_path=FastPath(
+            predict.fast_routes(),
+            authorization,
+            has_cors=bool(settings.cors_origins),
+            metrics_port=settings.metrics_port,
+        ),
+        events=engine.metrics.server,
+        max_body_bytes=settings.max_body_bytes,
+        tracer=tracing,
     )
     app = DescribedApp(
         rules,
-        partial(
-            Boundary,
-            fast_path=fast_path,
-            events=engine.metrics.server,
-            max_body_bytes=settings.max_body_bytes,
-            tracer=tracing,
-        ),
+        boundary,
         title="vt-serve",
         version=__version__,
         summary="Visual Transformer models behind HTTP.",
@@ -93,8 +93,17 @@ def create_app(settings: Settings, engine: Engine | None = None) -> DescribedApp
     )
     app.state.engine, app.state.access, app.state.tracing = engine, access, tracing
     add_error_handlers(app)
-    has_metrics = settings.metrics_port is None
     metrics = MetricsRoutes(engine.metrics.render).router()
+    routes = _add_routes(app, settings, serving, predict, metrics)
+    _add_middleware(app, settings, authorization, routes, metrics)
+    return app
+
+
+def _add_routes(
+    app: FastAPI, settings: Settings, serving: Serving, predict: PredictRoutes, metrics: APIRouter
+) -> list[BaseRoute]:
+    """Add the endpoints; return all routes, those of the description and the metrics included."""
+    engine, has_metrics = serving.engine, settings.metrics_port is None
     routers = [
         predict.router,
         OpenInferenceRoutes(engine.repository, engine.admission).router(),
@@ -103,23 +112,26 @@ def create_app(settings: Settings, engine: Engine | None = None) -> DescribedApp
         OperationsRoutes(engine.repository, has_metrics=has_metrics).router(),
         *([metrics] if has_metrics else []),
     ]
-    routes = _include(app, routers)
+    routes = [*app.routes, *(route for router in routers for route in router.routes)]
+    for router in routers:
+        app.include_router(router)
+    return routes if has_metrics else [*routes, *metrics.routes]
+
+
+def _add_middleware(
+    app: FastAPI,
+    settings: Settings,
+    authorization: Authorization,
+    routes: Sequence[BaseRoute],
+    metrics: APIRouter,
+) -> None:
+    """Add what requests pass that do not take the fast path; the last one added comes first."""
     if settings.metrics_port is not None:
         app.add_middleware(MetricsPort, metrics=_metrics_app(metrics), port=settings.metrics_port)
-        routes += metrics.routes
     app.add_middleware(AuthorizationMiddleware, authorization=authorization, routes=routes)
     if settings.cors_origins:
         app.add_middleware(Cors, origins=settings.cors_origins)
     app.add_middleware(HeadRequests)
-    return app
-
-
-def _include(app: FastAPI, routers: Sequence[APIRouter]) -> list[BaseRoute]:
-    """Add routers to an application; return all its routes, those of the description too."""
-    routes = [*app.routes, *(route for router in routers for route in router.routes)]
-    for router in routers:
-        app.include_router(router)
-    return routes
 
 
 def _metrics_app(router: APIRouter) -> FastAPI:

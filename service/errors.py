@@ -24,6 +24,7 @@ InvalidEntry                    a model version that cannot be served; the messa
 """
 
 import math
+import traceback
 from typing import ClassVar, Literal, Self
 
 Outcome = Literal[
@@ -190,3 +191,14 @@ class InvalidConfiguration(Exception):
 
 class InvalidEntry(Exception):
     """The files of a model are missing, incomplete, altered or contradictory."""
+
+
+def clear_frames(error: BaseException | None) -> None:
+    """Release what the frames of an error and of its causes hold; the error itself stays whole.
+
+    A frame may hold the error that its traceback belongs to: without this, photos and sessions
+    stay in memory until the garbage collector comes.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__

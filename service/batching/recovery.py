@@ -3,7 +3,6 @@
 import asyncio
 import math
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -12,7 +11,7 @@ import structlog
 
 from service.batching.queue import PendingInference, RequestQueue
 from service.batching.runner import BatchRunner, Execution
-from service.errors import InferenceFailed, ModelNotReady, OutOfMemory
+from service.errors import InferenceFailed, ModelNotReady, OutOfMemory, clear_frames
 from service.runtime.device import Device
 from service.telemetry.events import BatchEvents, ModelIdentity
 
@@ -154,7 +153,7 @@ class Recovery:
             self._retry_in_parts(execution)
             return None
         fail(execution.members, error)
-        _clear_frames(error)
+        clear_frames(error)
         return self._rebuild(execution.width.threads)
 
     def _retry_in_parts(self, execution: Execution) -> None:
@@ -220,10 +219,3 @@ def fail(members: Iterable[PendingInference], error: BaseException) -> None:
     for member in members:
         if not member.future.done():
             member.future.set_exception(error)
-
-
-def _clear_frames(error: BaseException | None) -> None:
-    """Release what the frames of an error hold: the session, whose memory is needed now."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__

@@ -59,7 +59,7 @@ class BatchRunner:
             member.has_started = True
             try:
                 images.append(member.photo.prepare().pixels)
-            except Exception as error:  # it is this photo's own
+            except Exception as error:  # it concerns only this photo
                 refused.append((member, error))
             else:
                 running.append(member)

@@ -159,18 +159,20 @@ class Call:
         self.outcome = outcome = _outcome(error)
         seconds = None if self._placed_at is None else monotonic() - self._placed_at
         parts.admission.leave(self._timeout, self._body_bytes, seconds)
-        inferred = self._inferred if outcome == "ok" else None
-        instance.telemetry.finished(
-            outcome,
-            self.timings,
-            0 if inferred is None else len(inferred.images),
-            request_bytes=self._body_bytes,
-            response_bytes=self.response_bytes,
-            predictions=() if inferred is None else inferred.describe(instance.contract),
-        )
-        if parts.shadow is not None and inferred is not None:
-            parts.shadow.answered(instance, inferred)
-        instance.let_go()
+        inferred, self._inferred = self._inferred if outcome == "ok" else None, None
+        try:
+            instance.telemetry.finished(
+                outcome,
+                self.timings,
+                0 if inferred is None else len(inferred.images),
+                request_bytes=self._body_bytes,
+                response_bytes=self.response_bytes,
+                predictions=() if inferred is None else inferred.describe(instance.contract),
+            )
+            if parts.shadow is not None and inferred is not None:
+                parts.shadow.answered(instance, inferred)
+        finally:
+            instance.let_go()
 
 
 def _outcome(error: BaseException | None) -> Outcome:

@@ -2,38 +2,31 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import structlog
 
-from service.batching.instance import ModelInstance
 from service.engine.admission import Admission
 from service.engine.call import Call, CallParts
 from service.engine.classify import classify
 from service.engine.inference import ImageInference
+from service.engine.parts import create_repository, create_shadow, observe
 from service.engine.segment import MaskFormat, segment
 from service.engine.shadow import Shadow
 from service.images.decode import ImageLimits
-from service.repository.calibration import CalibrationCache
-from service.repository.load_options import LoadOptions
 from service.repository.loading import LoadInstance, load_instance
 from service.repository.repository import ModelRepository
 from service.repository.version import ModelVersion
 from service.repository.watch import RepositoryWatch
-from service.runtime.container_limits import memory_limit_bytes, usable_cores
+from service.runtime.container_limits import usable_cores
 from service.runtime.device import Devices
-from service.runtime.execution_providers import GpuOptions
 from service.runtime.image_threads import ImageThreads
 from service.schema.predictions import ClassifyResponse, SegmentResponse
 from service.schema.vocabulary import Task
 from service.settings import Settings
-from service.telemetry.gpu import find_gpus
-from service.telemetry.gpu_metrics import add_gpu_metrics
 from service.telemetry.loop_lag import watch_loop_lag
 from service.telemetry.metrics import PrometheusMetrics
-from service.telemetry.triton_names import add_triton_names
 
 CLOSE_SECONDS = 2.0
 """How long to wait for threads that still open or run a model when everything else has ended."""
@@ -91,7 +84,7 @@ class Engine:
         cores = cores or usable_cores()
         metrics = PrometheusMetrics()
         devices = Devices(cores, len(settings.gpu_devices))
-        repository = _repository(settings, devices, metrics, load_instance)
+        repository = create_repository(settings, devices, metrics, load_instance)
         pool = ImageThreads(settings.image_threads or cores)
         limits = ImageLimits(settings.max_image_pixels)
         inference = ImageInference(pool, limits)
@@ -100,7 +93,7 @@ class Engine:
             settings.default_timeout_seconds,
             settings.max_body_bytes,
         )
-        _observe(metrics, admission, repository, triton_names=settings.metrics_triton_names)
+        observe(metrics, admission, repository, triton_names=settings.metrics_triton_names)
         poll_seconds = settings.repository_poll_seconds
         return cls(
             repository=repository,
@@ -108,7 +101,7 @@ class Engine:
             admission=admission,
             inference=inference,
             metrics=metrics,
-            shadow=_shadow(settings, repository, inference, metrics),
+            shadow=create_shadow(settings, repository, inference, metrics),
             watch=RepositoryWatch(repository, poll_seconds) if poll_seconds else None,
             max_images=settings.max_images_per_request,
         )
@@ -219,75 +212,3 @@ def _log_failure(task: "asyncio.Task[None]") -> None:
     """Log at once what ended a background task: nothing waits for it."""
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("background_task_failed", exc_info=error)
-
-
-def _observe(
-    metrics: PrometheusMetrics,
-    admission: Admission,
-    repository: ModelRepository,
-    *,
-    triton_names: bool,
-) -> None:
-    """Let each scrape read the state of the server, its GPUs and, if wanted, Triton's numbers."""
-    metrics.server.observe(
-        ready=lambda: not (admission.stopping or repository.not_ready()),
-        in_flight=lambda: admission.in_flight,
-        receiving=lambda: admission.receiving,
-        memory_bytes=memory_limit_bytes(),
-    )
-    add_gpu_metrics(metrics.registry, find_gpus(), triton_names=triton_names)
-    if triton_names:
-        add_triton_names(metrics.registry, repository.instances, metrics.inference.unavailable)
-
-
-def _repository(
-    settings: Settings, devices: Devices, metrics: PrometheusMetrics, load_instance: LoadInstance
-) -> ModelRepository:
-    load_version = partial(
-        load_instance,
-        options=_load_options(settings),
-        devices=devices,
-        calibrations=CalibrationCache(settings.calibration_folder),
-        metrics=metrics,
-    )
-    return ModelRepository(
-        settings.model_repository,
-        load_version,
-        metrics.models,
-        policy=settings.version_policy,
-        shadow=settings.shadow,
-        drain_seconds=settings.default_timeout_seconds,
-    )
-
-
-def _load_options(settings: Settings) -> LoadOptions:
-    return LoadOptions(
-        execution_providers=settings.execution_providers,
-        require_provider=settings.require_provider,
-        gpu_devices=settings.gpu_devices,
-        gpu=GpuOptions(
-            memory_limit_bytes=settings.gpu_memory_limit_bytes,
-            tensorrt_cache=settings.tensorrt_cache_folder,
-        ),
-        precision=settings.precision,
-        intra_op_num_threads=settings.intra_op_num_threads,
-        max_batch_size=settings.max_batch_size,
-        max_queue_size=settings.max_queue_size,
-        max_queue_delay_microseconds=settings.max_queue_delay_microseconds,
-        max_batch_seconds=settings.max_batch_seconds,
-    )
-
-
-def _shadow(
-    settings: Settings,
-    repository: ModelRepository,
-    inference: ImageInference,
-    metrics: PrometheusMetrics,
-) -> Shadow | None:
-    if settings.shadow is None:
-        return None
-
-    def find(model: str, version: str) -> ModelInstance:
-        return repository.get(model, version).ready_instance()
-
-    return Shadow(settings.shadow, find, inference, metrics.shadow)

@@ -25,6 +25,9 @@ class Reply(NamedTuple):
         return Response(self.body, self.status, headers)
 
 
+INTERNAL_ERROR = Reply(encode({"error": "The server failed; its log says why."}), JSON, 500)
+
+
 def error_reply(error: ServiceError) -> Reply:
     """Return the reply to an error: one sentence, and when or how to try again."""
     headers = {}

@@ -1,4 +1,4 @@
-"""CPU time of the event loop that metrics and traces cost a request.
+"""CPU time of the event loop that metrics, the access log and traces cost a request.
 
 python -m tests.benchmarks.monitoring
 """
@@ -12,11 +12,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import structlog
 
 from service.engine.summary import summarize
+from service.http.middleware.access_log import log_request
+from service.http.middleware.exchange import Exchange
 from service.images.photo import PreparedImage
 from service.schema.vocabulary import Task
 from service.telemetry.events import ModelIdentity
+from service.telemetry.log import configure_log
 from service.telemetry.metrics import PrometheusMetrics
 from service.telemetry.timings import Timings
 from service.telemetry.trace_context import Answered
@@ -53,6 +57,29 @@ def metrics_of(task: Task, name: str, output: np.ndarray) -> Callable[[], None]:
     return request
 
 
+def log_line() -> Callable[[], None]:
+    """Return what writes one request's line of the log, as JSON."""
+    sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  # for as long as the process runs
+    configure_log("json", "info")
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/classify",
+        "headers": [(b"host", b"localhost")],
+        "client": ("127.0.0.1", 4711),
+    }
+    exchange: Any = Exchange(scope, None, None, 0)  # type: ignore[arg-type]
+    exchange.status = 200
+    exchange.call = SimpleNamespace(version=SimpleNamespace(name="model"))
+
+    def request() -> None:
+        tokens = structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        log_request(exchange, "POST", "/v1/classify", 0.005)
+        structlog.contextvars.reset_contextvars(**tokens)
+
+    return request
+
+
 def span_of(tracing: Tracing) -> Callable[[], None]:
     """Return what traces one request."""
     answered = Answered("POST", "/v1/classify", 200, "r", "model", "1", "ok", TIMINGS)
@@ -72,6 +99,7 @@ def main() -> None:
     measured = {
         "metrics of a classification": metrics_of(Task.CLASSIFICATION, "logits", logits),
         "metrics of a segmentation": metrics_of(Task.SEGMENTATION, "labels", labels),
+        "a line of the access log": log_line(),
         "a trace": span_of(Tracing(NOBODY, 1.0)),
         "a trace that is not sampled": span_of(Tracing(NOBODY, 0.0)),
     }

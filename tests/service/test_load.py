@@ -334,6 +334,20 @@ async def test_an_unexpected_failure_is_a_500_without_details_and_is_logged(
     assert outcomes(service) == {"error": 1}
 
 
+async def test_an_unexpected_failure_of_any_route_is_the_same_500(service: Running) -> None:
+    def fail() -> None:
+        raise RuntimeError("secret /path")
+
+    service.engine.repository.wanted = fail
+    with structlog.testing.capture_logs() as lines:
+        response = await service.http.get("/v1/models")
+    assert response.status_code == 500
+    assert error_of(response) == "The server failed; its log says why."
+    (line,) = lines
+    assert (line["log_level"], line["status"], line["route"]) == ("error", 500, "/v1/models")
+    assert "secret" in str(line["exc_info"])
+
+
 async def test_a_wrong_number_of_results_is_a_500(service: Running) -> None:
     service.replace_runs("colour", lambda *_: [[]])
     response = await classify(service)

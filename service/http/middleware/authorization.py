@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Match
 
 from service.api_keys import ApiKey, ApiKeys
 from service.errors import Forbidden, RateLimited, ServiceError, Unauthorized
-from service.http.middleware.exchange import App, Exchange, Receive, Scope, Send
+from service.http.middleware.exchange import App, Exchange, Receive, Scope, Send, exchange_of
 from service.http.middleware.local_key import LocalKey
 from service.http.reply import error_reply
 from service.telemetry.events import ServerEvents
@@ -132,7 +132,7 @@ class AuthorizationMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer why not."""
         if scope["type"] == "http":
-            exchange: Exchange = scope["state"]["exchange"]
+            exchange = exchange_of(scope)
             try:
                 self._authorization.check(exchange)
             except ServiceError as error:

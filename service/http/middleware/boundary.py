@@ -6,18 +6,15 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 
-from service.errors import ServiceError
+from service.errors import ServiceError, clear_frames
 from service.http.middleware.access_log import QUIET_ROUTES, log_request
 from service.http.middleware.exchange import App, Exchange, Receive, Scope, Send
 from service.http.middleware.fast_path import FastPath
-from service.http.reply import JSON, Reply, error_reply
-from service.schema.json import encode
+from service.http.reply import INTERNAL_ERROR, error_reply
 from service.telemetry.events import ServerEvents
 from service.telemetry.trace_context import Answered, Tracer
 
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-
-_INTERNAL_ERROR = Reply(encode({"error": "The server failed; its log says why."}), JSON, 500)
 
 
 class Boundary:
@@ -54,6 +51,7 @@ class Boundary:
         try:
             found = self._fast_path.find(exchange)
             if found is None:
+                exchange.state["exchange"] = exchange
                 await self._app(scope, exchange.receive, exchange.send)
             else:
                 endpoint, query = found
@@ -63,10 +61,11 @@ class Boundary:
             await exchange.reply(error_reply(error))
         except Exception as error:
             exchange.error = error
-            await exchange.reply(_INTERNAL_ERROR)
+            await exchange.reply(INTERNAL_ERROR)
         finally:
             self._report(exchange)
             structlog.contextvars.reset_contextvars(**tokens)
+            _let_go(exchange)
 
     def _report(self, exchange: Exchange) -> None:
         method, route = exchange.scope["method"], exchange.route
@@ -76,6 +75,14 @@ class Boundary:
         log_request(exchange, method, route, seconds)
         if exchange.span is not None and route not in QUIET_ROUTES:
             exchange.span.end(_answered(exchange, method, route))
+
+
+def _let_go(exchange: Exchange) -> None:
+    """Break the circles of references: a body should be freed now, not by the collector."""
+    clear_frames(exchange.error)
+    exchange.error = None
+    exchange.scope.pop("extensions", None)
+    exchange.state.pop("exchange", None)
 
 
 def _answered(exchange: Exchange, method: str, route: str) -> Answered:

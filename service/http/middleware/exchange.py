@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from time import perf_counter
 from typing import Any
 
-from fastapi import Request
-
 from service.engine.call import Call
 from service.http.middleware.security_headers import security_headers
 from service.http.reply import Reply
@@ -36,8 +34,8 @@ class Exchange:
     """Adds the headers of every response, and notes what the log and the metrics report."""
 
     __slots__ = (
-        *("call", "error", "headers", "key", "request_id", "scope", "span", "started", "status"),
-        *("trace_id", "_answer_began", "_body_is_begun", "_body_is_read", "_lingers"),
+        *("call", "error", "headers", "key", "request_id", "scope", "span", "started", "state"),
+        *("status", "trace_id", "_answer_began", "_body_is_begun", "_body_is_read", "_lingers"),
         *("_max_body_bytes", "_receive", "_send", "_whole"),
     )
 
@@ -51,7 +49,7 @@ class Exchange:
     ) -> None:
         self.started = perf_counter()
         self.scope = scope
-        scope.setdefault("state", {})["exchange"] = self
+        self.state: dict[str, Any] = scope.setdefault("state", {})
         self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         """By their names in lower case; of several of one name, the first."""
         self.status = CLIENT_LEFT  # until a response begins
@@ -165,9 +163,9 @@ class Exchange:
             return
 
 
-def exchange_of(request: Request) -> Exchange:
-    """Return the exchange that a request of the framework belongs to."""
-    exchange: Exchange = request.scope["state"]["exchange"]
+def exchange_of(scope: Scope) -> Exchange:
+    """Return the exchange of a request that takes the framework's way."""
+    exchange: Exchange = scope["state"]["exchange"]
     return exchange
 
 

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 
 from service.errors import InvalidRequest, ServiceError
 from service.http.middleware.exchange import exchange_of
-from service.http.reply import JSON, Reply, error_reply
+from service.http.reply import INTERNAL_ERROR, JSON, Reply, error_reply
 from service.schema.json import encode
 from service.schema.predictions import ErrorResponse
 
@@ -18,6 +18,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.exception_handler(ServiceError)(_service_error)
     app.exception_handler(RequestValidationError)(_invalid_query)
     app.exception_handler(HTTPException)(_framework_error)
+    app.exception_handler(Exception)(_unexpected_error)
 
 
 def describe_errors(*statuses: int) -> dict[int | str, dict[str, object]]:
@@ -29,7 +30,7 @@ def describe_errors(*statuses: int) -> dict[int | str, dict[str, object]]:
 
 
 async def _service_error(request: Request, error: ServiceError) -> Response:
-    exchange_of(request).error = error
+    exchange_of(request.scope).error = error
     return error_reply(error).response()
 
 
@@ -54,6 +55,11 @@ async def _framework_error(_request: Request, error: HTTPException) -> Response:
         case status:
             sentence = f"{phrase(status)}."
     return Reply(encode({"error": sentence}), JSON, error.status_code, headers).response()
+
+
+async def _unexpected_error(_request: Request, _error: Exception) -> Response:
+    """Answer what nothing else has caught; the framework raises it again, to be logged."""
+    return INTERNAL_ERROR.response()
 
 
 def _with_head(allow: str) -> str:

@@ -58,12 +58,12 @@ class InferRoutes:
 
     async def infer(self, request: Request, model: str) -> Response:
         """Run a model. The input `images` is UINT8, or BYTES with an image file an element."""
-        return await self._infer(exchange_of(request), self._engine.repository.get(model))
+        return await self._infer(exchange_of(request.scope), self._engine.repository.get(model))
 
     async def infer_version(self, request: Request, model: str, version: str) -> Response:
         """Run a model's version, as `infer` runs the newest that is ready."""
         found = self._engine.repository.get(model, version)
-        return await self._infer(exchange_of(request), found)
+        return await self._infer(exchange_of(request.scope), found)
 
     async def _infer(self, exchange: Exchange, version: ModelVersion) -> Response:
         async with self._serving.call(exchange, version) as call:

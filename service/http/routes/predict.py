@@ -124,7 +124,7 @@ class PredictRoutes:
         self, request: Request, query: Annotated[ClassifyQuery, Query()]
     ) -> Response:
         """Classify each photo."""
-        return (await self.classify(exchange_of(request), query)).response()
+        return (await self.classify(exchange_of(request.scope), query)).response()
 
     async def _segment_route(
         self, request: Request, query: Annotated[SegmentQuery, Query()]
@@ -133,7 +133,7 @@ class PredictRoutes:
 
         `Accept: image/png` answers with the mask itself, `overlay=true` with the photo under it.
         """
-        return (await self.segment(exchange_of(request), query)).response()
+        return (await self.segment(exchange_of(request.scope), query)).response()
 
     async def classify(self, exchange: Exchange, query: ClassifyQuery) -> Reply:
         """Return the classes of each photo as JSON."""

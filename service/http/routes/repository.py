@@ -87,7 +87,7 @@ class RepositoryRoutes:
 
     async def _read(self, request: Request, model: type[W]) -> W:
         """Read an optional body."""
-        body = await receive_body(exchange_of(request), self._body)
+        body = await receive_body(exchange_of(request.scope), self._body)
         return _parse(model, body, "The request") if body else model()
 
 

@@ -24,7 +24,7 @@ class Serving:
         exchange.call = call = self.engine.call(
             version,
             requested_timeout(exchange),
-            came_before_drain=exchange.scope["state"].get("came_before_drain", False),
+            came_before_drain=exchange.state.get("came_before_drain", False),
         )
         return call
 
