@@ -1,5 +1,5 @@
 """The real process under more load than it can bear, with clients that leave, broken images and
-a SIGTERM: whoever is still there gets the right answer, or is refused in order."""
+a SIGTERM: every remaining client gets a correct answer or a proper error."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from model_export.comparison.predictors import graph_predictor
 from model_export.entry.version import Version, open_version
 from model_export.preprocessing import open_image
 from tests.benchmarks.load import LEFT, Connection, closed_loop, connect, post
-from tests.service.http.server.test_server import Process
+from tests.service.process import Process
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 CLASSIFIER = "vt_resnet18_imagenette"
@@ -29,10 +29,10 @@ ORDERLY = {200, 400, 429, 503, 504}
 
 @dataclass
 class Outcome:
-    """What became of every request; of newcomers, whose connections the drain found closed."""
+    """The outcomes of all requests; those on connections opened during the drain are apart."""
 
     statuses: Counter[int] = field(default_factory=Counter)
-    of_newcomers: Counter[int] = field(default_factory=Counter)
+    of_new_connections: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -68,7 +68,7 @@ async def disturb(process: Process, photos: list[tuple[bytes, np.ndarray]], rate
     chance, outcome = random.Random(0), Outcome()  # noqa: S311
     idle: list[Connection] = []
     stopping, draining = asyncio.Event(), asyncio.Event()
-    newcomers: set[Connection] = set()
+    new_connections: set[Connection] = set()
 
     async def stop() -> None:
         stopping.set()
@@ -82,13 +82,13 @@ async def disturb(process: Process, photos: list[tuple[bytes, np.ndarray]], rate
             if connection.usable:
                 return connection
             await connection.close()
-        is_newcomer = draining.is_set()
+        is_new = draining.is_set()
         try:
             connection = await connect(process.port)
         except OSError:
             return None
-        if is_newcomer:
-            newcomers.add(connection)
+        if is_new:
+            new_connections.add(connection)
         return connection
 
     async def leave() -> None:
@@ -102,13 +102,13 @@ async def disturb(process: Process, photos: list[tuple[bytes, np.ndarray]], rate
     async def ask(request: bytes, expected: np.ndarray | None) -> None:
         connection = await connected()
         if connection is None:
-            outcome.of_newcomers[LEFT] += 1
+            outcome.of_new_connections[LEFT] += 1
             assert stopping.is_set()
             return
         was_stopping = stopping.is_set()
         status = await connection.ask(request)
-        if connection in newcomers:
-            outcome.of_newcomers[status] += 1
+        if connection in new_connections:
+            outcome.of_new_connections[status] += 1
         elif status != LEFT or not was_stopping:  # the server may be gone by then
             outcome.statuses[status] += 1
         if status == 200 and (expected is None or not is_right(connection.body, expected)):
@@ -140,7 +140,7 @@ async def disturb(process: Process, photos: list[tuple[bytes, np.ndarray]], rate
     return outcome
 
 
-def test_everybody_who_stays_is_answered_right_or_refused_in_order(server: Process) -> None:
+def test_every_remaining_client_gets_a_correct_answer_or_a_proper_error(server: Process) -> None:
     photos = expected_scores(open_version(WEIGHTS, CLASSIFIER))
     capacity = uvloop.run(closed_loop(server.port, photos[0][0], 8, 1.0)).throughput
     outcome = uvloop.run(disturb(server, photos, 1.5 * capacity))
@@ -149,4 +149,4 @@ def test_everybody_who_stays_is_answered_right_or_refused_in_order(server: Proce
     assert set(outcome.statuses) <= ORDERLY, outcome
     assert outcome.statuses[200] > 0
     assert outcome.statuses[400] > 0
-    assert set(outcome.of_newcomers) <= {503, LEFT}, outcome
+    assert set(outcome.of_new_connections) <= {503, LEFT}, outcome

@@ -1,4 +1,4 @@
-"""What the service has is documented, and what is documented is there."""
+"""Everything that the service offers is documented, and everything documented exists."""
 
 import re
 import subprocess
@@ -54,7 +54,7 @@ def test_every_flag_is_documented() -> None:
         assert action.dest == "help" or f"[{action.option_strings[0]}" in text
 
 
-def test_every_variable_that_a_page_names_is_a_setting() -> None:
+def test_every_variable_named_in_the_docs_is_a_setting() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     pages = ("api.md", "concepts.md", "configuration.md", "metrics.md", "monitoring.md")
     more = ("operations.md", "performance.md", "secure.md", "security.md", "tune.md")
@@ -171,7 +171,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", each).replace(" ", "-") for each in plain}
 
 
-def test_links_between_pages_lead_somewhere() -> None:
+def test_links_between_pages_have_a_target() -> None:
     for page in [*DOCS.glob("*.md"), *(DOCS.parent / name for name in ROOT_PAGES)]:
         text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
         for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text):
@@ -181,7 +181,7 @@ def test_links_between_pages_lead_somewhere() -> None:
                 assert anchor in anchors(linked), f"{page.name}: {target}#{anchor}"
 
 
-def test_the_example_of_the_engine_does_what_it_says() -> None:
+def test_the_example_of_the_engine_works() -> None:
     section = read("concepts.md").split("### The engine without HTTP")[1]
     code, output = re.findall(r"```(?:python)?\n(.+?)```", section, re.DOTALL)[:2]
     command = [sys.executable, "-W", "error", "-c", code]

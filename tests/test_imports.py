@@ -162,6 +162,13 @@ def test_imports_between_packages_have_one_direction() -> None:
         seen.add(package)
 
 
+@pytest.mark.parametrize("path", files("tests"), ids=relative)
+def test_no_test_module_is_imported(path: Path) -> None:
+    """Shared helpers of tests are in modules of their own."""
+    modules = [name.split(".") for name in imports(path) if name.startswith("tests.")]
+    assert not [name for name in modules if any(part.startswith("test_") for part in name)]
+
+
 def test_the_packages_are_those_of_the_docs() -> None:
     text = (ROOT / "docs" / "concepts.md").read_text()
     for package in PACKAGES:

@@ -1,4 +1,4 @@
-"""What a newcomer does: `make serve`, then post a photo; on the shipped weights, without torch."""
+"""The first steps of a new user: `make serve`, then post a photo, on the shipped weights."""
 
 import io
 import os

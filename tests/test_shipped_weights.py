@@ -11,7 +11,7 @@ NAMES = sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
 MEGABYTE = 1_000_000
 
 
-def test_one_model_a_task_is_shipped() -> None:
+def test_one_model_is_shipped_for_each_task() -> None:
     assert NAMES == ["vt_fpn_camvid", "vt_resnet18_imagenette"]
 
 
@@ -27,7 +27,7 @@ def test_the_checkpoint_loads_into_the_dimensions_of_the_contract(name: str) -> 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_model_card_tells_the_accuracy_of_the_certificate(name: str) -> None:
+def test_the_model_card_states_the_accuracy_of_the_certificate(name: str) -> None:
     certificate = open_version(WEIGHTS, name).certificate()
     provider = certificate["precisions"]["fp32"]["execution_providers"]["CPUExecutionProvider"]
     accuracy = provider["accuracy"]

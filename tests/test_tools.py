@@ -1,4 +1,4 @@
-"""A tool that is missing skips its tests, or fails them where CI says so."""
+"""A missing tool skips its tests, or fails them if tools are required."""
 
 import pytest
 

@@ -17,7 +17,7 @@ PACKAGES = {
 
 
 def needs(tool: str) -> pytest.MarkDecorator:
-    """Skip, and say why, where a tool is not installed; with `REQUIRE_TOOLS=1` run, and fail."""
+    """Skip a test if a tool is not installed; with `REQUIRE_TOOLS=1` let it fail instead."""
     required = os.environ.get("REQUIRE_TOOLS") == "1"
     return pytest.mark.skipif(
         shutil.which(tool) is None and not required,

@@ -1,4 +1,4 @@
-"""The files that deploy the service, as what they say."""
+"""The parsed files that deploy the service."""
 
 import json
 import re
@@ -18,6 +18,15 @@ from service.settings import PREFIX, Settings
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = {"cpu": ROOT / "docker" / "Dockerfile", "gpu": ROOT / "docker" / "Dockerfile.gpu"}
 KUBERNETES = ROOT / "docker" / "kubernetes"
+KUBERNETES_VERSION = "1.34"
+CUSTOM_RESOURCES = {
+    "monitoring/service-monitor.yaml": "monitoring.coreos.com/v1 ServiceMonitor",
+    "autoscaling/scaled-object.yaml": "keda.sh/v1alpha1 ScaledObject",
+    "kserve/pod-monitor.yaml": "monitoring.coreos.com/v1 PodMonitor",
+    "../prometheus/prometheus-rule.yaml": "monitoring.coreos.com/v1 PrometheusRule",
+    "kserve/serving-runtime.yaml": "serving.kserve.io/v1alpha1 ServingRuntime",
+    "kserve/inference-service.yaml": "serving.kserve.io/v1beta1 InferenceService",
+}
 
 Yaml = dict[str, Any]
 
@@ -36,7 +45,7 @@ class Instruction:
 
     @property
     def source_stage(self) -> str | None:
-        """Where a COPY takes from; none is the checkout."""
+        """The stage that a COPY copies from; None is the checkout."""
         flag = self.arguments[0]
         return flag.removeprefix("--from=") if flag.startswith("--from=") else None
 
@@ -48,7 +57,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Stage:
-    """From one FROM to the next."""
+    """The instructions from one FROM to the next."""
 
     base: str
     name: str

@@ -53,7 +53,7 @@ CASES = {
         [*pods(2, wait=0, busy=0.5), *pods(9, wait=9, busy=9, namespace="staging")],
         (0.0, 1.0),
     ),
-    "nobody asked yet": (
+    "no requests yet": (
         [each for each in pods(2, wait=0, busy=0) if "_sum" not in each["series"]],
         (0.0, 0.0),
     ),
@@ -88,12 +88,12 @@ def test_the_queries_find_the_sums_of_their_own_namespace(case: str, tmp_path: P
 
 
 @pytest.mark.parametrize("case", REPLICAS)
-def test_the_sums_ask_for_so_many_replicas(case: str) -> None:
+def test_the_sums_yield_the_expected_replicas(case: str) -> None:
     pairs = zip(CASES[case][1], TRIGGERS, strict=True)
     assert max(math.ceil(found / each.threshold) for found, each in pairs) == REPLICAS[case]
 
 
-def test_pods_leave_one_a_minute_after_five_quiet_minutes() -> None:
+def test_pods_are_removed_one_a_minute_after_five_quiet_minutes() -> None:
     down = SCALED["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
     assert down["stabilizationWindowSeconds"] == 300
     assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 60}]

@@ -45,7 +45,7 @@ def test_the_file_follows_the_compose_specification() -> None:
 
 
 @pytest.mark.parametrize(("name", "volume"), FOLDERS)
-def test_what_is_mounted_exists_and_is_read_only(name: str, volume: str) -> None:
+def test_mounted_paths_exist_and_are_read_only(name: str, volume: str) -> None:
     source, _, mode = volume.split(":")
     assert (ROOT / source).exists(), source
     assert mode == "ro"

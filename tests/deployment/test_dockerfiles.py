@@ -75,7 +75,7 @@ def test_the_last_stage_runs_nothing_and_copies_from_the_others(device: str) -> 
 
 
 @BOTH
-def test_what_is_copied_from_the_checkout_is_there_and_not_ignored(device: str) -> None:
+def test_paths_copied_from_the_checkout_exist_and_are_not_ignored(device: str) -> None:
     for stage in stages(device):
         for copy in stage.all("COPY"):
             for path in copy.paths[:-1] if copy.source_stage is None else []:
@@ -83,13 +83,13 @@ def test_what_is_copied_from_the_checkout_is_there_and_not_ignored(device: str) 
                 assert not ignored(path), path
 
 
-def test_what_no_image_needs_is_not_sent_to_the_builder() -> None:
+def test_paths_that_no_image_needs_are_not_sent_to_the_builder() -> None:
     unwanted = (".git", ".ci/run", ".venv", "model_export", "tests", "docs", "service/__pycache__")
     assert [path for path in unwanted if not ignored(path)] == []
 
 
 @BOTH
-def test_the_process_is_no_shell_and_not_root(device: str) -> None:
+def test_the_process_is_not_a_shell_and_not_root(device: str) -> None:
     stage = final(device)
     assert stage.one("ENTRYPOINT").arguments == ["python", "-m", "service"]
     assert stage.one("ENTRYPOINT").text.startswith("[")
@@ -117,12 +117,12 @@ def test_the_variables_are_settings_and_the_port_is_the_default_one(device: str)
 
 
 @BOTH
-def test_onnx_runtime_reports_to_nobody_from_an_image(device: str) -> None:
+def test_onnx_runtime_telemetry_is_disabled_in_the_images(device: str) -> None:
     assert final(device).variables("ENV")["ORT_DISABLE_TELEMETRY"] == "1"
 
 
 @BOTH
-def test_the_labels_tell_what_the_image_is(device: str) -> None:
+def test_the_labels_describe_the_image(device: str) -> None:
     labels = final(device).variables("LABEL")
     prefix = "org.opencontainers.image."
     assert {name.removeprefix(prefix) for name in labels} == {

@@ -12,8 +12,10 @@ from service.app import create_app
 from service.command_line import _parser
 from service.settings import Settings
 from tests.deployment.files import (
+    CUSTOM_RESOURCES,
     DOCKERFILES,
     KUBERNETES,
+    KUBERNETES_VERSION,
     Yaml,
     dockerfile,
     manifest,
@@ -23,17 +25,8 @@ from tests.deployment.files import (
 from tests.monitoring.files import rules
 from tests.service.repository_fixture import write_classifier
 
-VERSION = "1.34"
 WHOLE = ["base/deployment.yaml", "base/service.yaml", "base/pod-disruption-budget.yaml"]
 WHOLE += ["claim/persistent-volume-claim.yaml", "kserve/pod-disruption-budget.yaml"]
-CUSTOM = {
-    "monitoring/service-monitor.yaml": "monitoring.coreos.com/v1 ServiceMonitor",
-    "autoscaling/scaled-object.yaml": "keda.sh/v1alpha1 ScaledObject",
-    "kserve/pod-monitor.yaml": "monitoring.coreos.com/v1 PodMonitor",
-    "../prometheus/prometheus-rule.yaml": "monitoring.coreos.com/v1 PrometheusRule",
-    "kserve/serving-runtime.yaml": "serving.kserve.io/v1alpha1 ServingRuntime",
-    "kserve/inference-service.yaml": "serving.kserve.io/v1beta1 InferenceService",
-}
 KUSTOMIZATIONS = sorted(KUBERNETES.rglob("kustomization.yaml"))
 NAME = "app.kubernetes.io/name"
 
@@ -76,13 +69,13 @@ def routes(tmp_path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", WHOLE)
 def test_a_manifest_follows_the_schema_of_its_kind(path: str) -> None:
-    kubernetes_validate.validate(manifest(path), VERSION, strict=True)
+    kubernetes_validate.validate(manifest(path), KUBERNETES_VERSION, strict=True)
 
 
-@pytest.mark.parametrize("path", CUSTOM)
+@pytest.mark.parametrize("path", CUSTOM_RESOURCES)
 def test_a_custom_resource_is_of_its_version_and_named(path: str) -> None:
     found = manifest(path)
-    assert f"{found['apiVersion']} {found['kind']}" == CUSTOM[path]
+    assert f"{found['apiVersion']} {found['kind']}" == CUSTOM_RESOURCES[path]
     assert found["metadata"]["name"] == "vt-serve"
     assert set(found) == {"apiVersion", "kind", "metadata", "spec"}
 
@@ -203,7 +196,7 @@ def test_the_monitor_of_kserve_finds_its_pods_and_calls_the_job_as_the_rules_do(
     assert {manifest("base/service.yaml")["metadata"]["name"]} == jobs
 
 
-def test_the_inference_service_speaks_v2_through_the_runtime_that_is_there() -> None:
+def test_the_inference_service_uses_v2_and_the_shipped_runtime() -> None:
     model = manifest("kserve/inference-service.yaml")["spec"]["predictor"]["model"]
     assert model["protocolVersion"] == "v2"
     assert runtime()["protocolVersions"] == ["v2"]

@@ -11,8 +11,10 @@ import yaml
 
 from service import __version__
 from tests.deployment.files import (
+    CUSTOM_RESOURCES,
     DOCKERFILES,
     KUBERNETES,
+    KUBERNETES_VERSION,
     ROOT,
     Yaml,
     dockerfile,
@@ -20,7 +22,6 @@ from tests.deployment.files import (
     render,
     settings,
 )
-from tests.deployment.test_kubernetes import CUSTOM, VERSION
 from tests.monitoring.files import dashboard
 from tests.tools import needs
 
@@ -31,8 +32,8 @@ REGISTRY = "registry.example.com"
 def validate(objects: list[Yaml]) -> dict[str, Yaml]:
     """The objects by kind and name, once those that have a schema follow it."""
     for found in objects:
-        if f"{found['apiVersion']} {found['kind']}" not in CUSTOM.values():
-            kubernetes_validate.validate(found, VERSION, strict=True)
+        if f"{found['apiVersion']} {found['kind']}" not in CUSTOM_RESOURCES.values():
+            kubernetes_validate.validate(found, KUBERNETES_VERSION, strict=True)
     return {f"{found['kind']} {found['metadata']['name']}": found for found in objects}
 
 
@@ -77,7 +78,7 @@ def composed(folder: Path, *components: str) -> dict[str, Yaml]:
 
 @needs("kubectl")
 @pytest.mark.parametrize("folder", [".", "base", "kserve"])
-def test_kustomize_renders_what_is_applied(folder: str) -> None:
+def test_kustomize_renders_valid_objects(folder: str) -> None:
     validate(render(KUBERNETES / folder))
 
 
@@ -172,7 +173,7 @@ def test_the_components_fit_together(tmp_path: Path) -> None:
 
 
 @needs("kubectl")
-def test_with_tls_the_probes_and_the_scrapes_speak_it_too(tmp_path: Path) -> None:
+def test_with_tls_the_probes_and_the_scrapes_use_it(tmp_path: Path) -> None:
     objects = composed(tmp_path, "monitoring", "tls")
     (container,) = pod(objects)["containers"]
     for name in ("livenessProbe", "readinessProbe"):
@@ -198,7 +199,7 @@ def test_with_keys_the_service_reads_them_from_the_secret(tmp_path: Path) -> Non
 
 
 @needs("kubectl")
-def test_secrets_can_be_read_by_the_pods_group_and_by_nobody_else(tmp_path: Path) -> None:
+def test_secrets_are_readable_by_the_pods_group_only(tmp_path: Path) -> None:
     objects = composed(tmp_path, "tls", "keys")
     assert (
         pod(objects)["securityContext"]["fsGroup"] == pod(objects)["securityContext"]["runAsGroup"]

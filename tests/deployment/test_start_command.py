@@ -104,7 +104,7 @@ class Image:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    """The built image: everybody may read it, nobody may write."""
+    """The built image, readable by every user and writable by none."""
     root = Path(tempfile.mkdtemp())
     image = Image(root, base_python())
     (root / "bin").mkdir()
@@ -167,7 +167,7 @@ def container(image: Image) -> Iterator[Container]:
     )
     yield Container(image, port, process)
     process.kill()
-    process.wait()
+    process.wait(20)
 
 
 def test_the_image_serves_is_healthy_and_stops_as_its_user_without_writing(
@@ -203,7 +203,7 @@ def test_the_dependencies_are_neither_torch_nor_a_compiler_nor_pip(image: Image)
     assert not names & {"torch", "pip", "setuptools", "pytest", "onnx"}
 
 
-def test_the_dependencies_and_the_base_stay_under_the_size_that_the_docs_tell(image: Image) -> None:
+def test_the_dependencies_and_the_base_stay_under_the_documented_size(image: Image) -> None:
     files = [path for path in (image.root / "opt" / "vt-serve").rglob("*") if not path.is_symlink()]
     megabytes = sum(path.stat().st_size for path in files if path.is_file()) / 1e6
     text = (ROOT / "docs" / "operations.md").read_text()
@@ -212,7 +212,7 @@ def test_the_dependencies_and_the_base_stay_under_the_size_that_the_docs_tell(im
     assert 0.5 * (most - base) < megabytes < most - base
 
 
-def test_the_bill_of_materials_is_what_the_image_holds(image: Image) -> None:
+def test_the_bill_of_materials_lists_the_contents_of_the_image(image: Image) -> None:
     bill = json.loads((image.root / "usr/local/share/sbom/vt-serve.cdx.json").read_text())
     assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "vt-serve")
     held = importlib.metadata.distributions(path=[str(image.packages())])
@@ -221,8 +221,8 @@ def test_the_bill_of_materials_is_what_the_image_holds(image: Image) -> None:
     }
 
 
-def test_an_image_without_models_says_so(image: Image, container: Container) -> None:
-    """What happens where nobody mounted anything."""
+def test_an_image_without_models_reports_it(image: Image, container: Container) -> None:
+    """No models are mounted."""
     container.process.kill()
     told = container.run("ENTRYPOINT", "--model-repository", str(image.root / "app"))
     assert told.returncode == 2

@@ -1,4 +1,4 @@
-"""What is shipped to watch the service with, as what it says."""
+"""The parsed dashboard, rules and configuration of monitoring."""
 
 import json
 import re

@@ -43,7 +43,7 @@ def test_every_metric_of_the_service_is_watched() -> None:
     assert {name for name in own if not {name, f"{name}_total"} & watched} == set()
 
 
-def test_the_rows_are_those_that_the_docs_tell_of() -> None:
+def test_the_rows_of_the_dashboard_are_documented() -> None:
     board = dashboard()
     assert [each["title"] for each in board["panels"] if each["type"] == "row"] == ROWS
     text = (ROOT / "docs" / "monitoring.md").read_text()
@@ -51,7 +51,7 @@ def test_the_rows_are_those_that_the_docs_tell_of() -> None:
         assert f"**{row}**" in text
 
 
-def test_panels_have_a_place_of_their_own_a_unit_and_a_description() -> None:
+def test_panels_do_not_overlap_and_have_a_unit_and_a_description() -> None:
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for panel in panels:

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from tests.monitoring.files import PROMETHEUS, alerts, queries
-from tests.service.http.server.test_server import Process, running
 from tests.service.photos import GREEN, encode, quarters, solid
+from tests.service.process import Process, running
 from tests.service.repository_fixture import write_both
 from tests.tools import needs
 
@@ -54,11 +54,12 @@ def under_load(server: Process) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        client.join()
+        client.join(LIMIT_SECONDS)
+        assert not client.is_alive()
 
 
 def configuration(folder: Path, target: str) -> Path:
-    """The one that is shipped, but for the target and how often it looks."""
+    """The shipped configuration with another target and shorter intervals."""
     document = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     document["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     document["rule_files"] = [str(PROMETHEUS / "rules.yml")]
@@ -101,7 +102,7 @@ class Prometheus:
             return False
 
     def values(self, query: str) -> list[float]:
-        """What a query finds now, numbers only."""
+        """The current values of a query that are numbers."""
         for name, value in VARIABLES.items():
             query = query.replace(name, value)
         result = self.get("/api/v1/query", query=query)["data"]["result"]
@@ -110,7 +111,7 @@ class Prometheus:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.wait(LIMIT_SECONDS)
         self._log.close()
 
 
@@ -124,7 +125,7 @@ def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
 
 
 def poll(condition: Callable[[], bool]) -> bool:
-    """Ask until it is so; whether that came to pass in time."""
+    """Poll until a condition is true; return False if the time limit is reached first."""
     ends = time.monotonic() + LIMIT_SECONDS
     while time.monotonic() < ends:
         if condition():

@@ -258,7 +258,7 @@ def test_every_alert_has_its_cases() -> None:
 
 
 @needs("promtool")
-def test_each_alert_fires_when_it_should_and_at_no_other_time(tmp_path: Path) -> None:
+def test_each_alert_fires_only_on_the_series_of_its_cases(tmp_path: Path) -> None:
     for minutes in (1, 10):
         cases = [each for each in every_case() if every_minutes(each.at) == minutes]
         document = {

@@ -1,6 +1,6 @@
 import asyncio
-import gc
 import logging
+import sys
 import threading
 import time
 import weakref
@@ -29,6 +29,7 @@ from service.runtime.session import Session
 from service.schema.model_status import Measurement
 from service.settings import Settings
 from service.telemetry.metrics import PrometheusMetrics
+from tests.service.loop_calls import LoopCalls
 from tests.service.repository_fixture import write_both
 
 
@@ -160,11 +161,6 @@ def version_loader(
     )
 
 
-def sessions_of(instance: ModelInstance) -> dict[int, object]:
-    """The sessions by number of threads; what is put in their place will be run."""
-    return instance._sessions._sessions
-
-
 @contextmanager
 def held(instance: ModelInstance) -> Iterator[None]:
     """Keep an instance loaded, as a request does."""
@@ -176,16 +172,15 @@ def held(instance: ModelInstance) -> Iterator[None]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop turn until something is so."""
-    for _ in range(100_000):
-        if condition():
-            return
+    """Run the event loop until a condition is true; fail if it never becomes true."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "the condition never became true"
         await asyncio.sleep(0)
-    raise AssertionError("it never came true")
 
 
 class Gate:
-    """Shows when a run begins, and lets it go on when it is opened."""
+    """Shows when a run begins, and holds it until the gate is opened."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -245,7 +240,7 @@ async def service(start: Start) -> AsyncIterator[Running]:
 
 @pytest.fixture
 def restored_log() -> Iterator[None]:
-    """For tests that configure the log: what it writes to is gone after them."""
+    """Restore the log after a test that configures it."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -261,28 +256,10 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-TURN_SECONDS = 0.05
-
-
-class Turns:
-    """How much of the processor's time the longest turn of the event loop took, in its thread."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-
-
 @pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turns]:
-    """Measure; what other tests left in memory is no business of this loop's garbage collector."""
-    measuring, run = Turns(), asyncio.Handle._run
-
-    def measured(handle: asyncio.Handle) -> None:
-        before = time.thread_time()
-        run(handle)
-        measuring.longest = max(measuring.longest, time.thread_time() - before)
-
-    gc.collect()
-    gc.freeze()
-    monkeypatch.setattr(asyncio.Handle, "_run", measured)
-    yield measuring
-    gc.unfreeze()
+async def loop_calls() -> AsyncIterator[LoopCalls]:
+    """The calls of the service in this thread, which is the event loop's."""
+    calls = LoopCalls()
+    sys.setprofile(calls.profile)
+    yield calls
+    sys.setprofile(None)

@@ -10,8 +10,8 @@ from service.__main__ import main
 from service.api_keys import ApiKeys, new_key
 from service.errors import InvalidConfiguration
 from service.telemetry.metrics import PrometheusMetrics
+from tests.service.clock import Clock
 from tests.service.telemetry.samples import value
-from tests.service.test_token_bucket import Clock
 
 DIGEST = hashlib.sha256(b"secret").hexdigest()
 

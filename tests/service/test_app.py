@@ -13,20 +13,12 @@ import structlog
 from PIL import Image
 from pycocotools import mask as coco
 
+from tests.service.clients import error_of
 from tests.service.conftest import Running, Start, until
 from tests.service.photos import BLUE, GREEN, RED, encode, noise, png_header, quarters, solid
 from tests.service.repository_fixture import write_classifier
 
 PHOTO = encode(solid(GREEN), "JPEG")
-
-
-def error_of(response: httpx.Response) -> str:
-    """The sentence of an error, whose body must hold nothing else."""
-    body = response.json()
-    assert list(body) == ["error"]
-    assert body["error"][0].isupper()
-    assert body["error"].endswith((".", "]"))
-    return body["error"]
 
 
 def top(response: httpx.Response) -> list[str]:
@@ -170,7 +162,7 @@ BAD_QUERIES = [
 
 
 @pytest.mark.parametrize("url", BAD_QUERIES)
-async def test_a_bad_query_is_one_sentence(service: Running, url: str) -> None:
+async def test_an_invalid_query_is_reported_in_one_sentence(service: Running, url: str) -> None:
     response = await service.http.post(url, content=PHOTO)
     assert response.status_code == 400
     assert len(error_of(response)) < 200
@@ -200,7 +192,7 @@ async def test_every_error_has_the_same_body(
     assert ("allow" in response.headers) == (status == 405)
 
 
-async def test_two_models_of_a_task_must_be_told_apart(start: Start, repository: Path) -> None:
+async def test_one_of_two_models_of_a_task_must_be_named(start: Start, repository: Path) -> None:
     write_classifier(repository, "hue")
     async with start() as service:
         response = await service.http.post("/v1/classify", content=PHOTO)
@@ -230,7 +222,7 @@ BAD_BODIES = {
 @pytest.mark.parametrize(
     ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
 )
-async def test_compressed_bodies_are_what_they_were_before(
+async def test_compressed_bodies_are_decompressed(
     service: Running, encoding: str, compress: Callable[[bytes], bytes]
 ) -> None:
     listed = json.dumps({"images": [base64.b64encode(PHOTO).decode()]}).encode()
@@ -263,7 +255,7 @@ async def test_sixty_five_photos_are_one_too_many(service: Running) -> None:
     assert len(top(await service.http.post("/v1/classify", files=files[:64]))) == 64
 
 
-async def test_limits_are_settings(start: Start) -> None:
+async def test_the_limits_on_images_can_be_set(start: Start) -> None:
     async with start(max_image_pixels=1199, max_images_per_request=1, max_queue_size=1) as service:
         response = await service.http.post("/v1/classify", content=PHOTO)  # 40 x 30
         assert (response.status_code, "1,199" in error_of(response)) == (413, True)
@@ -272,7 +264,7 @@ async def test_limits_are_settings(start: Start) -> None:
         assert (response.status_code, "1 images" in error_of(response)) == (413, True)
 
 
-async def test_what_fails_in_the_background_is_logged_at_once_and_the_rest_is_closed(
+async def test_a_failed_background_task_is_logged_at_once_and_the_sessions_are_closed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail() -> None:

@@ -15,6 +15,7 @@ from service.app import create_app
 from service.http.server.server import Server, bind
 from service.settings import Settings
 from tests.service.photos import GREEN, encode, solid
+from tests.service.process import wait_until
 from tests.service.repository_fixture import write_classifier
 
 FOLDER = str(Path(service.__file__).parent)
@@ -54,8 +55,7 @@ def test_a_warm_classification_makes_few_calls(tmp_path: Path, calls: Calls) -> 
     thread.start()
     connection = http.client.HTTPConnection(*listener.getsockname(), timeout=20)
     try:
-        while ask(connection) != 200:
-            pass  # the model loads
+        wait_until(lambda: ask(connection) == 200)  # the model loads
         for _ in range(REQUESTS):
             ask(connection)
         calls.names.clear()
@@ -65,6 +65,7 @@ def test_a_warm_classification_makes_few_calls(tmp_path: Path, calls: Calls) -> 
         connection.close()
         server.should_exit = True
         thread.join(60)
+    assert not thread.is_alive()
     # The client waits for each response, so a request is what lies between two of these.
     begins = [at for at, name in enumerate(calls.names) if name.endswith(".data_received")]
     counts = [end - begin for begin, end in itertools.pairwise(begins)]

@@ -54,7 +54,7 @@ def test_a_link_to_another_file_is_a_change(tmp_path: Path) -> None:
     assert watched.poll() == 1
 
 
-async def test_it_polls_after_each_sleep(tmp_path: Path) -> None:
+async def test_the_watch_polls_after_each_sleep(tmp_path: Path) -> None:
     path = tmp_path / "file"
     changes: list[str] = []
     sleeps = iter(["one", "two"])

@@ -1,6 +1,4 @@
-"""What docs/operations.md tells of new versions, tried as the images are set up: commands and
-manifests are the page's own.
-"""
+"""The commands of docs/operations.md for new versions, run with the settings of the images."""
 
 import re
 import shlex

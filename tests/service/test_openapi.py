@@ -1,4 +1,4 @@
-"""What the OpenAPI description promises, tried out with data made from it, valid and not."""
+"""Responses match the OpenAPI description, for valid and invalid data generated from it."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.service.http.server.test_server import Process, running
+from tests.service.process import Process, running
 from tests.service.repository_fixture import write_both
 
 CHECKS = [

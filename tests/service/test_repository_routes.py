@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.service.clients import error_of
 from tests.service.conftest import Running
 from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_classifier, write_versions
-from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
 
@@ -50,7 +50,9 @@ async def test_a_model_is_unloaded_and_loaded(service: Running) -> None:
     assert (await service.http.post("/v1/classify", content=PHOTO)).status_code == 200
 
 
-async def test_a_model_that_is_put_there_is_loaded(service: Running, repository: Path) -> None:
+async def test_a_model_added_to_the_repository_is_loaded(
+    service: Running, repository: Path
+) -> None:
     write_classifier(repository, "later")
     assert await post(service, "models/later/load") is None
     assert (await service.http.get("/v2/models/later/ready")).status_code == 200
@@ -111,7 +113,7 @@ async def test_made_up_versions_are_a_short_400_and_leave_nothing_behind(
     assert series_of_models(service) == series
 
 
-async def test_a_version_that_cannot_be_loaded_is_told_and_the_old_one_serves(
+async def test_a_version_that_cannot_be_loaded_is_reported_and_the_old_one_serves(
     service: Running,
 ) -> None:
     response = await service.http.post("/v2/repository/models/colour/load", json=only(3))
@@ -122,7 +124,7 @@ async def test_a_version_that_cannot_be_loaded_is_told_and_the_old_one_serves(
 
 @pytest.mark.parametrize("action", ["load", "unload"])
 async def test_an_unknown_model_is_a_404(service: Running, action: str) -> None:
-    for name in ("nobody", "..", "%2e%2e%2fweights"):
+    for name in ("unknown", "..", "%2e%2e%2fweights"):
         response = await service.http.post(f"/v2/repository/models/{name}/{action}")
         assert response.status_code == 404
         assert error_of(response)
@@ -159,7 +161,7 @@ async def test_too_long_a_body_is_a_413(service: Running) -> None:
     assert response.status_code == 413
 
 
-async def test_a_corrupt_version_is_refused_and_the_one_before_goes_on(
+async def test_a_corrupt_version_is_refused_and_the_previous_one_keeps_serving(
     service: Running, repository: Path
 ) -> None:
     write_versions(repository, "1", "2", "3")

@@ -8,7 +8,7 @@ from service.schema.version_policy import Specific, VersionPolicy
 from service.settings import Settings, read_settings, unknown_variables
 
 
-def test_the_defaults() -> None:
+def test_settings_have_defaults() -> None:
     settings = read_settings({})
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert settings.model_repository == Path("weights")

@@ -1,13 +1,7 @@
 import pytest
 
 from service.token_bucket import TokenBucket
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.service.clock import Clock
 
 
 def test_a_burst_is_allowed_at_once_and_then_the_rate_applies() -> None:

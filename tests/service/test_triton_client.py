@@ -7,8 +7,8 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.service.http.server.test_server import Process, running
 from tests.service.photos import BLUE, GREEN, RED, encode, quarters, solid
+from tests.service.process import Process, running
 from tests.service.repository_fixture import write_both
 
 COLORS = (RED, GREEN, BLUE)

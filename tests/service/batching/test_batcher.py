@@ -272,10 +272,11 @@ async def test_draining_answers_everything_and_accepts_nothing_more(batcher, exe
     assert await answers(pending) == list(range(9))
 
 
-async def test_draining_ends_when_the_last_waiting_image_is_withdrawn(batcher, events):
-    each, pending = batcher(), images(1)
-    each._device.take(1)
-    each._device.take(1)  # lined up: there is no room
+async def test_draining_ends_when_the_last_waiting_image_is_withdrawn(execute, events):
+    device, pending = Device(1), images(1)
+    each = new_batcher(execute, ExecutionPlan((width(1, 4),)), device, events)
+    device.take(1)
+    device.take(1)  # lined up: there is no room
     each.submit(pending)
     draining = asyncio.ensure_future(each.drain())
     await asyncio.sleep(0)
@@ -306,14 +307,15 @@ async def test_an_image_does_not_overtake_those_that_wait_for_more_cores(batcher
     assert execute.batches == [[1], [2], [3]]
 
 
-async def test_images_whose_execution_is_cancelled_are_not_left_waiting(batcher, execute):
-    each, pending = batcher(), images(1)
+async def test_images_whose_execution_is_cancelled_are_not_left_waiting(execute, events):
+    device, pending = Device(1), images(1)
+    each = new_batcher(execute, ExecutionPlan((width(1, 4),)), device, events)
     cancelled = asyncio.get_running_loop().create_future()
     cancelled.cancel()
     execute.execute = lambda execution: cancelled
     each.submit(pending)
     assert await answers(pending) == [ServerStopping]
-    assert each._device.free == 1
+    assert device.free == 1
 
 
 async def test_an_idle_batcher_is_drained_at_once(batcher):

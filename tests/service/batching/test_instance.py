@@ -1,7 +1,7 @@
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,6 @@ from service.schema.model_status import Measurement, Width
 from service.schema.vocabulary import Task
 from service.telemetry.events import ModelBuild, ModelIdentity
 from service.telemetry.metrics import PrometheusMetrics
-from tests.service.conftest import sessions_of
 from tests.service.repository_fixture import write_segmenter
 
 FOREVER = 1e12
@@ -62,17 +61,39 @@ def session() -> FakeSession:
     return FakeSession()
 
 
+NewInstance = Callable[[GraphSessions], ModelInstance]
+
+
 @pytest.fixture
-async def instance(tmp_path: Path, session: FakeSession) -> AsyncIterator[ModelInstance]:
+async def new_instance(tmp_path: Path, session: FakeSession) -> AsyncIterator[NewInstance]:
+    """Make an instance that runs its batches on these sessions."""
     folder = write_segmenter(tmp_path)
+    instances: list[ModelInstance] = []
+
+    def make(sessions: GraphSessions) -> ModelInstance:
+        instances.append(instance_of(folder, sessions))
+        return instances[-1]
+
+    yield make
+    session.open.set()
+    for each in instances:
+        await each.close()
+
+
+@pytest.fixture
+def instance(new_instance: NewInstance, session: FakeSession) -> ModelInstance:
+    return new_instance(GraphSessions({1: session}, lambda _: session))
+
+
+def instance_of(folder: Path, sessions: GraphSessions) -> ModelInstance:
     contract = read_contract(folder)
     metrics, identity = PrometheusMetrics(), ModelIdentity("pixels", "1", Task.SEGMENTATION)
-    instance = ModelInstance(
+    return ModelInstance(
         identity=identity,
         contract=contract,
         certificate=read_certificate(folder, contract, "1"),
         build=ModelBuild("fp32", "cpu", "cpu", "0" * 64),
-        sessions=GraphSessions({1: session}, lambda _: session),
+        sessions=sessions,
         plan=ExecutionPlan(
             (Width(threads=1, max_batch_size=4),),
             (Measurement(threads=1, batch_size=1, seconds=2.0),),
@@ -84,9 +105,6 @@ async def instance(tmp_path: Path, session: FakeSession) -> AsyncIterator[ModelI
         events=metrics.batches,
         telemetry=metrics.inference.of(identity),
     )
-    yield instance
-    session.open.set()
-    await instance.close()
 
 
 def image(value: int, side: int = 2) -> PreparedImage:
@@ -229,19 +247,18 @@ class FullSession:
 
 
 async def test_a_session_that_ran_out_of_memory_is_freed_before_a_new_one_is_opened(
-    instance: ModelInstance,
+    new_instance: NewInstance,
 ) -> None:
     """Even while the caller keeps the error, whose traceback leads to the session."""
-    sessions, full = sessions_of(instance), FullSession()
+    full = FullSession()
     gone, opened = weakref.ref(full), []
 
     def open_session(threads: int) -> FakeSession:
         opened.append(gone())
         return FakeSession()
 
-    sessions[1] = full
+    instance = new_instance(GraphSessions({1: full}, open_session))
     del full
-    instance._sessions._open_session = open_session
     with pytest.raises(OutOfMemory) as caught:
         await infer(instance, [image(1)])
     assert await infer(instance, [image(2)]) == [2]
@@ -250,7 +267,7 @@ async def test_a_session_that_ran_out_of_memory_is_freed_before_a_new_one_is_ope
 
 
 async def test_an_outage_is_announced_when_it_begins_and_when_it_ends(
-    instance: ModelInstance, session: FakeSession, monkeypatch: pytest.MonkeyPatch
+    new_instance: NewInstance, session: FakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recovery, "REOPEN_SECONDS", 0)
     announced, ended = [], asyncio.Event()
@@ -268,8 +285,8 @@ async def test_an_outage_is_announced_when_it_begins_and_when_it_ends(
             raise error
         return session
 
+    instance = new_instance(GraphSessions({1: session}, open_session))
     instance.on_outage = on_outage
-    instance._sessions._open_session = open_session
     session.error = OutOfMemory("no")
     with pytest.raises(OutOfMemory):
         await infer(instance, [image(1)])
@@ -307,11 +324,12 @@ async def test_an_instance_is_drained_once_nothing_holds_it(instance: ModelInsta
 
 async def test_draining_ends_at_its_limit(instance: ModelInstance) -> None:
     instance.hold()
-    await instance.drain(0)
+    await asyncio.wait_for(instance.drain(0), 20)
 
 
 async def test_a_closed_instance_has_no_sessions(
-    instance: ModelInstance, session: FakeSession
+    new_instance: NewInstance, session: FakeSession
 ) -> None:
-    await instance.close()
-    assert sessions_of(instance) == {}
+    sessions = GraphSessions({1: session}, lambda _: session)
+    await new_instance(sessions).close()
+    assert sessions.each() == []

@@ -45,10 +45,11 @@ async def lose_session(each, execute):
 
 
 async def test_without_a_session_all_images_are_refused_until_it_is_reopened(
-    batcher, execute, events, monkeypatch
+    execute, events, monkeypatch
 ):
     monkeypatch.setattr(recovery, "REOPEN_SECONDS", 0)
-    each = batcher()
+    device = Device(1)
+    each = new_batcher(execute, ExecutionPlan((width(1, 4),)), device, events)
     pending = [*await lose_session(each, execute), *images(2, 3, 4, 5, 6)]
     each.submit(pending[1:])
     execute.permits.release()
@@ -68,7 +69,7 @@ async def test_without_a_session_all_images_are_refused_until_it_is_reopened(
     again = images(8)
     each.submit(again)
     assert await answers(again) == [8]
-    assert each._device.free == each._device.slots
+    assert device.free == 1
 
 
 async def test_batches_that_run_out_of_memory_together_reopen_their_session_once(batcher, execute):
@@ -105,7 +106,7 @@ async def test_a_hang_that_ends_does_not_hide_a_lost_session(batcher, execute, e
     for pending in (failing, hanging):
         each.submit(pending)
         await execute.begun.acquire()
-    each.recovery.hang(next(run for run in each._executions if run.members == hanging), 1.0)
+    each.recovery.hang(next(run for run in each.recovery.watched if run.members == hanging), 1.0)
     execute.errors, execute.rebuilds = [OutOfMemory("no memory")], False
     execute.permits.release()
     assert await answers([*failing, *hanging]) == [OutOfMemory, InferenceFailed]
@@ -183,7 +184,7 @@ async def test_a_hang_leaves_its_slot_to_the_other_models(execute, events):
     hanging, other = (new_batcher(execute, plan, device, events) for _ in range(2))
     hanging.submit(images(1))
     await execute.begun.acquire()
-    (execution,) = hanging._executions
+    (execution,) = hanging.recovery.watched
     hanging.recovery.hang(execution, 1.0)
     assert device.free == 1
     pending = images(2)

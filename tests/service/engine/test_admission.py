@@ -31,7 +31,7 @@ async def test_a_request_beyond_the_limit_is_refused_with_a_time_to_return() -> 
     enter(door)
 
 
-async def test_a_request_whose_body_is_arriving_takes_no_place() -> None:
+async def test_a_request_whose_body_is_arriving_is_not_in_flight() -> None:
     door = admission(1)
     slow, fast = enter(door), enter(door)
     assert (door.in_flight, door.receiving) == (0, 2)
@@ -68,7 +68,7 @@ async def test_retry_after_follows_how_long_requests_were_in_flight() -> None:
     assert caught.value.retry_after_seconds == 33
 
 
-async def test_after_stop_only_connections_from_before_are_let_in() -> None:
+async def test_after_stop_only_requests_on_earlier_connections_are_admitted() -> None:
     door = admission()
     enter(door)
     door.stop()
@@ -80,7 +80,7 @@ async def test_after_stop_only_connections_from_before_are_let_in() -> None:
     assert door.in_flight == 1
 
 
-async def test_abort_expires_what_is_in_flight_and_lets_nothing_in() -> None:
+async def test_abort_expires_requests_in_flight_and_rejects_new_ones() -> None:
     door = admission()
     timeouts = [enter(door), enter(door)]
 
@@ -102,7 +102,7 @@ async def test_abort_expires_what_is_in_flight_and_lets_nothing_in() -> None:
         enter(door, came_before_drain=True)
 
 
-def test_the_error_of_a_late_request_states_what_was_allowed() -> None:
+def test_the_error_of_a_late_request_states_its_time_limit() -> None:
     door = admission()
     for seconds, words in ((0.01, "0.01 s"), (30, "30 s"), (1.5, "1.5 s"), (1e-6, "0.000001 s")):
         error = door.late(seconds)

@@ -49,9 +49,7 @@ async def engine(repository: Path) -> AsyncIterator[Engine]:
         yield running
 
 
-def test_it_classifies_where_no_http_library_can_be_imported(
-    repository: Path, tmp_path: Path
-) -> None:
+def test_the_engine_classifies_without_any_http_library(repository: Path, tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(PHOTOS[0])
     command = [sys.executable, "-W", "error", "-c", WITHOUT_HTTP, str(repository), str(photo)]
@@ -83,12 +81,12 @@ async def test_a_photo_is_segmented(engine: Engine) -> None:
         ([b"no image"], {}, UnsupportedMediaType),
         ([PHOTOS[0][:300]], {}, InvalidRequest),
         (PHOTOS * 2, {}, PayloadTooLarge),
-        (PHOTOS, {"model": "nobody"}, ModelNotFound),
+        (PHOTOS, {"model": "unknown"}, ModelNotFound),
         (PHOTOS, {"model": "pixels"}, InvalidRequest),
         (PHOTOS, {"version": "9"}, ModelNotFound),
     ],
 )
-async def test_what_it_refuses_is_an_error_of_the_tree(
+async def test_a_refused_call_raises_an_error_of_the_tree(
     engine: Engine, images: list[bytes], options: dict, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -115,13 +113,13 @@ async def test_a_call_is_counted_like_a_request(engine: Engine) -> None:
         assert value("vt_inference_requests_total", counted) == 1
 
 
-async def test_after_stop_nothing_is_let_in(engine: Engine) -> None:
+async def test_after_stop_calls_are_rejected(engine: Engine) -> None:
     engine.admission.stop()
     with pytest.raises(ServerStopping):
         await engine.classify(PHOTOS)
 
 
-async def test_closed_it_holds_no_model(repository: Path) -> None:
+async def test_a_closed_engine_has_no_calls_in_flight_and_accepts_none(repository: Path) -> None:
     async with Engine.from_settings(Settings(model_repository=repository)) as engine:
         assert len(engine.repository.instances()) == 2
         instance = engine.repository.get("colour").ready_instance()

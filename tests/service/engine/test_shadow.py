@@ -1,4 +1,4 @@
-"""A version that answers nobody, and is compared with the one that does."""
+"""A version that answers no request, but is compared with the one that does."""
 
 import asyncio
 import re
@@ -59,7 +59,7 @@ def compared(service: Running) -> float:
     return shadowed(service, "agreement_ratio_count")
 
 
-async def test_a_share_of_the_requests_is_compared_and_nobody_gets_the_shadow(
+async def test_a_share_of_the_requests_is_compared_and_none_is_answered_by_the_shadow(
     start: Start,
 ) -> None:
     async with start(shadow="colour:2@0.5") as service:
@@ -72,7 +72,9 @@ async def test_a_share_of_the_requests_is_compared_and_nobody_gets_the_shadow(
         assert (await service.http.get("/v2/models/colour/versions/2/ready")).status_code == 200
 
 
-async def test_a_shadow_that_disagrees_is_found_out(start: Start, repository: Path) -> None:
+async def test_a_shadow_that_disagrees_has_an_agreement_of_zero(
+    start: Start, repository: Path
+) -> None:
     write_contrary(repository)
     async with start(shadow="colour:2@1") as service:
         for count, photo in enumerate(PHOTOS, 1):
@@ -81,7 +83,7 @@ async def test_a_shadow_that_disagrees_is_found_out(start: Start, repository: Pa
         assert shadowed(service, "agreement_ratio_sum") == 0
 
 
-async def test_infer_requests_are_compared_by_what_answers_the_task(start: Start) -> None:
+async def test_infer_requests_are_compared_by_the_output_of_the_task(start: Start) -> None:
     async with start(shadow="colour:2@1") as service:
         pixels = np.zeros((2, 8, 8, 3), np.uint8).tolist()
         images = {"name": "images", "datatype": "UINT8", "shape": [2, 8, 8, 3], "data": pixels}
@@ -105,7 +107,7 @@ async def test_requests_with_nothing_to_compare_do_not_count_into_the_share(star
             await until(lambda count=count: compared(service) == count // 2)
 
 
-async def test_who_asks_for_the_shadow_is_answered_and_not_compared(start: Start) -> None:
+async def test_a_request_for_the_shadow_itself_is_answered_and_not_compared(start: Start) -> None:
     async with start(shadow="colour:2@1") as service:
         assert (await classify(service, version="2"))["version"] == "2"
         await classify(service)
@@ -123,7 +125,7 @@ async def test_the_answer_does_not_wait_for_the_shadow(start: Start) -> None:
         await until(lambda: compared(service) == 2)
 
 
-async def test_nothing_is_compared_while_somebody_waits(start: Start) -> None:
+async def test_nothing_is_compared_while_requests_wait(start: Start) -> None:
     async with start(shadow="colour:2@1") as service:
         gate = service.gate("colour", "1")
         instance = service.engine.repository.get("colour", "1").ready_instance()
@@ -142,7 +144,7 @@ def answered(photo: bytes) -> Inferred:
     return Inferred([photo], [prepared], [{"logits": np.array([1.0, 0, 0])}])
 
 
-async def test_what_is_too_much_to_hold_is_dropped_and_counted(
+async def test_a_comparison_beyond_the_memory_limit_is_dropped_and_counted(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with start(shadow="colour:2@1") as service:
@@ -151,14 +153,14 @@ async def test_what_is_too_much_to_hold_is_dropped_and_counted(
         assert shadowed(service, 'dropped_total{model="colour",reason="busy"') == 1
 
 
-async def test_a_shadow_that_fails_is_counted_and_nobody_notices(start: Start) -> None:
+async def test_a_failing_shadow_is_counted_and_does_not_affect_responses(start: Start) -> None:
     async with start(shadow="colour:2@1") as service:
         await service.engine.repository.load("colour", parse_version_policy("specific:1"))
         assert (await classify(service))["version"] == "1"
         await until(lambda: shadowed(service, 'dropped_total{model="colour",reason="failed"') == 1)
 
 
-async def test_a_shadow_that_is_not_there_keeps_nobody_from_serving(
+async def test_a_shadow_that_cannot_be_loaded_does_not_affect_readiness_or_responses(
     start: Start, repository: Path
 ) -> None:
     (repository / "colour" / "2" / "model.onnx").write_bytes(b"tampered")
@@ -167,7 +169,7 @@ async def test_a_shadow_that_is_not_there_keeps_nobody_from_serving(
         assert (await classify(service))["version"] == "1"
 
 
-def test_pixels_agree_by_their_share() -> None:
+def test_the_agreement_of_masks_is_the_share_of_equal_pixels() -> None:
     one, other = np.zeros((2, 2), np.uint8), np.array([[0, 0], [0, 1]], np.uint8)
     assert TASKS[Task.SEGMENTATION].agreement([(one, other)]) == 0.75
     assert TASKS[Task.SEGMENTATION].agreement([(one, other[:1])]) == 0.0
@@ -179,7 +181,7 @@ def test_a_rule_is_read() -> None:
 
 
 @pytest.mark.parametrize(("share", "due"), [("0.1", 10), ("0.7", 70), ("0.015", 1), ("1", 100)])
-def test_as_many_of_a_hundred_requests_are_due_as_the_share_says(share: str, due: int) -> None:
+def test_the_share_sets_how_many_of_a_hundred_requests_are_due(share: str, due: int) -> None:
     rule = parse_shadow_rule(f"vt:2@{share}")
     assert sum(map(rule.is_due, range(1, 101))) == due
 
@@ -192,6 +194,6 @@ def test_requests_that_are_due_are_spread() -> None:
 @pytest.mark.parametrize(
     "text", ["", "vt", "vt:2", "vt@0.1", "vt:0@0.1", "vt:2@0", "vt:2@1.1", "vt:2@.", "vt:x@1"]
 )
-def test_what_is_no_rule_is_refused(text: str) -> None:
+def test_an_invalid_rule_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="MODEL:VERSION@SHARE"):
         parse_shadow_rule(text)

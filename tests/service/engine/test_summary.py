@@ -26,14 +26,14 @@ def test_a_classified_image_counts_to_its_likeliest_class_with_its_softmax() -> 
     assert prediction == (640 * 480, {"green": 1.0}, pytest.approx(0.7))
 
 
-def test_logits_too_large_for_their_exponents_are_no_trouble() -> None:
+def test_the_softmax_of_large_logits_does_not_overflow() -> None:
     logits = np.array([-60000.0, 60000.0, 0.0], np.float16)
     (prediction,) = summarize(CLASSIFIER, [PHOTO], [{"logits": logits}])
     assert prediction == (640 * 480, {"green": 1.0}, 1.0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_scores_that_are_no_numbers_count_to_no_class(value: float) -> None:
+def test_scores_that_are_not_numbers_count_to_no_class(value: float) -> None:
     (prediction,) = summarize(CLASSIFIER, [PHOTO], [{"logits": np.array([0, value, 1])}])
     assert prediction == (640 * 480, {}, None)
 

@@ -21,5 +21,7 @@ from service.http.accept import prefers_png
         ("image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5", True),
     ],
 )
-def test_a_png_is_sent_where_it_is_named_and_json_not_preferred(accept: str, png: bool) -> None:
+def test_a_png_is_preferred_if_accept_names_it_and_does_not_prefer_json(
+    accept: str, png: bool
+) -> None:
     assert prefers_png(accept) is png

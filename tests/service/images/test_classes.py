@@ -20,7 +20,7 @@ def test_classes_come_likeliest_first_and_equal_ones_by_index() -> None:
     assert [score["index"] for score in scores] == [1, 2, 3]
 
 
-def test_more_classes_than_there_are_means_all() -> None:
+def test_a_top_k_above_the_number_of_classes_returns_them_all() -> None:
     row = top_classes(np.zeros(4, np.float32), NAMES, 1000)
     assert [score["score"] for score in row] == [0.25] * 4
 

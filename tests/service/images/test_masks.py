@@ -21,7 +21,7 @@ def test_labels_are_scaled_by_the_nearest_neighbour() -> None:
     assert scale_labels(labels, 6, 4).tolist() == expected
 
 
-def test_areas_hold_only_what_is_there_the_largest_first() -> None:
+def test_areas_list_only_the_classes_present_the_largest_first() -> None:
     assert class_areas(np.array([[3, 3, 1, 3]], np.uint8), NAMES) == [
         {"label": "car", "index": 3, "pixels": 3, "fraction": 0.75},
         {"label": "road", "index": 1, "pixels": 1, "fraction": 0.25},

@@ -7,14 +7,15 @@ import pytest
 from service.errors import PayloadTooLarge
 from service.images import structure
 from service.images.structure import (
-    MAX_METADATA_BYTES,
-    MAX_PARTS,
-    MAX_SCANS,
     SEARCH_BYTES,
     check_structure,
 )
 from tests.service.hostile_images import directory, flooded, with_exif, with_scans, with_text
 from tests.service.photos import encode, quarters, solid
+
+MAX_METADATA_BYTES = 4 * 1024 * 1024
+MAX_PARTS = 16_384
+MAX_SCANS = 100
 
 
 def test_parts_and_scans_are_counted_up_to_their_limits() -> None:
@@ -27,7 +28,7 @@ def test_parts_and_scans_are_counted_up_to_their_limits() -> None:
         check_structure("PNG", flooded("PNG", 33, b"\0\0\0\0abCdsum."))
 
 
-def test_what_only_looks_like_a_scan_is_not_counted() -> None:
+def test_bytes_that_look_like_a_scan_are_not_counted() -> None:
     thumbnail = b"\xff\xda" * (MAX_SCANS * 10)
     exif = encode(quarters(), "JPEG", exif=b"Exif\0\0" + thumbnail)
     check_structure("JPEG", exif)
@@ -49,7 +50,7 @@ def test_the_numbers_of_a_directory_are_counted_up_to_their_limit(name: str, ord
         check_structure(name, with_exif(name, directory(MAX_PARTS + 1, order)))
 
 
-def test_a_long_text_is_one_object_and_what_is_larger_than_the_file_is_not_read() -> None:
+def test_a_long_text_is_one_object_and_a_value_larger_than_the_file_is_not_read() -> None:
     check_structure("TIFF", directory(MAX_PARTS + 1, kind=2))
     check_structure("TIFF", directory(1 << 31, size=100))
 
@@ -69,7 +70,7 @@ def test_a_directory_of_too_many_entries_is_refused() -> None:
 
 
 @pytest.mark.parametrize("data", [b"II*\0", b"II*\0" + b"\xff" * 12, b"II+\0" + b"\xff" * 12])
-def test_a_directory_that_is_not_there_has_no_numbers(data: bytes) -> None:
+def test_a_missing_directory_has_no_numbers(data: bytes) -> None:
     check_structure("TIFF", data)
 
 
@@ -85,7 +86,9 @@ def test_metadata_are_measured_up_to_their_limit() -> None:
         check_structure("JPEG", b"\xff\xd8" + (b"\xff\xed\xff\xff" + bytes(65_533)) * 65)
 
 
-def test_what_holds_no_marker_is_searched_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_without_a_marker_are_searched_piece_by_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pattern, searched = structure._MARKER, []
 
     class Recording:

@@ -13,7 +13,7 @@ from tests.service.open_inference.costly_json import COSTLY, LIMITS, LISTS, hold
 
 
 @pytest.mark.parametrize("name", COSTLY)
-def test_what_the_bounds_allow_is_parsed(name: str) -> None:
+def test_json_within_the_bounds_is_parsed(name: str) -> None:
     (tensor,) = parse_json(COSTLY[name], None).inputs
     assert tensor.data
 
@@ -28,7 +28,7 @@ def test_what_the_bounds_allow_is_parsed(name: str) -> None:
         (b" " * MAX_JSON_BYTES, "4,194,304 bytes"),
     ],
 )
-def test_what_is_beyond_the_bounds_is_refused_before_it_is_parsed(parts: bytes, limit: str) -> None:
+def test_json_beyond_the_bounds_is_refused_before_it_is_parsed(parts: bytes, limit: str) -> None:
     body = holding(parts)
     tracemalloc.start()
     try:
@@ -40,12 +40,12 @@ def test_what_is_beyond_the_bounds_is_refused_before_it_is_parsed(parts: bytes, 
 
 
 @pytest.mark.parametrize("start", [b"[", b'{"inputs":', b'{"inputs":[', b'[{"a":'])
-def test_what_is_nested_without_end_is_no_json(start: bytes) -> None:
+def test_unclosed_nesting_is_not_json(start: bytes) -> None:
     with pytest.raises(InvalidRequest, match="not JSON: recursion limit exceeded"):
         parse_json(start * 1000, None)
 
 
-def test_what_is_nested_too_deeply_is_no_json_even_if_it_ends() -> None:
+def test_nesting_that_is_too_deep_is_not_json() -> None:
     with pytest.raises(InvalidRequest, match="not JSON: recursion limit exceeded"):
         parse_json(holding(b"[" * 300 + b"]" * 300), None)
 
@@ -72,7 +72,7 @@ def test_only_the_bytes_that_are_said_to_be_json_are_parsed() -> None:
     assert parse_json(text + b"\xff{", len(text)) == parse_json(text, None)
 
 
-def test_what_follows_the_json_is_an_error() -> None:
+def test_bytes_after_the_json_are_an_error() -> None:
     text = json.dumps(minimal()).encode()
     sentence = rf"not JSON: trailing characters at line 1 column {len(text) + 1}\.$"
     with pytest.raises(InvalidRequest, match=sentence):

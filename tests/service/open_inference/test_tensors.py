@@ -54,7 +54,7 @@ HOSTILE: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_anything_else_is_refused_in_the_memory_of_the_shape(name: str) -> None:
+def test_other_data_is_refused_within_the_memory_of_the_shape(name: str) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(InvalidRequest):

@@ -21,7 +21,7 @@ class GatedLoader:
 
     def __init__(self, metrics: PrometheusMetrics) -> None:
         self._loader = Loader()
-        self._load = version_loader(metrics, load=self._loader)
+        self.load = version_loader(metrics, load=self._loader)
         self.gate = asyncio.Event()
         self.gate.set()
         self.begun: list[str] = []
@@ -30,7 +30,7 @@ class GatedLoader:
     async def __call__(self, folder: Path, contract: Contract, version: str) -> ModelInstance:
         self.begun.append(version)
         await self.gate.wait()
-        self.loaded.append(await self._load(folder, contract, version))
+        self.loaded.append(await self.load(folder, contract, version))
         return self.loaded[-1]
 
     def is_in_memory(self, instance: ModelInstance) -> bool:

@@ -16,6 +16,7 @@ from service.runtime.device import Devices
 from service.runtime.session import Session
 from service.schema.files import read_contract
 from service.telemetry.metrics import PrometheusMetrics
+from tests.service.clients import error_of
 from tests.service.conftest import Running, Start, version_loader
 from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import (
@@ -29,7 +30,6 @@ from tests.service.repository_fixture import (
     write_entry,
     write_quantized_classifier,
 )
-from tests.service.test_app import error_of
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 PHOTO = encode(solid(GREEN))

@@ -78,7 +78,7 @@ FP16_DISAGREES = "fp16 agrees with fp32 on 98.90 % of the answers; at least 99.5
         ("fp16", CUDA, ONLY_FP32, "fp16", "there is no fp16 graph"),
     ],
 )
-def test_the_choice(
+def test_the_precision_is_chosen_by_setting_provider_and_certificate(
     setting: str, provider: str, stated: Certificate, chosen: str, why: str | None
 ) -> None:
     choice = choose_precision(setting, stated, CLASSIFICATION, provider)

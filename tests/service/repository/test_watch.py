@@ -278,7 +278,7 @@ async def test_a_repository_that_cannot_be_read_at_first_is_still_watched(
     assert watched.loaded == ["colour 2"]
 
 
-async def test_it_polls_after_each_sleep(watched: Watched, tmp_path: Path) -> None:
+async def test_the_watch_polls_after_each_sleep(watched: Watched, tmp_path: Path) -> None:
     asked, polls = [], asyncio.Queue[None]()
 
     async def sleep(seconds: float) -> None:
@@ -289,8 +289,7 @@ async def test_it_polls_after_each_sleep(watched: Watched, tmp_path: Path) -> No
     running = asyncio.create_task(watch.run())
     write_versions(tmp_path, "1", "2")
     polls.put_nowait(None)
-    while watched.repository.ready_versions("colour") != ["2"]:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await until(lambda: watched.repository.ready_versions("colour") == ["2"])
     assert asked[0] == 7.5
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -35,7 +35,7 @@ def test_an_operator_of_another_domain_is_no_shape_arithmetic(domain: str) -> No
     "operator",
     ["Conv", "MatMul", "Gemm", "Softmax", "Resize", "Transpose", "ArgMax", "DequantizeLinear"],
 )
-def test_what_works_on_pixels_and_features_is_none(operator: str) -> None:
+def test_operators_on_pixels_and_features_are_no_shape_arithmetic(operator: str) -> None:
     assert operator not in SHAPE_OPERATORS
 
 

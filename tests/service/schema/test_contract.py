@@ -29,7 +29,7 @@ def test_a_valid_contract_is_read_and_unknown_keys_are_kept(tmp_path: Path) -> N
     assert contract.as_read() == json.loads((folder / "config.json").read_text())
 
 
-def test_a_contract_says_the_same_of_a_version_whatever_it_says_of_others(tmp_path: Path) -> None:
+def test_changes_to_other_versions_do_not_change_a_versions_contract(tmp_path: Path) -> None:
     folder = write_versions(tmp_path, "1", "2")
     before = read_contract(folder)
     write_versions(tmp_path, "2", "3", version_policy={"all": {}})
@@ -126,7 +126,7 @@ def test_the_prediction_is_the_output_of_the_task(tmp_path: Path) -> None:
     assert read_contract(write_segmenter(tmp_path)).prediction == "labels"
 
 
-def test_contracts_are_equal_whatever_was_read_of_them(tmp_path: Path) -> None:
+def test_contracts_read_from_equal_files_are_equal(tmp_path: Path) -> None:
     one = read_contract(write_classifier(tmp_path))
     other = Contract.model_validate(one.as_read())
     assert one.preprocessing.common_size == (8, 8)

@@ -1,6 +1,9 @@
 """A model version, its build and its load, as events report them; and a way to read a metric."""
 
+import re
 from dataclasses import dataclass
+
+import httpx
 
 from service.schema.vocabulary import Task
 from service.telemetry.events import ModelBuild, ModelIdentity
@@ -22,3 +25,12 @@ class Load:
 def value(metrics: PrometheusMetrics, name: str, **labels: str) -> float | None:
     """Return a sample, or None if it is not shown."""
     return metrics.registry.get_sample_value(name, labels)
+
+
+async def triton_samples(http: httpx.AsyncClient) -> dict[str, float]:
+    """The values of the classifier's metrics under Triton's names."""
+    text = (await http.get("/metrics")).text
+    found = re.findall(
+        r'^(nv_\w+)\{model="colour",(?:reason="(\w+)",)?version="1"\} (\S+)$', text, re.MULTILINE
+    )
+    return {f"{name}{reason and '/'}{reason}": float(value) for name, reason, value in found}

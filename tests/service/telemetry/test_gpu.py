@@ -105,7 +105,8 @@ async def test_concurrent_requests_get_their_own_responses(service: Running, mod
         return label
 
     alone = [await best_class(photo) for photo in photos]
-    assert len(set(alone)) > 1 or model == SEGMENTER
+    if model == CLASSIFIER:  # street photos may have one best class
+        assert len(set(alone)) > 1
     assert await asyncio.gather(*map(best_class, photos * 8)) == alone * 8
 
 

@@ -1,30 +1,20 @@
 from pathlib import Path
 
-import httpx
 import pytest
 from structlog.testing import capture_logs
 
 from service.http.middleware.authorization import is_loopback, needed, presented_token
+from tests.service.clients import asked_from, bearer, error_of
 from tests.service.conftest import ADMIN, LIMITED, PREDICT, Running, Start
 from tests.service.photos import GREEN, encode, solid
-from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
 LOAD = "/v2/repository/models/colour/load"
 
 
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
-
-
 def used(service: Running, key: str, outcome: str) -> float | None:
     labels = {"key": key, "outcome": outcome}
     return service.engine.metrics.registry.get_sample_value("vt_api_key_requests_total", labels)
-
-
-def asked_from(service: Running, address: str) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(service.app, client=(address, 4711))
-    return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
 PREDICTIONS = [
@@ -58,7 +48,7 @@ async def test_a_prediction_needs_a_key(start: Start, keys_file: Path, path: str
         assert [*counts, used(service, "shop", "admitted")] == [1, 1, 1]
 
 
-async def test_both_headers_bring_a_key(start: Start, keys_file: Path) -> None:
+async def test_a_key_is_accepted_in_either_header(start: Start, keys_file: Path) -> None:
     async with start(api_keys_file=keys_file) as service:
         for headers in (
             {"X-API-Key": PREDICT},
@@ -69,7 +59,7 @@ async def test_both_headers_bring_a_key(start: Start, keys_file: Path) -> None:
             assert response.status_code == 200
 
 
-async def test_a_scope_allows_its_own_and_nothing_else(start: Start, keys_file: Path) -> None:
+async def test_a_scope_allows_only_its_own_routes(start: Start, keys_file: Path) -> None:
     async with start(api_keys_file=keys_file) as service:
         for token, path, status in (
             (ADMIN, LOAD, 200),
@@ -84,7 +74,9 @@ async def test_a_scope_allows_its_own_and_nothing_else(start: Start, keys_file: 
         assert used(service, "shop", "forbidden") == used(service, "ops", "forbidden") == 1
 
 
-async def test_a_keys_rate_is_limited_and_nobody_elses(start: Start, keys_file: Path) -> None:
+async def test_the_rate_limit_of_one_key_does_not_affect_others(
+    start: Start, keys_file: Path
+) -> None:
     async with start(api_keys_file=keys_file) as service:
         answers = [
             await service.http.post("/v1/classify", content=PHOTO, headers=bearer(LIMITED))
@@ -133,7 +125,7 @@ async def test_without_keys_anyone_predicts_and_the_local_key_changes_models(
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "example.org"])  # noqa: S104
-async def test_without_keys_a_server_that_others_reach_changes_no_models(
+async def test_without_keys_a_server_on_a_public_address_cannot_change_models(
     start: Start, host: str
 ) -> None:
     async with start(host=host) as service:
@@ -143,7 +135,7 @@ async def test_without_keys_a_server_that_others_reach_changes_no_models(
         assert (await service.http.post("/v2/repository/index")).status_code == 200
 
 
-async def test_without_keys_a_peer_that_is_elsewhere_changes_no_models(service: Running) -> None:
+async def test_without_keys_a_remote_peer_cannot_change_models(service: Running) -> None:
     async with asked_from(service, "192.0.2.7") as elsewhere:
         response = await elsewhere.post(
             LOAD, headers=bearer(service.app.state.access.local_key.token)
@@ -170,7 +162,7 @@ async def test_the_description_says_that_the_local_key_changes_models(start: Sta
 @pytest.mark.parametrize(
     "header", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Forwarded-Host", "Via", "Origin"]
 )
-async def test_without_keys_no_proxy_and_no_web_page_changes_models(
+async def test_without_keys_proxies_and_web_pages_cannot_change_models(
     service: Running, header: str
 ) -> None:
     response = await service.http.post(LOAD, headers={header: "127.0.0.1"})
@@ -178,15 +170,13 @@ async def test_without_keys_no_proxy_and_no_web_page_changes_models(
     assert "by a web page or through a proxy" in error_of(response)
 
 
-async def test_a_proxys_word_makes_nobody_local(start: Start) -> None:
+async def test_a_forwarded_address_does_not_make_a_request_local(start: Start) -> None:
     async with start() as service, asked_from(service, "192.0.2.7") as elsewhere:
         response = await elsewhere.post(LOAD, headers={"X-Forwarded-For": "127.0.0.1"})
         assert response.status_code == 403
 
 
-async def test_a_key_on_loopback_is_needed_too_where_there_are_keys(
-    start: Start, keys_file: Path
-) -> None:
+async def test_with_keys_a_local_request_needs_one_too(start: Start, keys_file: Path) -> None:
     async with start(api_keys_file=keys_file) as service:
         assert (await service.http.post(LOAD)).status_code == 401
 
@@ -225,7 +215,7 @@ async def test_a_log_line_has_the_keys_name_and_never_the_key(
     async with start(api_keys_file=keys_file) as service:
         with capture_logs() as lines:
             await service.http.post("/v1/classify", content=PHOTO, headers=bearer(PREDICT))
-            await service.http.post("/v1/classify", content=PHOTO, headers=bearer("nobody"))
+            await service.http.post("/v1/classify", content=PHOTO, headers=bearer("unknown"))
     assert [line.get("key") for line in lines] == ["shop", None]
     assert PREDICT not in str(lines)
 
@@ -261,7 +251,7 @@ def refused(service: Running) -> set[tuple[str, str, str]]:
         ("POST", "/v2/repository/models/secret/drop", "unmatched"),
     ],
 )
-async def test_a_refused_request_is_counted_by_the_route_that_would_have_got_it(
+async def test_a_refused_request_is_counted_by_its_route(
     start: Start, keys_file: Path, method: str, path: str, route: str
 ) -> None:
     async with start(api_keys_file=keys_file, require_key_for_metadata=True) as service:
@@ -294,7 +284,7 @@ async def test_a_scraper_without_a_key_is_in_the_log(start: Start, keys_file: Pa
     ]
 
 
-def test_every_route_that_is_described_needs_what_it_should(repository: Path) -> None:
+def test_every_described_route_needs_the_right_scope(repository: Path) -> None:
     from service.app import create_app  # noqa: PLC0415
     from service.settings import Settings  # noqa: PLC0415
 
@@ -327,7 +317,7 @@ def test_every_route_that_is_described_needs_what_it_should(repository: Path) ->
         ("POST", "/v2/health", "predict"),
     ],
 )
-def test_what_is_not_known_is_not_open(method: str, path: str, need: str) -> None:
+def test_unknown_paths_need_a_key(method: str, path: str, need: str) -> None:
     assert needed(method, path) == need
 
 
@@ -355,5 +345,5 @@ def test_a_key_is_found_in_the_headers(
         *[(host, False) for host in ("0.0.0.0", "::", "10.0.0.1", "", "localhost.org")],  # noqa: S104
     ],
 )
-def test_loopback_is_this_machine(host: str, local: bool) -> None:
+def test_loopback_addresses_are_recognised(host: str, local: bool) -> None:
     assert is_loopback(host) is local

@@ -31,7 +31,7 @@ async def test_every_answer_has_the_security_headers(service: Running) -> None:
         assert "server" not in response.headers
 
 
-async def test_the_page_of_the_description_may_load_what_it_names(service: Running) -> None:
+async def test_the_docs_page_may_load_its_scripts(service: Running) -> None:
     response = await service.http.get("/docs")
     policy = response.headers["content-security-policy"]
     assert "https://cdn.jsdelivr.net" in response.text
@@ -39,7 +39,7 @@ async def test_the_page_of_the_description_may_load_what_it_names(service: Runni
     assert "frame-ancestors 'none'" in policy
 
 
-async def test_over_tls_browsers_are_told_to_stay_there(service: Running) -> None:
+async def test_https_responses_have_strict_transport_security(service: Running) -> None:
     transport = httpx.ASGITransport(service.app)
     async with httpx.AsyncClient(transport=transport, base_url="https://test") as http:
         response = await http.get("/v2/health/live")
@@ -63,7 +63,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status"), REFUSED)
-async def test_no_answer_tells_of_the_servers_inside(
+async def test_error_responses_reveal_no_internals(
     service: Running, method: str, path: str, body: bytes, status: int
 ) -> None:
     service.replace_runs("colour", broken)

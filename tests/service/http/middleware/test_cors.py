@@ -1,9 +1,9 @@
 import httpx
 import pytest
 
+from tests.service.clients import error_of
 from tests.service.conftest import Running, Start
 from tests.service.photos import GREEN, encode, solid
-from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
 PAGE = "https://shop.example"
@@ -21,14 +21,14 @@ def allowed(response: httpx.Response) -> str | None:
     return response.headers.get("access-control-allow-origin")
 
 
-async def test_by_default_no_page_may_ask(service: Running) -> None:
+async def test_by_default_no_page_may_send_requests(service: Running) -> None:
     response = await service.http.options("/v1/classify", headers=preflight(PAGE))
     assert (response.status_code, allowed(response)) == (405, None)
     answer = await service.http.post("/v1/classify", content=PHOTO, headers={"Origin": PAGE})
     assert allowed(answer) is None
 
 
-async def test_a_page_that_the_settings_name_may_ask_with_its_key(start: Start) -> None:
+async def test_an_allowed_origin_may_send_requests_with_a_key(start: Start) -> None:
     async with start(cors_origins=("https://other.example", PAGE)) as service:
         response = await service.http.options("/v1/classify", headers=preflight(PAGE))
         assert (response.status_code, allowed(response)) == (200, PAGE)
@@ -47,7 +47,7 @@ async def test_a_page_that_the_settings_name_may_ask_with_its_key(start: Start) 
         (preflight(PAGE, headers="cookie"), "headers"),
     ],
 )
-async def test_a_refused_preflight_says_what_it_was(
+async def test_a_refused_preflight_names_the_reason(
     start: Start, asked: dict[str, str], what: str
 ) -> None:
     async with start(cors_origins=(PAGE,)) as service:
@@ -56,13 +56,13 @@ async def test_a_refused_preflight_says_what_it_was(
         assert error_of(response) == f"Disallowed CORS {what}."
 
 
-async def test_a_page_sees_why_it_was_refused(start: Start) -> None:
+async def test_a_page_can_read_error_responses(start: Start) -> None:
     async with start(cors_origins=(PAGE,)) as service:
         response = await service.http.post("/v1/classify", headers={"Origin": PAGE})
         assert (response.status_code, allowed(response)) == (400, PAGE)
 
 
-async def test_every_page_may_ask_if_the_settings_say_so(start: Start) -> None:
+async def test_a_wildcard_allows_every_origin(start: Start) -> None:
     async with start(cors_origins=("*",)) as service:
         response = await service.http.options("/v1/classify", headers=preflight(PAGE))
         assert (response.status_code, allowed(response)) == (200, "*")

@@ -1,13 +1,13 @@
-"""The short way gives what the framework's own would, and leaves to it whatever is not plain."""
+"""The fast path answers like the framework, and leaves all but plain requests to it."""
 
 from pathlib import Path
 
 import pytest
 from fastapi.routing import APIRoute
 
+from tests.service.clients import error_of
 from tests.service.conftest import PREDICT, Running, Start
 from tests.service.photos import GREEN, encode, solid
-from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
 
@@ -36,7 +36,7 @@ def handled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "/v1/segment?overlay=true",
     ],
 )
-async def test_the_short_way_answers_as_the_long_one(
+async def test_the_fast_path_answers_like_the_framework(
     service: Running, handled: list[str], url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = await service.http.post(url, content=PHOTO)
@@ -66,7 +66,7 @@ async def test_a_query_that_is_not_valid_is_left_to_the_framework(
     assert handled == [url.partition("?")[0]]
 
 
-async def test_an_error_of_the_tree_is_answered_on_the_short_way_too(
+async def test_an_error_of_the_tree_is_answered_on_the_fast_path(
     service: Running, handled: list[str]
 ) -> None:
     response = await service.http.post("/v1/classify?model=unknown", content=PHOTO)
@@ -75,13 +75,15 @@ async def test_an_error_of_the_tree_is_answered_on_the_short_way_too(
     assert handled == []
 
 
-async def test_other_methods_and_paths_pass(service: Running, handled: list[str]) -> None:
+async def test_other_methods_and_paths_are_left_to_the_framework(
+    service: Running, handled: list[str]
+) -> None:
     assert (await service.http.get("/v1/classify")).status_code == 405
     assert (await service.http.get("/v1/models")).status_code == 200
     assert "/v1/models" in handled
 
 
-async def test_a_web_page_gets_its_cors_headers_by_the_long_way(
+async def test_a_request_with_an_origin_is_left_to_the_framework(
     start: Start, handled: list[str]
 ) -> None:
     origin = {"Origin": "https://shop.example"}
@@ -93,7 +95,7 @@ async def test_a_web_page_gets_its_cors_headers_by_the_long_way(
         assert handled == ["/v1/classify"]
 
 
-async def test_a_key_is_needed_on_the_short_way_too(
+async def test_a_key_is_needed_on_the_fast_path(
     start: Start, keys_file: Path, handled: list[str]
 ) -> None:
     async with start(api_keys_file=keys_file) as service:

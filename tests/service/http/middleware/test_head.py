@@ -1,4 +1,4 @@
-"""HEAD answers what GET does, without the body."""
+"""HEAD is answered like GET, without the body."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.service.conftest import Running, Start
-from tests.service.http.server.test_server import running
+from tests.service.process import running
 
 CHANGING = {"x-request-id", "date"}
 
@@ -37,7 +37,7 @@ async def test_every_route_that_answers_get_answers_head(service: Running) -> No
 
 
 @pytest.mark.parametrize(
-    ("url", "status"), [("/nothing", 404), ("/v2/models/nobody", 404), ("/v1/classify", 405)]
+    ("url", "status"), [("/nothing", 404), ("/v2/models/unknown", 404), ("/v1/classify", 405)]
 )
 async def test_an_error_has_no_body_either(service: Running, url: str, status: int) -> None:
     assert (await assert_alike(service.http, url)).status_code == status
@@ -49,20 +49,20 @@ async def test_head_needs_the_key_that_get_needs(start: Start, keys_file: Path) 
         assert (await assert_alike(service.http, "/v2/health/ready")).status_code == 200
 
 
-async def test_head_is_counted_as_what_it_is(service: Running) -> None:
+async def test_head_is_counted_by_its_own_method(service: Running) -> None:
     await service.http.head("/v2/models/colour")
     labels = {"method": "HEAD", "route": "/v2/models/{model}", "status": "200"}
     metrics = service.engine.metrics.registry
     assert metrics.get_sample_value("http_requests_total", labels) == 1
 
 
-async def test_other_methods_are_told_of_head(service: Running) -> None:
+async def test_the_allow_header_lists_head(service: Running) -> None:
     for url in ("/v1/models", "/openapi.json"):
         assert (await service.http.post(url)).headers["allow"] == "GET, HEAD"
     assert (await service.http.get("/v1/classify")).headers["allow"] == "POST"
 
 
-def test_a_connection_goes_on_after_head(repository: Path) -> None:
+def test_a_connection_stays_usable_after_head(repository: Path) -> None:
     with running(repository) as server:
         connection = server.connect()
         sizes = []

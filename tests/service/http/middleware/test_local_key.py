@@ -28,8 +28,8 @@ def test_by_default_the_file_is_in_the_cache_under_the_port(
     assert lines == [{"event": "local_key", "path": str(path), "log_level": "info"}]
 
 
-def test_what_an_earlier_server_left_is_replaced_and_not_written_through(tmp_path: Path) -> None:
-    path, target = tmp_path / "local.key", tmp_path / "somebody's file"
+def test_a_leftover_link_is_replaced_and_its_target_not_overwritten(tmp_path: Path) -> None:
+    path, target = tmp_path / "local.key", tmp_path / "another file"
     target.write_text("kept")
     path.symlink_to(target)
     key = LocalKey(path, 8000)
@@ -47,16 +47,14 @@ def test_the_file_of_a_later_server_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".", "file/below"])
-def test_a_file_that_cannot_be_written_is_logged_and_ends_nothing(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_key_file_that_cannot_be_written_is_only_logged(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with capture_logs() as lines, LocalKey(tmp_path / name, 8000).written():
         pass
     assert [line["event"] for line in lines] == ["local_key_not_written"]
 
 
-def test_only_the_key_matches() -> None:
+def test_only_the_servers_own_key_matches() -> None:
     key = LocalKey(None, 8000)
     assert key.matches(key.token.encode())
     assert not key.matches(None)

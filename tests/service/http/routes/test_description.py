@@ -1,4 +1,4 @@
-"""What the description says of keys and refusals is what the running service does."""
+"""The OpenAPI description of keys and refusals matches the running service."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +7,8 @@ import httpx
 import pytest
 import schemathesis
 
+from tests.service.clients import asked_from, bearer
 from tests.service.conftest import ADMIN, LIMITED, PREDICT, Running, Start
-from tests.service.http.middleware.test_authorization import asked_from, bearer
 
 SCHEMES = {"bearer", "api_key"}
 PREDICTIONS = {

@@ -120,7 +120,7 @@ def test_base64_is_decoded_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> No
             decode_base64(7, text)
 
 
-def test_the_index_of_what_is_not_base64_is_told() -> None:
+def test_the_index_of_an_image_that_is_not_base64_is_reported() -> None:
     with pytest.raises(InvalidRequest, match="Image 1 is not base64"):
         images_in_body("application/json", as_json([encoded(b"a"), "?"]), 3)
 

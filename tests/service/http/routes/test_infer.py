@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from service.open_inference.bounded_json import MAX_JSON_BYTES
 from service.schema.open_inference import InferenceRequest
-from tests.service.conftest import TURN_SECONDS, Running, Start, Turns, until
+from tests.service.clients import error_of
+from tests.service.conftest import Running, Start, until
+from tests.service.loop_calls import LoopCalls
 from tests.service.photos import BLUE, GREEN, RED, encode, quarters, solid
-from tests.service.test_app import error_of
 
 URL = "/v2/models/colour/infer"
 PIXELS = np.stack([np.full((8, 8, 3), color, np.uint8) for color in (RED, BLUE)])
@@ -282,7 +283,10 @@ MISTAKES: dict[str, tuple[dict, str]] = {
         binary({"inputs": [following(191)]}, bytes(191)),
         "[1, 8, 8, 3] has 192 bytes, not 191",
     ),
-    "data that nobody claims": (binary({"inputs": [tensor()]}, bytes(5)), "JSON have 5 bytes"),
+    "data beyond the declared inputs": (
+        binary({"inputs": [tensor()]}, bytes(5)),
+        "JSON have 5 bytes",
+    ),
     "elements that are cut short": (
         binary(
             {"inputs": [following(9, datatype="BYTES", shape=[1])]},
@@ -364,7 +368,7 @@ async def test_a_mistake_is_a_400_with_a_sentence(service: Running, name: str) -
     assert (await service.http.post(URL, json={"inputs": [tensor()]})).status_code == 200
 
 
-async def test_what_is_too_large_is_a_413(start: Start) -> None:
+async def test_a_request_that_is_too_large_is_a_413(start: Start) -> None:
     async with start(max_images_per_request=2, max_body_bytes=8 * 1024 * 1024) as service:
 
         async def refused(sentence: str, **arguments: Any) -> None:
@@ -385,7 +389,7 @@ async def test_what_is_too_large_is_a_413(start: Start) -> None:
         await refused("more than the 8,388,608 bytes", content=bomb, headers=encoded)
 
 
-async def test_what_is_encoded_otherwise_is_a_415(service: Running) -> None:
+async def test_an_unsupported_encoding_is_a_415(service: Running) -> None:
     encoded = {"Content-Encoding": "br"}
     response = await service.http.post(URL, content=b"{}", headers=encoded)
     assert response.status_code == 415
@@ -449,17 +453,20 @@ async def test_null_is_absent(service: Running) -> None:
     assert (await service.http.post(URL, json=body)).json() == response.json()
 
 
-async def test_a_large_tensor_in_json_is_answered_and_the_loop_stays_free(
-    start: Start, turns: Turns
+PARSING = {"service.open_inference.bounded_json", "service.open_inference.decode"}
+
+
+async def test_a_large_tensor_in_json_is_parsed_outside_the_event_loop(
+    start: Start, loop_calls: LoopCalls
 ) -> None:
     pixels = np.random.default_rng(5).integers(0, 256, (64, 8, 8, 3), np.uint8)
     async with start() as service:
         for data in (pixels.tolist(), pixels.ravel().tolist()):
             body = json.dumps({"inputs": [tensor(shape=pixels.shape, data=data)]})
-            await asyncio.sleep(0)  # making the request was a turn of its own
-            turns.longest = 0.0
+            loop_calls.clear()
             response = await service.http.post(URL, content=body)
-            assert turns.longest < TURN_SECONDS
+            assert loop_calls.modules.isdisjoint(PARSING)
+            assert 0 < loop_calls.count < pixels.size
             logits = np.reshape(response.json()["outputs"][0]["data"], (64, 3))
             np.testing.assert_allclose(logits, pixels.mean((1, 2)) * 0.05, rtol=1e-5)
 

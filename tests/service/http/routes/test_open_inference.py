@@ -1,8 +1,8 @@
 from pathlib import Path
 
+from tests.service.clients import error_of
 from tests.service.conftest import Running, Start
 from tests.service.photos import GREEN, encode, solid
-from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
 

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.service.clients import error_of
 from tests.service.conftest import Running, Start
 from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_versions
-from tests.service.test_app import error_of
 
 PHOTO = encode(solid(GREEN))
 
@@ -102,7 +102,7 @@ async def test_each_version_is_described_with_its_own_files(start: Start, reposi
         ("/v1/models?version=1", 400, "There is no parameter version."),
     ],
 )
-async def test_a_query_that_means_nothing_here_is_refused(
+async def test_an_unknown_query_parameter_or_version_is_refused(
     service: Running, url: str, status: int, sentence: str
 ) -> None:
     response = await service.http.get(url)
@@ -110,7 +110,7 @@ async def test_a_query_that_means_nothing_here_is_refused(
     assert error_of(response).startswith(sentence)
 
 
-async def test_a_contract_that_cannot_be_read_is_told_beside_what_serves(
+async def test_an_unreadable_contract_is_reported_while_the_loaded_version_serves(
     service: Running, repository: Path
 ) -> None:
     config = repository / "colour" / "config.json"
@@ -129,7 +129,9 @@ async def test_a_contract_that_cannot_be_read_is_told_beside_what_serves(
     assert (await detail(service))["reason"] is None
 
 
-async def test_a_contract_that_never_could_be_read_is_told(start: Start, repository: Path) -> None:
+async def test_a_contract_that_was_never_readable_is_reported(
+    start: Start, repository: Path
+) -> None:
     (repository / "colour" / "config.json").write_text("{")
     async with start() as service:
         told = await detail(service)

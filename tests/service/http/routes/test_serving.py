@@ -1,4 +1,4 @@
-"""Requests for predictions that nothing can answer are counted by the model that they are for."""
+"""Requests that cannot be served are counted by the model that they name."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from tests.service.conftest import Running, Start
 from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import write_versions
-from tests.service.test_metrics_port import scraped
+from tests.service.telemetry.samples import triton_samples
 
 PHOTO = encode(solid(GREEN))
 LABELS = ("model", "version", "task", "outcome")
@@ -34,7 +34,7 @@ def counted(service: Running) -> dict[tuple[str, ...], float]:
     }
 
 
-async def test_who_asks_for_an_unloaded_model_is_counted(service: Running) -> None:
+async def test_a_request_for_an_unloaded_model_is_counted(service: Running) -> None:
     assert await ask(service) == 200
     await unload(service)
     paths = ("/v1/classify", "/v1/classify?model=colour", "/v2/models/colour/infer")
@@ -70,31 +70,33 @@ async def test_a_model_of_which_nothing_could_be_read_is_counted_by_its_name(
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("path", "status"),
     [
-        "/v1/classify?model=nobody",
-        "/v1/classify?version=7",
-        "/v1/segment?model=colour",
-        "/v2/models/nobody/infer",
-        "/v2/models/colour/versions/7/infer",
+        ("/v1/classify?model=unknown", 404),
+        ("/v1/classify?version=7", 404),
+        ("/v1/segment?model=colour", 400),
+        ("/v2/models/unknown/infer", 404),
+        ("/v2/models/colour/versions/7/infer", 404),
     ],
 )
-async def test_what_there_is_not_makes_no_labels(service: Running, path: str) -> None:
-    assert await ask(service, path) in {400, 404}
+async def test_an_unknown_model_or_version_makes_no_labels(
+    service: Running, path: str, status: int
+) -> None:
+    assert await ask(service, path) == status
     assert counted(service) == {}
 
 
-async def test_tritons_names_count_it_as_well(start: Start) -> None:
+async def test_a_request_for_an_unloaded_model_is_counted_under_tritons_names(start: Start) -> None:
     name = "nv_inference_request_failure/BACKEND"
     async with start(metrics_triton_names=True) as service:
         await unload(service)
-        assert await scraped(service.http) == {}
+        assert await triton_samples(service.http) == {}
         assert await ask(service) == 503
-        found = await scraped(service.http)
+        found = await triton_samples(service.http)
         assert {reason for reason, count in found.items() if count} == {name}
         body = json.dumps({}).encode()
         path = "/v2/repository/models/colour/load"
         assert (await service.http.post(path, content=body)).status_code == 200
         assert await ask(service) == 200
-        found = await scraped(service.http)
+        found = await triton_samples(service.http)
         assert (found[name], found["nv_inference_request_success"]) == (1, 1)

@@ -30,7 +30,7 @@ def issue(ends: datetime, *names: str) -> bytes:
         pytest.param(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), id="never"),
     ],
 )
-def test_the_end_is_that_of_the_certificate(ends: datetime) -> None:
+def test_the_expiry_of_a_certificate_is_read(ends: datetime) -> None:
     assert first_expiry(issue(ends)) == ends.timestamp()
 
 
@@ -41,14 +41,14 @@ def test_a_certificate_of_any_length_is_read() -> None:
     assert first_expiry(long) == ends.timestamp()
 
 
-def test_of_a_chain_the_first_to_end_counts_wherever_it_stands() -> None:
+def test_the_expiry_of_a_chain_is_the_earliest_of_its_certificates() -> None:
     first, second = datetime(2030, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC)
     for chain in ((first, second), (second, first)):
         pem = b"a comment\n" + b"".join(issue(each) for each in chain)
         assert first_expiry(pem) == first.timestamp()
 
 
-def test_a_certificate_of_the_first_version_has_an_end_too() -> None:
+def test_the_expiry_of_a_version_1_certificate_is_read() -> None:
     element = {
         "serial number": b"\x02\x01\x05",
         "algorithm": b"\x30\x00",
@@ -62,7 +62,7 @@ def test_a_certificate_of_the_first_version_has_an_end_too() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"0", b"0\x82", b"0\x000\x00", bytes(40), b"\x30" * 40])
-def test_what_is_no_certificate_has_no_end(content: bytes) -> None:
+def test_bytes_that_are_not_a_certificate_have_no_expiry(content: bytes) -> None:
     pem = b"-----BEGIN CERTIFICATE-----" + b64encode(content) + b"-----END CERTIFICATE-----"
     for each in (pem, content):
         with pytest.raises(ValueError, match=r"."):

@@ -1,4 +1,4 @@
-"""Who gives way where a port has as many connections as it may."""
+"""Which connection is closed when a port has reached its limit."""
 
 from structlog.testing import capture_logs
 
@@ -26,7 +26,7 @@ def are_open(clients: list[Client]) -> list[bool]:
     return [client.is_open for client in clients]
 
 
-def test_the_longest_idle_gives_way_and_a_request_renews_the_time() -> None:
+def test_the_longest_idle_connection_is_closed_and_a_request_resets_the_idle_time() -> None:
     connections, clients = full(3)
     connections.set_busy(clients[0])
     connections.set_idle(clients[0])
@@ -36,26 +36,26 @@ def test_the_longest_idle_gives_way_and_a_request_renews_the_time() -> None:
     assert are_open(clients) == [True, False, False]
 
 
-def test_one_with_a_request_stays_and_a_newcomer_is_refused_where_all_have() -> None:
+def test_busy_connections_stay_open_and_a_new_one_is_refused_if_all_are_busy() -> None:
     connections, clients = full(2)
     connections.set_busy(clients[0])
-    newcomer = Client()
-    assert connections.admit(newcomer)
+    new = Client()
+    assert connections.admit(new)
     assert are_open(clients) == [True, False]
-    connections.set_busy(newcomer)
+    connections.set_busy(new)
     assert not connections.admit(Client())
     connections.forget(clients[0])
     assert connections.admit(Client())
 
 
-def test_one_that_still_reads_its_answer_stays() -> None:
+def test_a_connection_that_still_reads_its_answer_stays_open() -> None:
     connections, clients = full(2)
     clients[0].is_answered = False
     assert connections.admit(Client())
     assert are_open(clients) == [True, False]
 
 
-def test_what_ended_is_not_idle_again() -> None:
+def test_a_closed_connection_does_not_become_idle() -> None:
     connections, (client,) = full(1)
     connections.set_busy(client)
     connections.forget(client)
@@ -64,7 +64,7 @@ def test_what_ended_is_not_idle_again() -> None:
     assert client.is_open
 
 
-def test_it_is_logged_once_in_a_while() -> None:
+def test_a_full_port_is_logged_at_most_once_in_a_while() -> None:
     connections, clients = full(1)
     connections.set_busy(clients[0])
     with capture_logs() as lines:

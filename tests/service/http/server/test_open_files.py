@@ -5,21 +5,21 @@ import resource
 import pytest
 from structlog.testing import capture_logs
 
-from service.http.server.open_files import RESERVED_FILES, connections_within
+from service.http.server.open_files import connections_within
 
 Limits = tuple[int, int]
 
 
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> list[Limits]:
-    """The limits as they were set, the last one is in force."""
+    """The limits that were set; the last one applies."""
     limits: list[Limits] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
     return limits
 
 
-def test_what_is_enough_stays(limit: list[Limits]) -> None:
+def test_a_sufficient_limit_is_not_changed(limit: list[Limits]) -> None:
     limit.append((1024, 4096))
     assert connections_within(512, 1) == 512
     limit.append((resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -28,32 +28,34 @@ def test_what_is_enough_stays(limit: list[Limits]) -> None:
 
 
 @pytest.mark.parametrize("hard", [4096, resource.RLIM_INFINITY])
-def test_it_is_raised_as_far_as_needed(limit: list[Limits], hard: int) -> None:
+def test_the_limit_is_raised_as_far_as_needed(limit: list[Limits], hard: int) -> None:
     limit.append((200, hard))
     with capture_logs() as lines:
         assert connections_within(512, 2) == 512
-    assert limit[-1] == (2 * 512 + RESERVED_FILES, hard)
+    assert limit[-1] == (1120, hard)  # 2 * 512 connections and 96 other files
     assert lines == []
 
 
-def test_what_cannot_be_raised_lowers_the_connections_of_each_port(limit: list[Limits]) -> None:
+def test_a_limit_that_cannot_be_raised_lowers_the_connections_of_each_port(
+    limit: list[Limits],
+) -> None:
     limit.append((200, 300))
     with capture_logs() as lines:
         fit = connections_within(512, 2)
     assert limit[-1] == (300, 300)
-    assert fit == (300 - RESERVED_FILES) // 2
+    assert fit == 102
     (line,) = lines
     assert (line["event"], line["max_connections"], line["wanted"], line["open_files"]) == (
-        *("connections_lowered", fit, 512, 300),
+        *("connections_lowered", 102, 512, 300),
     )
 
 
-def test_one_connection_is_always_tried(limit: list[Limits]) -> None:
+def test_at_least_one_connection_is_allowed(limit: list[Limits]) -> None:
     limit.append((20, 20))
     assert connections_within(512, 1) == 1
 
 
-def test_where_nothing_may_be_changed_the_limit_is_what_it_was(
+def test_without_permission_the_limit_is_not_changed(
     limit: list[Limits], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -61,4 +63,4 @@ def test_where_nothing_may_be_changed_the_limit_is_what_it_was(
 
     monkeypatch.setattr(resource, "setrlimit", refuse)
     limit.append((200, 4096))
-    assert connections_within(512, 1) == 200 - RESERVED_FILES
+    assert connections_within(512, 1) == 104

@@ -1,4 +1,4 @@
-"""One answer, one write."""
+"""Each response is sent in one write."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ class Recorder:
         return None
 
 
-async def test_what_is_written_in_one_turn_leaves_together():
+async def test_writes_of_one_iteration_of_the_loop_are_sent_together():
     recorder = Recorder()
     transport = GatheringTransport(recorder, asyncio.get_running_loop(), 1.0)
     transport.write(b"head ")
@@ -48,7 +48,7 @@ async def test_what_is_written_in_one_turn_leaves_together():
     assert recorder.calls == [b"head body", b"more"]
 
 
-async def test_what_waits_for_the_end_of_the_turn_is_still_to_be_sent():
+async def test_gathered_writes_count_as_unsent():
     recorder = Recorder()
     recorder.unread = 10
     transport = GatheringTransport(recorder, asyncio.get_running_loop(), 1.0)
@@ -67,14 +67,14 @@ async def test_closing_sends_the_rest_first_and_once():
     assert recorder.calls == [b"last", "closed"]
 
 
-async def test_what_is_not_read_after_closing_is_given_up():
+async def test_a_closed_connection_whose_client_does_not_read_is_aborted():
     recorder = Recorder()
     recorder.unread = 1
     GatheringTransport(recorder, asyncio.get_running_loop(), 0.0).close()
     await asyncio.wait_for(recorder.aborted.wait(), 20)
 
 
-async def test_everything_else_is_the_transports_own():
+async def test_other_methods_are_those_of_the_transport():
     assert GatheringTransport(Recorder(), asyncio.get_running_loop(), 1.0).is_closing()
 
 
@@ -99,7 +99,7 @@ class Drain:
 
 
 @pytest.mark.parametrize("before", ["request", "connection", "nothing"])
-async def test_a_request_tells_whether_its_connection_was_there_before_the_drain(before: str):
+async def test_a_request_states_if_its_connection_was_open_before_the_drain(before: str):
     drain = Drain()
     drain.has_begun = before == "nothing"
     drain.protocol.connection_made(Recorder())

@@ -2,19 +2,13 @@
 
 import gc
 import http.client
-import json
-import os
-import queue
 import re
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,95 +16,15 @@ from fastapi import FastAPI
 
 from service.__main__ import main
 from tests.service.photos import GREEN, encode, noise, quarters, solid
+from tests.service.process import ROOT, Process, ask_on, running, scraped, wait_until
 from tests.service.repository_fixture import classification_config, looping_graph, write_entry
 
-ROOT = Path(__file__).parents[4]
 PHOTO = encode(solid(GREEN), "JPEG")
 NEVER_ENDS = 1 << 62
 
 
-class Process:
-    """A running `python -m service`; `before` stands before the command."""
-
-    def __init__(self, *arguments: str, before: Sequence[str] = (), **environment: str) -> None:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("VT_")}
-        self._folder = tempfile.TemporaryDirectory()
-        self.local_key_file = Path(self._folder.name) / "local.key"
-        clean["VT_LOCAL_KEY_FILE"] = str(self.local_key_file)
-        self.started = time.monotonic()
-        self.process = subprocess.Popen(
-            [*before, sys.executable, "-W", "error", "-m", "service", "--port", "0", *arguments],
-            cwd=ROOT,
-            env={**clean, **environment},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[dict] = []
-        self._unread: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        try:
-            self.addresses = self.wait_for("listening")
-        except queue.Empty:
-            self.kill()
-            raise
-        self.port = self.addresses["port"]
-
-    def _read(self) -> None:
-        for line in self.process.stderr:
-            self._unread.put(line)
-
-    def wait_for(self, event: str) -> dict:
-        """Read the log until an event."""
-        while not self.lines or self.lines[-1]["event"] != event:
-            self.lines.append(json.loads(self._unread.get(timeout=60)))
-        return self.lines.pop()
-
-    def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-
-    def ask(self, method: str, url: str, body: bytes | None = None) -> tuple[int, dict]:
-        connection = self.connect()
-        try:
-            connection.request(method, url, body)
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
-        finally:
-            connection.close()
-
-    def signal(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-
-    def end(self) -> int:
-        """Wait for the process; return its exit status."""
-        status = self.process.wait(timeout=20)
-        self._reader.join(20)
-        while not self._unread.empty():
-            self.lines.append(json.loads(self._unread.get()))
-        return status
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join(20)
-        self.process.stderr.close()
-        self._folder.cleanup()
-
-
-@contextmanager
-def running(repository: Path, **environment: str) -> Iterator[Process]:
-    process = Process("--model-repository", str(repository), **environment)
-    try:
-        for _ in range(2):
-            process.wait_for("model_ready")
-        yield process
-    finally:
-        process.kill()
-
-
 def test_a_process_serves_from_start_to_sigterm(repository: Path) -> None:
     with running(repository) as server:
-        assert time.monotonic() - server.started < 10
         assert server.ask("GET", "/v2/health/ready") == (200, {"ready": True})
         status, body = server.ask("POST", "/v1/classify?top_k=1", PHOTO)
         assert status == 200
@@ -130,7 +44,7 @@ def test_a_process_serves_from_start_to_sigterm(repository: Path) -> None:
 
 
 def send_slowly(server: Process, body: bytes) -> tuple[socket.socket, int]:
-    """Begin a request; its second half is the caller's to send."""
+    """Begin a request; the caller sends its second half."""
     sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
     half = len(body) // 2
     head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -138,37 +52,15 @@ def send_slowly(server: Process, body: bytes) -> tuple[socket.socket, int]:
     return sock, half
 
 
-def scraped(server: Process, name: str) -> float:
-    """A metric's value; 0 where it is not there."""
-    connection = server.connect()
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    found = re.search(rf"^{re.escape(name)} (.*)$", text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
-
-
 def wait_until_received(server: Process, requests: int) -> None:
-    """Until the bodies of so many requests arrive."""
-    while scraped(server, "vt_requests_receiving") != requests:
-        pass
-
-
-def ask_on(
-    connection: http.client.HTTPConnection, method: str, url: str, body: bytes | None = None
-) -> tuple[int, dict[str, str]]:
-    """Ask on a connection that may be kept; return the status and what is said of what follows."""
-    connection.request(method, url, body)
-    response = connection.getresponse()
-    response.read()
-    told = {"connection", "retry-after"}
-    return response.status, {k: v for k, v in response.getheaders() if k in told}
+    """Wait until the server receives the bodies of this many requests."""
+    wait_until(lambda: scraped(server, "vt_requests_receiving") == requests)
 
 
 CLOSE = {"connection": "close"}
 
 
-def test_a_drain_answers_whoever_is_there_and_no_newcomer(repository: Path) -> None:
+def test_a_drain_serves_open_connections_and_rejects_new_ones(repository: Path) -> None:
     with running(repository) as server:
         sock, half = send_slowly(server, PHOTO)
         wait_until_received(server, 1)
@@ -181,8 +73,8 @@ def test_a_drain_answers_whoever_is_there_and_no_newcomer(repository: Path) -> N
         assert ask_on(kept[1], "GET", "/v2/health/ready") == (503, CLOSE | {"retry-after": "1"})
         assert [connection.sock for connection in kept] == [None, None]  # one answer, no more
         assert server.ask("GET", "/v2/health/live")[0] == 200
-        newcomer = server.connect()
-        refused = ask_on(newcomer, "POST", "/v1/classify", PHOTO)
+        new = server.connect()
+        refused = ask_on(new, "POST", "/v1/classify", PHOTO)
         assert refused == (503, CLOSE | {"retry-after": "1"})
         sock.sendall(PHOTO[half:])
         answer = http.client.HTTPResponse(sock)
@@ -192,7 +84,7 @@ def test_a_drain_answers_whoever_is_there_and_no_newcomer(repository: Path) -> N
         assert server.end() == 0
 
 
-def test_a_kept_connection_that_is_idle_does_not_hold_up_the_drain(repository: Path) -> None:
+def test_an_idle_connection_does_not_delay_the_drain(repository: Path) -> None:
     with running(repository) as server:
         kept = server.connect()
         assert ask_on(kept, "GET", "/v2/health/live") == (200, {})
@@ -206,7 +98,7 @@ def failures(server: Process) -> list[str]:
     return [line["event"] for line in server.lines if line["level"] == "error"]
 
 
-def test_a_drain_ends_in_time_and_tells_those_it_leaves(repository: Path) -> None:
+def test_requests_that_outlast_the_drain_get_503(repository: Path) -> None:
     with running(repository, VT_DRAIN_TIMEOUT_SECONDS="0.2") as server:
         sock, _ = send_slowly(server, PHOTO)
         wait_until_received(server, 1)
@@ -215,13 +107,15 @@ def test_a_drain_ends_in_time_and_tells_those_it_leaves(repository: Path) -> Non
         assert head.startswith(b"http/1.1 503")
         assert b"\r\nconnection: close\r\n" in head
         assert b"\r\nretry-after: 1\r\n" in head
-        assert server.end() == 0  # though the client neither goes on nor leaves
+        assert server.end() == 0  # although the client neither sends the rest nor disconnects
         sock.close()
         assert failures(server) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_at_once_and_quietly(repository: Path, number: signal.Signals) -> None:
+def test_a_second_signal_ends_the_process_without_an_error(
+    repository: Path, number: signal.Signals
+) -> None:
     with running(repository) as server:
         sock, _ = send_slowly(server, PHOTO)
         wait_until_received(server, 1)
@@ -235,7 +129,7 @@ def test_a_second_signal_ends_at_once_and_quietly(repository: Path, number: sign
         assert server.lines[-1]["event"] == "stopped"
 
 
-def test_slow_uploads_keep_nobody_out(repository: Path) -> None:
+def test_slow_uploads_do_not_block_other_requests(repository: Path) -> None:
     with running(repository, VT_MAX_CONCURRENT_REQUESTS="1") as server:
         slow = [send_slowly(server, PHOTO) for _ in range(3)]
         wait_until_received(server, 3)
@@ -246,7 +140,7 @@ def test_slow_uploads_keep_nobody_out(repository: Path) -> None:
             sock.close()
 
 
-def test_what_all_bodies_take_together_is_bounded(repository: Path) -> None:
+def test_the_memory_of_all_bodies_is_bounded(repository: Path) -> None:
     environment = {"VT_MAX_CONCURRENT_REQUESTS": "2", "VT_MAX_BODY_BYTES": str(len(PHOTO))}
     with running(repository, **environment) as server:
         slow = [send_slowly(server, PHOTO) for _ in range(4)]  # half of it each
@@ -260,24 +154,30 @@ def test_what_all_bodies_take_together_is_bounded(repository: Path) -> None:
             sock.close()
 
 
-@pytest.mark.parametrize("times", [1_500_000, NEVER_ENDS], ids=["soon", "never"])
-def test_a_signal_while_a_model_is_tested_ends_the_process_in_order(
-    tmp_path: Path, times: int
-) -> None:
-    write_entry(tmp_path, classification_config("slow"), looping_graph(times))
-    server = Process("--model-repository", str(tmp_path), VT_LOG_LEVEL="debug")
+def events_after_a_signal_during_the_self_test(folder: Path, times: int) -> list[str]:
+    """The events of a server whose model loops this often; its exit status is 0."""
+    write_entry(folder, classification_config("slow"), looping_graph(times))
+    server = Process("--model-repository", str(folder), VT_LOG_LEVEL="debug")
     try:
         server.wait_for("self_test")
         server.signal()
         assert server.end() == 0
     finally:
         server.kill()
-    events = [line["event"] for line in server.lines]
+    return [line["event"] for line in server.lines]
+
+
+def test_a_signal_during_a_self_test_ends_the_process(tmp_path: Path) -> None:
+    events = events_after_a_signal_during_the_self_test(tmp_path, 1_500_000)
     assert events[-1] == "stopped"
-    assert times < NEVER_ENDS or "threads_left" in events
 
 
-def test_a_client_that_sends_too_much_sees_its_413(repository: Path) -> None:
+def test_a_signal_during_a_self_test_that_never_ends_leaves_its_thread(tmp_path: Path) -> None:
+    events = events_after_a_signal_during_the_self_test(tmp_path, NEVER_ENDS)
+    assert events[-2:] == ["threads_left", "stopped"]
+
+
+def test_a_client_that_sends_too_much_receives_the_413(repository: Path) -> None:
     with running(repository, VT_MAX_BODY_BYTES="1000") as server:
         assert server.ask("POST", "/v1/classify", bytes(3_000_000))[0] == 413
 
@@ -304,7 +204,7 @@ def test_a_refused_small_body_keeps_the_connection(repository: Path) -> None:
         connection.close()
 
 
-def test_answers_stay_right_while_many_clients_ask_at_once(repository: Path) -> None:
+def test_concurrent_requests_get_correct_answers(repository: Path) -> None:
     photos = [encode(noise(120, 90, seed), "PNG") for seed in range(6)]
     with running(repository) as server:
         expected = [server.ask("POST", "/v1/segment?mask=rle", photo) for photo in photos]
@@ -321,6 +221,7 @@ def test_answers_stay_right_while_many_clients_ask_at_once(repository: Path) -> 
             thread.start()
         for thread in threads:
             thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
         assert wrong == []
         assert {status for status, _ in expected} == {200}
 
@@ -335,7 +236,7 @@ CANNOT_START = {
 
 @pytest.mark.usefixtures("restored_log")
 @pytest.mark.parametrize("case", CANNOT_START)
-def test_what_cannot_start_says_so_in_one_line_and_exits_2(
+def test_a_failed_start_is_reported_in_one_line_with_exit_status_2(
     repository: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -350,7 +251,7 @@ def test_what_cannot_start_says_so_in_one_line_and_exits_2(
 
 
 @pytest.mark.usefixtures("restored_log")
-def test_what_stays_for_ever_is_kept_from_the_collector_before_a_model_is_loaded(
+def test_the_application_is_frozen_out_of_garbage_collection_before_models_load(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frozen = []
@@ -373,7 +274,7 @@ def test_what_stays_for_ever_is_kept_from_the_collector_before_a_model_is_loaded
 
 
 @pytest.mark.usefixtures("restored_log")
-def test_a_taken_port_says_so_and_exits_2(
+def test_a_port_in_use_is_reported_with_exit_status_2(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -411,7 +312,7 @@ def test_the_command_line_leaves_the_signals_as_they_were() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_flag_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0

@@ -1,4 +1,4 @@
-"""TLS: by the real process, with certificates that the tests make."""
+"""TLS in the real process, with certificates that the tests make."""
 
 import http.client
 import json
@@ -16,7 +16,7 @@ from service import check_ready
 from service.errors import InvalidConfiguration
 from service.http.server.tls import Tls
 from service.telemetry.metrics import PrometheusMetrics
-from tests.service.http.server.test_server import Process
+from tests.service.process import Process
 from tests.service.repository_fixture import write_classifier
 from tests.service.telemetry.samples import value
 
@@ -75,7 +75,7 @@ def certificate_of(server: Process, trusting: ssl.SSLContext) -> bytes:
         return secured.getpeercert(binary_form=True)
 
 
-def test_it_serves_over_tls_and_tells_browsers_to_stay(
+def test_responses_over_tls_enable_strict_transport_security(
     server: Process, trusting: ssl.SSLContext
 ) -> None:
     connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=20, context=trusting)
@@ -87,12 +87,12 @@ def test_it_serves_over_tls_and_tells_browsers_to_stay(
     connection.close()
 
 
-def test_whoever_speaks_no_tls_is_not_answered(server: Process) -> None:
+def test_plain_http_on_the_tls_port_gets_no_response(server: Process) -> None:
     with pytest.raises((http.client.HTTPException, ConnectionError)):
         server.ask("GET", "/v2/health/live")
 
 
-def test_a_handshake_that_is_never_begun_ends(server: Process) -> None:
+def test_a_connection_without_a_handshake_is_closed(server: Process) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as silent:
         assert silent.recv(1) == b""
 
@@ -106,7 +106,7 @@ def test_a_renewed_certificate_serves_without_a_restart(
     assert certificate_of(server, trusting) != before
 
 
-def test_nothing_older_than_tls_1_2_is_spoken(tmp_path: Path, authority: trustme.CA) -> None:
+def test_tls_1_2_is_the_oldest_version_accepted(tmp_path: Path, authority: trustme.CA) -> None:
     context = Tls(*write_certificate(tmp_path, authority), PrometheusMetrics().server).context
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
@@ -127,7 +127,7 @@ def test_half_a_renewal_changes_nothing(tmp_path: Path, authority: trustme.CA) -
     assert [line["event"] for line in logs] == ["certificate_reloaded"]
 
 
-def test_whether_the_files_count_and_when_the_certificate_ends_can_be_watched(
+def test_metrics_show_the_last_reload_and_the_expiry_of_the_certificate(
     tmp_path: Path, authority: trustme.CA
 ) -> None:
     metrics = PrometheusMetrics()
@@ -149,7 +149,7 @@ def test_whether_the_files_count_and_when_the_certificate_ends_can_be_watched(
     assert watched() == (1, ends[1].timestamp())
 
 
-def test_a_certificate_that_does_not_say_when_it_ends_is_one_sentence(
+def test_a_certificate_without_an_expiry_date_is_reported_in_one_sentence(
     tmp_path: Path, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = write_certificate(tmp_path, authority)
@@ -160,7 +160,7 @@ def test_a_certificate_that_does_not_say_when_it_ends_is_one_sentence(
 
 
 @pytest.mark.parametrize("missing", ["tls.crt", "tls.key"])
-def test_a_missing_file_is_one_sentence(
+def test_a_missing_file_is_reported_in_one_sentence(
     tmp_path: Path, authority: trustme.CA, missing: str
 ) -> None:
     files = write_certificate(tmp_path, authority)
@@ -169,14 +169,16 @@ def test_a_missing_file_is_one_sentence(
         Tls(*files, PrometheusMetrics().server)
 
 
-def test_a_key_that_is_none_is_one_sentence(tmp_path: Path, authority: trustme.CA) -> None:
+def test_an_invalid_private_key_is_reported_in_one_sentence(
+    tmp_path: Path, authority: trustme.CA
+) -> None:
     files = write_certificate(tmp_path, authority)
     files[1].write_text("none")
     with pytest.raises(InvalidConfiguration, match="cannot be used"):
         Tls(*files, PrometheusMetrics().server)
 
 
-def test_the_health_check_speaks_tls_where_the_service_does(
+def test_the_health_check_uses_tls_if_the_service_does(
     server: Process, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VT_PORT", str(server.port))

@@ -11,7 +11,7 @@ VALUES = (0.0, 0.001, 0.0011, 0.5, 1.0, 3, 10.0, 10.1, 1e9, -1.0)
 
 
 @pytest.mark.parametrize("labels", [(), ("model", "stage")])
-def test_it_is_shown_as_the_librarys_own(labels: tuple[str, ...]) -> None:
+def test_a_histogram_is_rendered_like_one_of_the_library(labels: tuple[str, ...]) -> None:
     shown = []
     for kind in (prometheus_client.Histogram, Histogram):
         registry = CollectorRegistry()
@@ -23,7 +23,7 @@ def test_it_is_shown_as_the_librarys_own(labels: tuple[str, ...]) -> None:
     assert shown[0] == shown[1]
 
 
-def test_without_labels_it_is_shown_before_its_first_observation() -> None:
+def test_a_histogram_without_labels_is_shown_before_its_first_observation() -> None:
     registry = CollectorRegistry()
     Histogram("vt_seconds", "Help.", buckets=BUCKETS, registry=registry)
     assert registry.get_sample_value("vt_seconds_count") == 0
@@ -42,7 +42,7 @@ def test_another_number_of_labels_is_an_error() -> None:
         histogram.labels()
 
 
-def test_a_name_is_taken_once() -> None:
+def test_a_name_cannot_be_registered_twice() -> None:
     registry = CollectorRegistry()
     Histogram("vt", "Help.", buckets=BUCKETS, registry=registry)
     with pytest.raises(ValueError, match="Duplicated"):

@@ -89,7 +89,7 @@ def test_a_call_without_a_response_body_observes_no_sizes() -> None:
     assert value(metrics, "vt_response_bytes_count", model="colour") is None
 
 
-def test_requests_for_what_does_not_serve_are_counted_by_model_and_version() -> None:
+def test_requests_for_an_unavailable_model_are_counted_by_model_and_version() -> None:
     metrics = PrometheusMetrics()
     metrics.inference.inference_unavailable("colour", "1", Task.CLASSIFICATION)
     metrics.inference.inference_unavailable("broken", "", None)

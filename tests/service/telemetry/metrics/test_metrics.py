@@ -21,7 +21,7 @@ def test_metrics_are_rendered_in_the_format_that_the_scraper_accepts() -> None:
     assert content_type.startswith("application/openmetrics-text")
 
 
-def test_no_series_says_when_a_counter_was_created() -> None:
+def test_counters_have_no_created_series() -> None:
     metrics = PrometheusMetrics()
     metrics.server.http_finished("GET", "/", 200, 0.1)
     assert b"_created" not in metrics.render("")[0]

@@ -1,4 +1,4 @@
-"""A request that asks for another protocol is answered as if it had not: its body is its body."""
+"""A request that asks for an upgrade is answered as usual, and its body is never a request."""
 
 import getpass
 import http.client
@@ -8,14 +8,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.service.http.server.test_server import Process
 from tests.service.photos import GREEN, encode, solid
+from tests.service.process import Process, wait_until
 from tests.service.repository_fixture import write_classifier
 from tests.tools import needs
 
@@ -62,7 +61,7 @@ def request(body: bytes, extra: bytes, *, chunked: bool = False) -> bytes:
 
 
 def answers(sock: socket.socket, count: int) -> list[tuple[int, dict]]:
-    """Read so many answers, and make sure that there are no more."""
+    """Read this many responses, and make sure that no more follow."""
     reader = sock.makefile("rb")
     found = []
     for _ in range(count):
@@ -80,7 +79,7 @@ def answers(sock: socket.socket, count: int) -> list[tuple[int, dict]]:
 @pytest.mark.parametrize("connection", CONNECTIONS)
 @pytest.mark.parametrize("upgrade", UPGRADES)
 @pytest.mark.parametrize("pieces", ["whole", "halves", "bytes of the head"])
-def test_each_request_gets_one_answer_and_its_body_is_its_body(
+def test_each_request_gets_one_answer_and_its_body_is_never_read_as_a_request(
     server: Process, upgrade: str, connection: str, body: str, pieces: str
 ) -> None:
     content, status = BODIES[body]
@@ -224,14 +223,11 @@ def proxy(server: Process, tmp_path: Path) -> Iterator[int]:
     configuration.write_text(NGINX.format(user=getpass.getuser(), folder=tmp_path, **ports))
     command = [shutil.which("nginx"), "-c", str(configuration), "-e", "stderr"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    patience = threading.Timer(60, process.kill)  # nginx that never listens ends the wait below
-    patience.start()
     try:
-        while not listens(port):
-            assert process.poll() is None, "nginx ended"
+        wait_until(lambda: process.poll() is not None or listens(port))
+        assert process.poll() is None, "nginx ended"
         yield port
     finally:
-        patience.cancel()
         process.send_signal(signal.SIGTERM)
         process.wait(20)
 
@@ -269,7 +265,7 @@ def test_nothing_is_smuggled_past_a_proxy_that_passes_upgrades_on(
 
 
 @needs("nginx")
-def test_what_came_through_a_proxy_that_adds_no_header_is_not_local(
+def test_a_request_through_a_proxy_that_adds_no_header_is_not_local(
     server: Process, proxy: int
 ) -> None:
     unload = "/open/v2/repository/models/colour/unload"

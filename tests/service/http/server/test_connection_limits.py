@@ -1,4 +1,4 @@
-"""What a hostile client may hold or send, against the real process: every connection ends."""
+"""Limits on one connection and on all of them, against the real process."""
 
 import http.client
 import json
@@ -13,8 +13,8 @@ import pytest
 
 from service import check_ready
 from service.api_keys import new_key
-from tests.service.http.server.test_server import Process, ask_on, scraped
 from tests.service.photos import GREEN, encode, solid
+from tests.service.process import Process, ask_on, scraped, wait_until
 from tests.service.repository_fixture import write_classifier
 
 PHOTO = encode(solid(GREEN))
@@ -62,7 +62,7 @@ def connected(server: Process) -> socket.socket:
 
 
 def until_closed(sock: socket.socket) -> bytes:
-    """Everything that still comes; fails where the server does not close."""
+    """All remaining bytes; fails if the server does not close the connection."""
     received = b""
     try:
         while data := sock.recv(65536):
@@ -81,7 +81,7 @@ def answer(received: bytes) -> tuple[int, str]:
 
 
 def trickle(sock: socket.socket, piece: Callable[[], bytes]) -> bytes:
-    """Send a little, again and again, until the server closes; return what it said."""
+    """Send a little repeatedly until the server closes the connection; return its response."""
     for _ in range(1000):
         if select.select([sock], [], [], TRICKLE_SECONDS)[0]:
             return until_closed(sock)
@@ -103,13 +103,13 @@ def dropped(server: Process, reason: str) -> float:
     return scraped(server, f'vt_connections_dropped_total{{reason="{reason}"}}')
 
 
-def test_a_client_that_sends_nothing_is_let_go_without_a_word(server: Process) -> None:
+def test_a_connection_that_sends_nothing_is_closed_without_a_response(server: Process) -> None:
     with connected(server) as sock:
         assert until_closed(sock) == b""
     assert dropped(server, "header_timeout") >= 1
 
 
-def test_half_a_header_for_ever_is_a_408(server: Process) -> None:
+def test_a_header_that_is_never_completed_is_a_408(server: Process) -> None:
     with connected(server) as sock:
         sock.sendall(GET + b"X-Slow: ")
         assert answer(until_closed(sock)) == (408, "The headers did not arrive within 0.5 s.")
@@ -123,7 +123,7 @@ def test_headers_that_trickle_are_a_408(server: Process) -> None:
 
 
 @pytest.mark.parametrize("piece", [b"\r\n", b"G"])
-def test_a_kept_connection_is_not_kept_by_a_trickle(server: Process, piece: bytes) -> None:
+def test_a_trickle_does_not_keep_an_idle_connection_open(server: Process, piece: bytes) -> None:
     with connected(server) as sock:
         sock.sendall(GET + b"\r\n")
         assert read_answer(sock).status == 200
@@ -149,7 +149,7 @@ def test_headers_that_are_too_large_are_a_431(server: Process, case: str) -> Non
         assert (status, sentence) == (431, "The headers have more than the 8,192 bytes allowed.")
 
 
-def test_headers_just_within_the_limit_are_taken(server: Process) -> None:
+def test_headers_just_within_the_limit_are_accepted(server: Process) -> None:
     with connected(server) as sock:
         sock.sendall(GET + b"X-Large: " + b"a" * (HEADER_BYTES - 200) + b"\r\n\r\n")
         assert read_answer(sock).status == 200
@@ -163,7 +163,9 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("case", ENDLESS)
-def test_what_never_ends_after_the_headers_ends_the_connection(server: Process, case: str) -> None:
+def test_an_endless_trailer_extension_or_chunk_size_closes_the_connection(
+    server: Process, case: str
+) -> None:
     before = dropped(server, "headers_too_large")
     with connected(server) as sock:
         with suppress(ConnectionError):  # more than the server reads at once
@@ -202,7 +204,7 @@ def test_chunks_that_trickle_are_a_408(server: Process) -> None:
         assert (status, sentence) == (408, "The body did not arrive within 0.5 s.")
 
 
-def test_a_body_that_nobody_reads_does_not_keep_the_connection(server: Process) -> None:
+def test_a_body_that_is_not_read_does_not_keep_the_connection_open(server: Process) -> None:
     with connected(server) as sock:
         sock.sendall(GET + b"Content-Length: 90000\r\n\r\n")
         assert read_answer(sock).status == 200
@@ -222,7 +224,7 @@ def test_a_body_that_nobody_reads_does_not_keep_the_connection(server: Process) 
         POST + b"Content-Length: -1\r\n\r\n",
     ],
 )
-def test_what_is_not_http_is_a_400(server: Process, garbage: bytes) -> None:
+def test_a_request_that_is_not_http_is_a_400(server: Process, garbage: bytes) -> None:
     with connected(server) as sock:
         sock.sendall(garbage)
         assert answer(until_closed(sock)) == (400, "The request is not valid HTTP.")
@@ -269,7 +271,7 @@ def test_a_head_that_breaks_http_is_refused_and_nothing_after_it_is_read(
     assert dropped(server, "not_http") == before + 1
 
 
-def test_what_is_allowed_in_a_head_is_served(server: Process) -> None:
+def test_unusual_but_valid_heads_are_served(server: Process) -> None:
     for request in (
         b"GET /v2/health/live HTTP/1.0\r\n\r\n",
         b"GET http://x/v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -304,7 +306,7 @@ def test_a_malformed_chunk_is_a_400(server: Process, case: str, pieces: int) -> 
     assert server.ask("POST", "/v1/classify", PHOTO)[0] == 200
 
 
-def test_a_malformed_chunk_after_its_answer_adds_nothing(server: Process) -> None:
+def test_a_malformed_chunk_after_the_response_gets_no_second_one(server: Process) -> None:
     with connected(server) as sock:
         sock.sendall(CHUNKED.replace(b"POST /v1/classify", b"GET /v2/health/live"))
         first = sock.recv(65536)
@@ -313,14 +315,16 @@ def test_a_malformed_chunk_after_its_answer_adds_nothing(server: Process) -> Non
         assert b"HTTP/1.1" not in until_closed(sock)
 
 
-def test_a_malformed_chunk_behind_another_request_answers_for_neither(server: Process) -> None:
+def test_a_malformed_chunk_after_another_request_gets_no_response_for_either(
+    server: Process,
+) -> None:
     waiting = POST + b"Content-Length: 1\r\n\r\na"
     with connected(server) as sock:
         sock.sendall(waiting + CHUNKED + b"ZZ\r\n")
         assert until_closed(sock) == b""
 
 
-def test_answers_that_nobody_reads_are_given_up(server: Process) -> None:
+def test_a_connection_whose_answers_are_not_read_is_dropped(server: Process) -> None:
     before = dropped(server, "send_timeout")
     with connected(server) as sock:
         sock.settimeout(TRICKLE_SECONDS)
@@ -333,7 +337,7 @@ def test_answers_that_nobody_reads_are_given_up(server: Process) -> None:
     pytest.fail("the server keeps answers for a client that reads none")
 
 
-def test_the_server_goes_on_serving(server: Process) -> None:
+def test_the_server_still_serves_after_all_of_these(server: Process) -> None:
     assert server.ask("POST", "/v1/classify", PHOTO)[0] == 200
 
 
@@ -349,8 +353,7 @@ def test_too_many_connections_are_refused_until_one_ends(repository: Path) -> No
             status, sentence = answer(until_closed(third))
         assert (status, sentence.partition(";")[0]) == (503, "The server has too many connections")
         first.close()
-        while process_is_full(process):
-            pass
+        wait_until(lambda: not process_is_full(process))
         second.close()
     finally:
         process.kill()
@@ -389,8 +392,7 @@ def test_the_metrics_port_has_its_own_connections(repository: Path) -> None:
         busy = [connected(process) for _ in range(2)]
         for sock in busy:
             sock.sendall(POST + b"Content-Length: 10\r\n\r\n")
-        while not process_is_full(process):
-            pass
+        wait_until(lambda: process_is_full(process))
         process.port = process.addresses["metrics_port"]
         assert scraped(process, "vt_requests_receiving") == 2
         for sock in busy:
