@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 from service.http.server.connections import Connections
 from service.http.server.protocol import BoundedProtocol, ConnectionLimits
 from service.http.server.whole import EXTENSION, WholeExchange
+from tests.service.conftest import until
 
 HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"4")]
 App = Callable[[dict, Callable, Callable], Awaitable[None]]
@@ -118,10 +119,8 @@ async def test_a_connection_is_kept_for_the_next_request() -> None:
     connection = Connection(respond_whole)
     request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
     assert await connection.ask(request) == await connection.ask(request)
-    both = await connection.ask(request + request)
-    while both.count(b"HTTP/1.1 200") < 2:
-        await asyncio.sleep(0)
-        both = bytes(connection.transport.written)
+    await connection.ask(request + request)
+    await until(lambda: bytes(connection.transport.written).count(b"HTTP/1.1 200") == 2)
     connection.lose()
 
 
