@@ -92,6 +92,7 @@ class ModelInstance:
             device=device,
             events=events,
             statistics=telemetry.statistics,
+            is_on_cpu=build.active_provider == CPU,
             outage_changed=self._change_outage,
             rebuilt=self._report_rebuilt,
         )

@@ -17,6 +17,8 @@ class Executed(NamedTuple):
 
     answers: list[tuple[PendingInference, Answer]]
     refused: list[tuple[PendingInference, Exception]]
+    cpu_seconds: float
+    """The processor time of the thread that ran the batch."""
 
 
 @dataclass(eq=False, slots=True)
@@ -52,7 +54,8 @@ class BatchRunner:
         return self._workers.run(partial(self._sessions.rebuild, threads))
 
     def _execute(self, execution: Execution) -> Executed:
-        running, images, refused, started = [], [], [], time.monotonic()
+        running, images, refused = [], [], []
+        started, cpu_started = time.monotonic(), time.thread_time()
         for member in execution.members:
             if member.future.done():
                 continue
@@ -65,10 +68,12 @@ class BatchRunner:
                 running.append(member)
         if not running:
             if refused:
-                return Executed([], refused)
+                return Executed([], refused, time.thread_time() - cpu_started)
             raise asyncio.CancelledError
         prepared = time.monotonic()
         results = self._sessions.run(images, running[0].outputs, execution.width.threads)
         run = Run(started, prepared, time.monotonic(), len(running))
-        answers = zip(running, results, strict=True)
-        return Executed([(member, Answer(outputs, run)) for member, outputs in answers], refused)
+        answers = [
+            (member, Answer(outputs, run)) for member, outputs in zip(running, results, strict=True)
+        ]
+        return Executed(answers, refused, time.thread_time() - cpu_started)

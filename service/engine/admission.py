@@ -2,7 +2,7 @@
 
 import asyncio
 
-from service.engine.moving_average import MovingAverage
+from service.batching.moving_average import MovingAverage
 from service.errors import DeadlineExceeded, QueueFull, ServerStopping
 
 

@@ -36,6 +36,7 @@ class GatedRunner:
         self.errors: list[Exception | None] = []
         self.rebuilt: list[int] = []
         self.rebuilds = True
+        self.image_cpu_seconds = 1.0
         self.refuses: set[int] = set()
         """Marks of the images that cannot be prepared."""
         self.held = asyncio.Event()
@@ -80,7 +81,9 @@ class GatedRunner:
             if mark not in self.refuses
         ]
         return Executed(
-            [(each, Answer({"mark": np.array(mark)}, run)) for each, mark in answers], refused
+            [(each, Answer({"mark": np.array(mark)}, run)) for each, mark in answers],
+            refused,
+            self.image_cpu_seconds * len(running),
         )
 
     def open(self, times: int = 1000) -> None:

@@ -22,9 +22,14 @@ def batcher(execute, events):
     """Make a batcher; by default one slot and batches of four."""
 
     def make(
-        *widths: Width, slots: int = 1, outage_changed=lambda _: None, **plan
+        *widths: Width,
+        slots: int = 1,
+        outage_changed=lambda _: None,
+        is_on_cpu: bool = False,
+        **plan,
     ) -> DynamicBatcher:
         plan = ExecutionPlan(widths or (width(1, 4),), **plan)
-        return new_batcher(execute, plan, Device(slots), events, outage_changed=outage_changed)
+        options = {"outage_changed": outage_changed, "is_on_cpu": is_on_cpu}
+        return new_batcher(execute, plan, Device(slots), events, **options)
 
     return make

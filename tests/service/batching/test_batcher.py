@@ -333,3 +333,29 @@ async def test_aborting_fails_waiting_images_and_finishes_running_ones(batcher, 
     assert await answers(waits) == [ServerStopping] * 2
     execute.open()
     assert await answers([*runs, *lined_up]) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("is_on_cpu", "image_cpu_seconds", "batches"),
+    [
+        (True, 0.0004, [[0], [1], [2, 3, 4, 5], [6]]),
+        (True, 0.0006, [[0], [1], [2], [3, 4, 5, 6]]),
+        (False, 0.0004, [[0], [1], [2], [3, 4, 5, 6]]),
+    ],
+)
+async def test_executions_of_light_images_take_turns_on_a_cpu(
+    batcher, execute, is_on_cpu, image_cpu_seconds, batches
+):
+    each = batcher(width(1, 4), slots=2, is_on_cpu=is_on_cpu)
+    execute.image_cpu_seconds = image_cpu_seconds
+    first = images(0)
+    each.submit(first)
+    execute.open(1)
+    assert await answers(first) == [0]
+    pending = images(1, 2, 3, 4, 5, 6)
+    for image in pending:
+        each.submit([image])
+    await execute.begun.acquire()
+    execute.open()
+    assert await answers(pending) == [1, 2, 3, 4, 5, 6]
+    assert execute.batches == batches

@@ -1,6 +1,6 @@
 import pytest
 
-from service.engine.moving_average import MovingAverage
+from service.batching.moving_average import MovingAverage
 
 
 def test_without_a_measurement_the_mean_is_zero() -> None:
