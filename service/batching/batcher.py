@@ -19,7 +19,7 @@ from service.telemetry.events import BatchEvents, DispatchReason, ModelIdentity
 from service.telemetry.statistics import Statistics
 
 REMEMBERED_DISPATCHES = 8
-LIGHT_SECONDS = 0.5e-3
+LIGHT_SECONDS = 1e-3
 """An image that takes less processor time than this is light: see `DynamicBatcher`."""
 
 

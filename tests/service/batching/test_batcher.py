@@ -338,9 +338,9 @@ async def test_aborting_fails_waiting_images_and_finishes_running_ones(batcher, 
 @pytest.mark.parametrize(
     ("is_on_cpu", "image_cpu_seconds", "batches"),
     [
-        (True, 0.0004, [[0], [1], [2, 3, 4, 5], [6]]),
-        (True, 0.0006, [[0], [1], [2], [3, 4, 5, 6]]),
-        (False, 0.0004, [[0], [1], [2], [3, 4, 5, 6]]),
+        (True, 0.0009, [[0], [1], [2, 3, 4, 5], [6]]),
+        (True, 0.0011, [[0], [1], [2], [3, 4, 5, 6]]),
+        (False, 0.0009, [[0], [1], [2], [3, 4, 5, 6]]),
     ],
 )
 async def test_executions_of_light_images_take_turns_on_a_cpu(
