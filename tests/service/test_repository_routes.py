@@ -136,7 +136,7 @@ MISTAKES = {
     "parameters that are none": (b'{"parameters": 1}', "parameters"),
     "a file": (
         b'{"parameters": {"file:1/model.onnx": "AAAA"}}',
-        "put files into the model repository",
+        "put files into the folder of the model repository",
     ),
     "a config that is no text": (b'{"parameters": {"config": {}}}', "JSON as text"),
     "a config that is no json": (b'{"parameters": {"config": "{"}}', "config is not valid"),
