@@ -19,7 +19,11 @@ from service.errors import InvalidConfiguration
 from service.http.server.server import Server, bind
 from service.runtime.allocator import return_large_blocks
 from service.settings import Settings, read_settings, unknown_variables
-from service.telemetry.log import configure_log
+from service.telemetry.log import configure_log, is_text
+from service.telemetry.terminal import greeting
+
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104
+"""Where to reach a server on this machine that listens on every address."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +66,10 @@ def _serve(settings: Settings) -> int:
         app = create_app(settings)
         for name in unknown_variables():
             log.warning("unknown_variable", name=name)
-        log.info("listening", **_addresses(listeners), version=__version__)
+        if is_text(settings.log_format) and sys.stderr.isatty():
+            print(greeting(__version__, _places(settings), colors=True), file=sys.stderr)  # noqa: T201
+        else:
+            log.info("listening", **_addresses(listeners), version=__version__)
         engine, asgi = app.state.engine, app.asgi
         _freeze_garbage_collector()
         Server(asgi, engine.admission, engine.metrics.server, settings).run(sockets=listeners)
@@ -98,6 +105,20 @@ def _addresses(listeners: Sequence[socket.socket]) -> dict[str, str | int]:
     if len(listeners) > 1:
         addresses["metrics_port"] = listeners[1].getsockname()[1]
     return addresses
+
+
+def _places(settings: Settings) -> dict[str, str]:
+    """Return what a person may want to open, by name."""
+    scheme = "http" if settings.tls_certificate is None else "https"
+    host = ANY_ADDRESS.get(settings.host, settings.host)
+    base = f"{scheme}://{f'[{host}]' if ':' in host else host}"
+    metrics_port = settings.port if settings.metrics_port is None else settings.metrics_port
+    return {
+        "Service": f"{base}:{settings.port}/",
+        "API docs": f"{base}:{settings.port}/docs",
+        "Metrics": f"{base}:{metrics_port}/metrics",
+        "Models": f"loading from {settings.model_repository}",
+    }
 
 
 def _parser() -> argparse.ArgumentParser:

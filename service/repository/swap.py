@@ -108,7 +108,7 @@ class Swap:
         await asyncio.gather(*(self._retire(each) for each in replaced if each is not None))
 
     def _serve(self, new: _Loaded, contract: Contract) -> None:
-        version, instance = new.version, new.instance
+        version, instance, accuracy = new.version, new.instance, new.instance.build.accuracy
         version.instance, version.contract = instance, contract
         instance.on_outage = self._versions.refresh
         self._events.model_loaded(instance.identity, instance.build, new.seconds, instance)
@@ -117,7 +117,9 @@ class Swap:
             "model_ready",
             model=version.name,
             version=version.version,
+            task=contract.task,
             precision=instance.build.precision,
+            accuracy=accuracy and accuracy.metric(contract.task),
             execution_provider=instance.build.active_provider,
             seconds=round(new.seconds, 3),
         )

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
+from service.schema.tasks import TASKS
 from service.schema.vocabulary import ModelState, Task, Wire
 
 
@@ -28,6 +29,11 @@ class Accuracy(Wire):
     top5: float | None
     miou: float | None
     pixel_accuracy: float | None
+
+    def metric(self, task: Task) -> float | None:
+        """Return the metric that compares models of a task."""
+        value: float | None = getattr(self, TASKS[task].metric)
+        return value
 
 
 class Measurement(Wire):

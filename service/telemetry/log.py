@@ -9,15 +9,21 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from service.schema.json import encode
+from service.telemetry.terminal import TerminalLines
 
 
 def configure_log(log_format: str, level: str) -> None:
     """Write the lines of structlog and of other libraries to standard error, in one format."""
     wrapper = structlog.make_filtering_bound_logger(level)
-    if log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()):
-        _configure_json(wrapper)
-    else:
+    if is_text(log_format):
         _configure_console(wrapper)
+    else:
+        _configure_json(wrapper)
+
+
+def is_text(log_format: str) -> bool:
+    """Return whether lines are text for people: on request, and by default in a terminal."""
+    return log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
 
 
 def _configure_json(wrapper: type[structlog.typing.FilteringBoundLogger]) -> None:
@@ -52,10 +58,8 @@ def _configure_console(wrapper: type[structlog.typing.FilteringBoundLogger]) -> 
     common: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    plain = structlog.dev.plain_traceback  # with rich installed, it would print every variable
-    renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+    renderer = TerminalLines(colors=sys.stderr.isatty())
     structlog.configure(
         processors=[*common, renderer],
         wrapper_class=wrapper,

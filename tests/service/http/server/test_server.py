@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
+from service import __version__
 from service.__main__ import main
 from tests.service.photos import GREEN, encode, noise, quarters, solid
 from tests.service.process import ROOT, Process, ask_on, running, scraped, wait_until
@@ -271,6 +272,51 @@ def test_the_application_is_frozen_out_of_garbage_collection_before_models_load(
         gc.unfreeze()
     assert len(frozen) == 1
     assert frozen[0] > 0
+
+
+@pytest.mark.usefixtures("restored_log")
+@pytest.mark.parametrize(
+    ("arguments", "log_format", "is_terminal", "greets"),
+    [
+        ((), "auto", True, "http://127.0.0.1:{port}/"),
+        (("--host", "0.0.0.0"), "console", True, "http://127.0.0.1:{port}/"),  # noqa: S104
+        ((), "json", True, None),
+        ((), "console", False, None),
+    ],
+)
+def test_only_a_terminal_is_greeted(
+    *,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    log_format: str,
+    is_terminal: bool,
+    greets: str | None,
+) -> None:
+    ports = []
+
+    class Recording:
+        def __init__(self, *_: object) -> None: ...
+
+        def run(self, sockets: list[socket.socket]) -> None:
+            ports.append(sockets[0].getsockname()[1])
+
+    monkeypatch.setattr("service.command_line.Server", Recording)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    monkeypatch.setenv("VT_LOG_FORMAT", log_format)
+    try:
+        assert main(["--port", "0", "--model-repository", str(repository), *arguments]) == 0
+    finally:
+        gc.unfreeze()
+    printed = capsys.readouterr().err
+    if greets is None:
+        assert "Press Ctrl+C" not in printed
+        assert "listening" in printed
+    else:
+        address = greets.format(port=ports[0])
+        for line in (f"vt-serve {__version__}", address, f"{address}docs", f"{address}metrics"):
+            assert line in printed
 
 
 @pytest.mark.usefixtures("restored_log")
