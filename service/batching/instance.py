@@ -13,10 +13,10 @@ from service.batching.queue import Answer, PendingInference, Urgency
 from service.batching.runner import BatchRunner
 from service.errors import DeadlineUnreachable, Outcome, PayloadTooLarge, QueueFull
 from service.images.photo import Photo, PreparedImage
+from service.runtime.arrays import Outputs
 from service.runtime.device import Device
 from service.runtime.execution_providers import CPU
 from service.runtime.graph_sessions import GraphSessions
-from service.runtime.session import Outputs
 from service.schema.certificate import Certificate
 from service.schema.contract import Contract
 from service.schema.model_status import Batching

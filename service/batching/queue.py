@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.images.photo import Photo, PreparedImage
-from service.runtime.session import Outputs
+from service.runtime.arrays import Outputs
 
 Group = tuple[tuple[int, ...] | None, tuple[str, ...], bool]
 """Properties that all images of a batch share: shape, requested outputs, and whether they run in

@@ -10,8 +10,8 @@ from service.engine.summary import summarize
 from service.errors import InvalidRequest
 from service.images.decode import ImageLimits
 from service.images.photo import EncodedOrPrepared, Photo, PreparedImage
+from service.runtime.arrays import Outputs
 from service.runtime.image_threads import ImageThreads
-from service.runtime.session import Outputs
 from service.schema.contract import Contract
 from service.telemetry.events import Prediction
 from service.telemetry.timings import QUEUED_FIRST, Timings

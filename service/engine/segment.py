@@ -13,8 +13,8 @@ from service.errors import InvalidRequest
 from service.images.masks import Labels, class_areas, mask_png, overlay_png, scale_labels
 from service.images.photo import EncodedOrPrepared, Photo, PreparedImage
 from service.images.run_lengths import run_lengths
+from service.runtime.arrays import Array
 from service.runtime.image_threads import ImageThreads
-from service.runtime.session import Array
 from service.schema.contract import Contract
 from service.schema.predictions import PngMask, RleMask, Segmentation, SegmentResponse
 

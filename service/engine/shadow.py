@@ -12,7 +12,7 @@ from service.batching.instance import ModelInstance
 from service.batching.queue import Urgency
 from service.engine.inference import ImageInference, Inferred
 from service.images.photo import EncodedOrPrepared
-from service.runtime.session import Array
+from service.runtime.arrays import Array
 from service.schema.shadow_rule import ShadowRule
 from service.schema.tasks import TASKS
 from service.telemetry.events import ShadowDrop, ShadowEvents

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from service.images.photo import Photo, PreparedImage
-from service.runtime.session import Array, Outputs
+from service.runtime.arrays import Array, Outputs
 from service.schema.contract import Contract
 from service.schema.tasks import TASKS
 from service.telemetry.events import Prediction

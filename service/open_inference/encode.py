@@ -8,7 +8,7 @@ import numpy as np
 
 from service.open_inference.decode import InferenceCall, WantedOutput
 from service.open_inference.tensors import array_to_bytes, array_to_json, join_elements, zeros
-from service.runtime.session import Array, Outputs
+from service.runtime.arrays import Array, Outputs
 from service.schema.contract import Contract
 from service.schema.json import Encoded, encode
 from service.schema.vocabulary import Datatype, MetadataTensor

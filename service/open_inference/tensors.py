@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import InvalidRequest
-from service.runtime.session import Array
+from service.runtime.arrays import Array
 from service.schema.json import encode
 from service.schema.vocabulary import Datatype
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from service.errors import InvalidEntry
 from service.images.photo import ImageArray
-from service.runtime.session import Array
+from service.runtime.arrays import Array
 from service.schema.certificate import Certificate, SelfTestTolerance
 from service.schema.contract import Contract
 from service.schema.files import read_certified

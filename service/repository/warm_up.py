@@ -22,10 +22,10 @@ from service.repository.calibration import Bench, CalibrationCache, Measure, run
 from service.repository.candidate import Candidate
 from service.repository.golden_check import GoldenInput, compare
 from service.repository.load_options import LoadOptions
+from service.runtime.arrays import Array
 from service.runtime.device import describe_device
 from service.runtime.graph_sessions import Runnable, run_batch
 from service.runtime.io_binding import padded
-from service.runtime.session import Array
 from service.schema.model_status import Measurement
 from service.telemetry.events import ModelEvents
 

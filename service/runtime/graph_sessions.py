@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from service.errors import InferenceFailed, ModelNotReady
+from service.runtime.arrays import Array, Outputs
 from service.runtime.execution_providers import Placement, worst
-from service.runtime.session import Array, Outputs
 
 
 class Runnable(Protocol):

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 import structlog
 
 from service.errors import InferenceFailed, InvalidEntry, OutOfMemory
+from service.runtime.arrays import Array
 from service.runtime.execution_providers import (
     CPU,
     GpuOptions,
@@ -20,10 +20,6 @@ from service.runtime.execution_providers import (
 from service.runtime.io_binding import DeviceBinding, pinned
 from service.runtime.node_placement import NodesOnCpu, sort_nodes
 from service.schema.vocabulary import Datatype, MetadataTensor
-
-Array = npt.NDArray[np.generic]
-Outputs = Mapping[str, Array]
-"""The outputs of one image, by name."""
 
 MAX_NAMES = 20
 

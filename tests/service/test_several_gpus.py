@@ -11,8 +11,9 @@ import pytest
 from service.batching import recovery
 from service.errors import OutOfMemory
 from service.repository.calibration import CalibrationCache
+from service.runtime.arrays import Array
 from service.runtime.execution_providers import CPU, CUDA, TENSORRT, GpuOptions
-from service.runtime.session import Array, Session
+from service.runtime.session import Session
 from tests.service.conftest import Running, Start
 from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import (

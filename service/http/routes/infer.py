@@ -20,7 +20,7 @@ from service.open_inference.bounded_json import JSON_BYTES_HEADER
 from service.open_inference.decode import InferenceCall, parse_inference
 from service.open_inference.encode import encode_inference
 from service.repository.version import ModelVersion
-from service.runtime.session import Outputs
+from service.runtime.arrays import Outputs
 from service.schema.open_inference import InferenceRequest, InferenceResponse
 
 SMALL_BYTES = 16 * 1024
