@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 
 from service import __version__
 from service.api_keys import ApiKeys
-from service.engine.engine import Engine
+from service.engine.base import AnyEngine
 from service.errors import InvalidConfiguration
 from service.file_watch import FileWatch
 from service.http.middleware.authorization import (
@@ -52,13 +52,13 @@ class Access:
     local_key: LocalKey | None
 
 
-def create_app(settings: Settings, engine: Engine | None = None) -> DescribedApp:
+def create_app(settings: Settings, engine: AnyEngine | None = None) -> DescribedApp:
     """Return the application; raises `InvalidConfiguration` if there is nothing to serve.
 
     The server calls `app.asgi`. The engine is `app.state.engine`, by default one made from the
     settings; it runs as long as the application's lifespan.
     """
-    engine = engine or Engine.from_settings(settings)
+    engine = engine or _own_engine(settings)
     access, tracing = _access(settings, engine.metrics), _tracing(settings)
     rules = AccessRules(
         keys=access.keys,
@@ -93,10 +93,17 @@ def create_app(settings: Settings, engine: Engine | None = None) -> DescribedApp
     )
     app.state.engine, app.state.access, app.state.tracing = engine, access, tracing
     add_error_handlers(app)
-    metrics = MetricsRoutes(engine.metrics.render).router()
+    metrics = MetricsRoutes(engine.render_metrics).router()
     routes = _add_routes(app, settings, serving, predict, metrics)
     _add_middleware(app, settings, authorization, routes, metrics)
     return app
+
+
+def _own_engine(settings: Settings) -> AnyEngine:
+    """Return an engine in this process; only then import ONNX Runtime."""
+    from service.engine.engine import Engine  # noqa: PLC0415
+
+    return Engine.from_settings(settings)
 
 
 def _add_routes(
@@ -106,7 +113,7 @@ def _add_routes(
     engine, has_metrics = serving.engine, settings.metrics_port is None
     routers = [
         predict.router,
-        OpenInferenceRoutes(engine.repository, engine.admission).router(),
+        OpenInferenceRoutes(engine).router(),
         InferRoutes(serving).router(),
         RepositoryRoutes(engine.repository, settings.body_timeout_seconds).router(),
         OperationsRoutes(engine.repository, has_metrics=has_metrics).router(),
@@ -166,7 +173,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
 
 @asynccontextmanager
 async def _lifespan(
-    engine: Engine, access: Access, tracing: "Tracing | None", _app: FastAPI
+    engine: AnyEngine, access: Access, tracing: "Tracing | None", _app: FastAPI
 ) -> AsyncIterator[None]:
     """Load the models while the server listens; close everything when it stops."""
     with access.local_key.written() if access.local_key else nullcontext():

@@ -5,53 +5,29 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from service.batching.batcher import DynamicBatcher
+from service.batching.interface import Held, Inference, QueueBounds
 from service.batching.plan import ExecutionPlan
 from service.batching.queue import Answer, PendingInference, Urgency
 from service.batching.runner import BatchRunner
-from service.errors import DeadlineUnreachable, Outcome, PayloadTooLarge, QueueFull
 from service.images.photo import Photo, PreparedImage
-from service.runtime.arrays import Outputs
 from service.runtime.device import Device
 from service.runtime.execution_providers import CPU
 from service.runtime.graph_sessions import GraphSessions
 from service.schema.certificate import Certificate
 from service.schema.contract import Contract
 from service.schema.model_status import Batching
-from service.schema.open_inference import ModelStatistics
 from service.telemetry.events import BatchEvents, ModelBuild, ModelIdentity
 from service.telemetry.metrics.inference import VersionTelemetry
 
-WAIT_MARGIN = 1.15
-"""Safety factor on the predicted wait, so that admitted requests meet their deadlines."""
 CLOSE_SECONDS = 5.0
 """Time limit of `close`; a batch that is still running is left to its thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inference:
-    """The outputs of each photo in order, the time of each stage, and the largest batch.
-
-    `queue_seconds` ends when the first photo starts; the remaining time is split in proportion to
-    the time the executions spent preparing images and running the model.
-    """
-
-    outputs: list[Outputs]
-    queue_seconds: float
-    decode_seconds: float
-    compute_seconds: float
-    batch_size: int
-
-
-class ModelInstance:
-    """A loaded model version. Belongs to the event loop.
-
-    `outage` is the reason why it cannot serve at present, or None; `on_outage` is called on the
-    event loop whenever `outage` changes. `prepare_first` is whether photos should be prepared
-    before `infer`. `max_batch_size` is the largest batch allowed; the plan may choose smaller ones.
-    """
+class ModelInstance(Held):
+    """A loaded model version that runs in this process; see `Instance`."""
 
     def __init__(
         self,
@@ -68,6 +44,7 @@ class ModelInstance:
         events: BatchEvents,
         telemetry: VersionTelemetry,
     ) -> None:
+        super().__init__()
         self.identity = identity
         self.contract = contract
         self.certificate = certificate
@@ -81,10 +58,8 @@ class ModelInstance:
         self._sessions = sessions
         self._events = events
         self._plan = plan
-        self._single_seconds = plan.seconds(plan.widths[0].threads, 1)
-        self._max_queue_size = max_queue_size
-        self._users = 0
-        self._let_go = asyncio.Event()
+        single_seconds = plan.seconds(plan.widths[0].threads, 1)
+        self.bounds = QueueBounds(identity.name, max_queue_size, single_seconds)
         self._batcher = DynamicBatcher(
             identity=identity,
             runner=BatchRunner(sessions, device.workers),
@@ -108,6 +83,11 @@ class ModelInstance:
         return self._batcher.executing
 
     @property
+    def seconds_per_image(self) -> float:
+        """The measured rate at which the queue empties."""
+        return self._batcher.rate.seconds_per_image
+
+    @property
     def oldest_wait_seconds(self) -> float:
         """Time the oldest image in the queue has been waiting; 0 if the queue is empty."""
         oldest = self._batcher.queue.oldest
@@ -126,49 +106,15 @@ class ModelInstance:
         return Batching(
             widths=list(plan.widths),
             max_queue_delay_microseconds=round(plan.max_queue_delay_seconds * 1e6),
-            max_queue_size=self._max_queue_size,
+            max_queue_size=self.bounds.max_queue_size,
             measurements=list(plan.measurements),
             measured_at=(height, width),
         )
 
-    def model_statistics(self) -> ModelStatistics:
-        """Return the statistics of this version since it was loaded."""
-        return self.telemetry.statistics.wire(self.identity.name, self.identity.version)
-
-    def failures(self) -> dict[Outcome, int]:
-        """Count the failed requests by outcome."""
-        return self.telemetry.statistics.failures
-
     def check(self, images: int, deadline: float) -> None:
-        """Reject images that cannot be predicted in time; reserve nothing.
-
-        Raises:
-            PayloadTooLarge: there are more images than the queue can ever hold.
-            QueueFull: the queue has no room for them now.
-            DeadlineUnreachable: the queue has room, but the predicted wait is too long.
-        """
-        pending, limit = self._batcher.in_flight, self._max_queue_size
-        if pending + images > limit:
-            self._refuse(images)
-        if pending:
-            wait = pending * self._batcher.rate.seconds_per_image
-            left = deadline - asyncio.get_running_loop().time()
-            late = WAIT_MARGIN * wait + self._single_seconds - left
-            if late > 0:
-                raise DeadlineUnreachable(
-                    f"The wait for the model {self.identity.name} is {wait:.1f} s, longer than "
-                    "this request's deadline allows; try again later.",
-                    late,
-                )
-
-    def _refuse(self, images: int) -> None:
-        name, limit = self.identity.name, self._max_queue_size
-        if images > limit:
-            raise PayloadTooLarge(f"The model {name} takes at most {limit} images at a time.")
-        raise QueueFull(
-            f"The model {name} has {self.pending} images waiting; try again later.",
-            self.predicted_wait_seconds,
-        )
+        """Reject images that cannot be predicted in time, as `QueueBounds.check` does."""
+        left = deadline - asyncio.get_running_loop().time()
+        self.bounds.check(images, self._batcher.in_flight, self.seconds_per_image, left)
 
     def reserve(self, images: int, deadline: float) -> None:
         """Reserve room for a request's images until `free`; reject them as `check` does."""
@@ -202,24 +148,6 @@ class ModelInstance:
             self._batcher.withdraw(inferences)
             raise
         return _inference(answers, now, time.monotonic())
-
-    def hold(self) -> None:
-        """Keep the instance loaded until `let_go`; do not await between finding and holding it."""
-        self._users += 1
-
-    def let_go(self) -> None:
-        """End a `hold`."""
-        self._users -= 1
-        if self._users == 0:
-            self._let_go.set()
-
-    async def drain(self, seconds: float) -> None:
-        """Wait until the instance is no longer held, for at most `seconds`."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self._users:
-                    self._let_go.clear()
-                    await self._let_go.wait()
 
     async def close(self) -> None:
         """Fail waiting images, wait for running batches unless they hang, and free the sessions."""

@@ -7,7 +7,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from service.batching.instance import ModelInstance
+from service.batching.interface import Instance
 from service.batching.queue import Urgency
 from service.engine.admission import Admission
 from service.engine.inference import ImageInference, Inferred
@@ -46,7 +46,7 @@ class Call:
         *("_parts", "_placed_at", "_started", "_timeout"),
     )
 
-    instance: ModelInstance
+    instance: Instance
     """The model version that runs the request, once it is admitted."""
 
     def __init__(

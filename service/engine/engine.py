@@ -1,18 +1,16 @@
 """Predictions without a transport: models, batching, admission, telemetry and their lifespan."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
 import structlog
 
 from service.engine.admission import Admission
-from service.engine.call import Call, CallParts
-from service.engine.classify import classify
+from service.engine.base import AnyEngine
 from service.engine.inference import ImageInference
 from service.engine.parts import create_repository, create_shadow, observe
-from service.engine.segment import MaskFormat, segment
 from service.engine.shadow import Shadow
 from service.images.decode import ImageLimits
 from service.repository.loading import LoadInstance, load_instance
@@ -22,8 +20,7 @@ from service.repository.watch import RepositoryWatch
 from service.runtime.container_limits import usable_cores
 from service.runtime.device import Devices
 from service.runtime.image_threads import ImageThreads
-from service.schema.predictions import ClassifyResponse, SegmentResponse
-from service.schema.vocabulary import Task
+from service.schema.open_inference import ModelStatistics
 from service.settings import Settings
 from service.telemetry.loop_lag import watch_loop_lag
 from service.telemetry.metrics import PrometheusMetrics
@@ -34,7 +31,7 @@ CLOSE_SECONDS = 2.0
 _log = structlog.get_logger()
 
 
-class Engine:
+class Engine(AnyEngine):
     """Owns the model repository and everything that runs its models.
 
     HTTP attaches to it, and so can anything else that runs on an event loop:
@@ -57,15 +54,16 @@ class Engine:
         watch: RepositoryWatch | None = None,
         max_images: int,
     ) -> None:
-        self.repository = repository
+        super().__init__(
+            admission=admission,
+            inference=inference,
+            metrics=metrics,
+            shadow=shadow,
+            max_images=max_images,
+        )
+        self.repository: ModelRepository = repository
         self.devices = devices
-        self.admission = admission
-        self.metrics = metrics
-        self.image_threads = inference.pool
-        self.max_images = max_images
-        self.shadow = shadow
         self.watch = watch
-        self._calls = CallParts(admission, inference, metrics.inference, shadow, max_images)
         self._tasks: list[asyncio.Task[None]] = []
         self._loaded = asyncio.Event()
 
@@ -142,50 +140,14 @@ class Engine:
         await asyncio.to_thread(self.image_threads.close)
         await self.repository.close()
 
-    def call(
-        self,
-        version: ModelVersion,
-        timeout_seconds: float | None = None,
-        *,
-        came_before_drain: bool = False,
-    ) -> Call:
-        """Return a call to a version of the repository, to be entered with `async with`."""
-        return Call(self._calls, version, timeout_seconds, came_before_drain=came_before_drain)
+    async def statistics(self, version: ModelVersion | None = None) -> list[ModelStatistics]:
+        """See `AnyEngine.statistics`."""
+        found = self.repository.instances() if version is None else [version.ready_instance()]
+        return [each.telemetry.model_statistics() for each in found]
 
-    async def classify(
-        self,
-        images: Sequence[bytes],
-        *,
-        model: str | None = None,
-        version: str | None = None,
-        top_k: int = 5,
-        timeout_seconds: float | None = None,
-    ) -> ClassifyResponse:
-        """Return the most likely classes of each image file, most likely first.
-
-        `model` may be omitted if only one model performs the task; without `version`, the newest
-        ready version is used. Raises a `ServiceError` whose message says what happened and what to
-        do.
-        """
-        found = self.repository.find(Task.CLASSIFICATION, model, version)
-        async with self.call(found, timeout_seconds) as call:
-            _take(call, images)
-            return await classify(call, images, top_k)
-
-    async def segment(
-        self,
-        images: Sequence[bytes],
-        *,
-        model: str | None = None,
-        version: str | None = None,
-        mask: MaskFormat = "png",
-        timeout_seconds: float | None = None,
-    ) -> SegmentResponse:
-        """Return the class areas and the mask of each image file; otherwise like `classify`."""
-        found = self.repository.find(Task.SEGMENTATION, model, version)
-        async with self.call(found, timeout_seconds) as call:
-            _take(call, images)
-            return await segment(call, self.image_threads, images, mask)
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """See `AnyEngine.render_metrics`."""
+        return self.metrics.render(accept)
 
     async def _load_and_watch(self) -> None:
         try:
@@ -200,12 +162,6 @@ class Engine:
         task.add_done_callback(_log_failure)
         self._tasks.append(task)
         return task
-
-
-def _take(call: Call, images: Sequence[bytes]) -> None:
-    """Reserve the images' bytes and a place, as a transport does for a body."""
-    call.take_bytes(sum(map(len, images)))
-    call.take_place()
 
 
 def _log_failure(task: "asyncio.Task[None]") -> None:

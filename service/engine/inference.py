@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
-from service.batching.instance import ModelInstance
+from service.batching.interface import Instance
 from service.batching.queue import Urgency
 from service.engine.summary import summarize
 from service.errors import InvalidRequest
@@ -39,7 +39,7 @@ class ImageInference:
 
     async def infer(
         self,
-        instance: ModelInstance,
+        instance: Instance,
         images: Sequence[EncodedOrPrepared],
         names: Sequence[str],
         urgency: Urgency,

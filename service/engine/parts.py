@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from service.batching.instance import ModelInstance
+from service.batching.interface import Instance
 from service.engine.admission import Admission
 from service.engine.inference import ImageInference
 from service.engine.shadow import Shadow
@@ -88,7 +88,7 @@ def create_shadow(
     if settings.shadow is None:
         return None
 
-    def find(model: str, version: str) -> ModelInstance:
+    def find(model: str, version: str) -> Instance:
         return repository.get(model, version).ready_instance()
 
     return Shadow(settings.shadow, find, inference, metrics.shadow)

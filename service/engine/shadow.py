@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from service.batching.instance import ModelInstance
+from service.batching.interface import Instance
 from service.batching.queue import Urgency
 from service.engine.inference import ImageInference, Inferred
 from service.images.photo import EncodedOrPrepared
@@ -23,7 +23,7 @@ MAX_WAITING = 64
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 TIMEOUT_SECONDS = 30.0
 
-Find = Callable[[str, str], ModelInstance]
+Find = Callable[[str, str], Instance]
 """Return the instance of a model version; raises `ServiceError` if it is not ready."""
 
 _log = structlog.get_logger()
@@ -62,7 +62,7 @@ class Shadow:
         self._waiting: deque[_Copy] = deque()
         self._comparison: asyncio.Task[None] | None = None
 
-    def answered(self, instance: ModelInstance, inferred: Inferred) -> None:
+    def answered(self, instance: Instance, inferred: Inferred) -> None:
         """Copy a request that `instance` has answered, if it is due; never wait."""
         identity = instance.identity
         if identity.name != self._rule.model or identity.version == self._rule.version:
@@ -83,13 +83,13 @@ class Shadow:
         else:
             self._waiting.extend(copies)
 
-    def _compare_next(self, instance: ModelInstance) -> None:
+    def _compare_next(self, instance: Instance) -> None:
         """Continue while no image waits for the serving instance."""
         if self._comparison is None and self._waiting and instance.pending == 0:
             self._comparison = asyncio.create_task(self._compare(self._waiting.popleft()))
             self._comparison.add_done_callback(lambda _: self._compared(instance))
 
-    def _compared(self, instance: ModelInstance) -> None:
+    def _compared(self, instance: Instance) -> None:
         self._comparison = None
         self._compare_next(instance)
 

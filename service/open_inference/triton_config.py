@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.batching.instance import ModelInstance
+from service.batching.interface import Instance
 from service.runtime.execution_providers import CPU
 from service.schema.version_policy import VersionPolicy
 from service.schema.vocabulary import MetadataTensor
@@ -10,7 +10,7 @@ from service.schema.vocabulary import MetadataTensor
 Json = dict[str, Any]
 
 
-def model_config(instance: ModelInstance, policy: VersionPolicy) -> Json:
+def model_config(instance: Instance, policy: VersionPolicy) -> Json:
     """Return Triton's model configuration with the values in force.
 
     Values from the settings, a load request or the calibration replace those of the contract.

@@ -90,6 +90,7 @@ class ModelEntry:
             self.is_unloaded = True
             await self._swap.release(self.versions.active)
             self._events.model_released(self.name, "")
+            self.versions.refresh()
 
     async def close(self) -> None:
         """Free everything once the last batches have run."""
@@ -120,6 +121,7 @@ class ModelEntry:
         """Apply a policy; return the versions that it selects, newest first."""
         self.is_unloaded = False
         self.policy = policy or contract.version_policy
+        self.versions.refresh()
         return [self.versions.add(each, contract) for each in self._wanted(contract)]
 
     def _wanted(self, contract: Contract) -> list[str]:

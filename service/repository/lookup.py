@@ -1,17 +1,37 @@
 """Finds the version for a request; a ready one is found without a search."""
 
 from collections.abc import Mapping
+from typing import Generic, Protocol, TypeVar
 
 from service.errors import InvalidRequest, ModelNotFound, ModelNotReady
-from service.repository.entry import ModelEntry
 from service.repository.version import ModelVersion
+from service.repository.versions import Versions
+from service.schema.version_policy import VersionPolicy
 from service.schema.vocabulary import ModelState, Task
 
 
-class Lookup:
+class Entry(Protocol):
+    """A model of the repository."""
+
+    name: str
+    versions: Versions
+    policy: VersionPolicy
+    """The current policy."""
+    is_unloaded: bool
+    """Whether the model was unloaded on request."""
+
+    @property
+    def is_required(self) -> bool:
+        """Whether the server needs this model to be ready."""
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class Lookup(Generic[E]):
     """Looks up ready versions in a table, which `refresh` keeps up to date."""
 
-    def __init__(self, entries: Mapping[str, ModelEntry]) -> None:
+    def __init__(self, entries: Mapping[str, E]) -> None:
         self._entries = entries
         self._ready: dict[tuple[Task, str | None], ModelVersion] = {}
         """Versions by task and model, and by task alone if only one model performs it."""
@@ -39,14 +59,14 @@ class Lookup:
             raise InvalidRequest(f"The model {entry.name} does {current.task}, not {task}.")
         return entry.versions.get(version)
 
-    def entry(self, name: str) -> ModelEntry:
+    def entry(self, name: str) -> E:
         """Return a model; raises `ModelNotFound`."""
         entry = self._entries.get(name)
         if entry is None:
             raise ModelNotFound(f"There is no model {name}; {self._available}.")
         return entry
 
-    def _only(self, task: Task) -> ModelEntry:
+    def _only(self, task: Task) -> E:
         candidates = self._candidates(task)
         if len(candidates) > 1:
             names = ", ".join(entry.name for entry in candidates)
@@ -57,7 +77,7 @@ class Lookup:
             raise ModelNotReady("The models are loading.")
         raise ModelNotFound(f"There is no {task} model; {self._available}.")
 
-    def _candidates(self, task: Task) -> list[ModelEntry]:
+    def _candidates(self, task: Task) -> list[E]:
         """List the models for a request that names only a task."""
         entries = [each for each in self._entries.values() if each.versions.current.task is task]
         unavailable = ModelState.UNAVAILABLE

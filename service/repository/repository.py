@@ -10,13 +10,11 @@ import structlog
 
 from service.batching.instance import ModelInstance
 from service.errors import InvalidConfiguration, LoadFailed
+from service.repository.catalog import Catalog
 from service.repository.entry import ModelEntry
-from service.repository.lookup import Lookup
 from service.repository.scan import entry_folders, has_contract
 from service.repository.swap import LoadVersion
-from service.repository.version import ModelVersion
 from service.schema.contract import Contract
-from service.schema.model_status import ModelDetail
 from service.schema.shadow_rule import ShadowRule
 from service.schema.version_policy import VersionPolicy
 from service.telemetry.events import ModelEvents
@@ -26,8 +24,8 @@ DRAIN_SECONDS = 30.0
 _log = structlog.get_logger()
 
 
-class ModelRepository:
-    """The entries of a folder, by model name.
+class ModelRepository(Catalog[ModelEntry]):
+    """The entries of a folder, by model name: loads and unloads them.
 
     `policy` takes precedence over the contracts'. The `shadow`'s version is loaded in addition to
     what the policy wants; requests without a version get it only if no other version is ready. A
@@ -53,9 +51,7 @@ class ModelRepository:
         self._loading = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self._entries: dict[str, ModelEntry] = {}
-        self._lookup = Lookup(self._entries)
-        self.find = self._lookup.find
-        """Return the version for a prediction request, by task, model and version."""
+        super().__init__(self._entries)
         for folder in _folders(path):
             self._entries[folder.name] = self._entry(folder, is_required=True)
 
@@ -68,62 +64,13 @@ class ModelRepository:
             policy=self._policy,
             shadow=self._shadow.version if _is_of(self._shadow, folder.name) else None,
             drain_seconds=self._drain_seconds,
-            changed=self._lookup.refresh,
+            changed=self.refresh,
         )
 
     async def _one_at_a_time(self, folder: Path, contract: Contract, version: str) -> ModelInstance:
         """Load a version alone: loads in parallel would distort each other's calibration."""
         async with self._loading:
             return await self._load_version(folder, contract, version)
-
-    def get(self, name: str, version: str | None = None) -> ModelVersion:
-        """Return a version; by default, the newest that is ready or, if none is, should be."""
-        return self._lookup.entry(name).versions.get(version)
-
-    def detail(self, name: str, version: str | None = None) -> ModelDetail:
-        """Return the state of a version for clients, with the files it was loaded from."""
-        versions = self._lookup.entry(name).versions
-        return versions.get(version).detail(versions.refusal)
-
-    def version_policy(self, name: str) -> VersionPolicy:
-        """Return the current version policy of a model."""
-        return self._lookup.entry(name).policy
-
-    def ready_versions(self, name: str) -> list[str]:
-        """List the versions of a model that are ready, in ascending order."""
-        return self._lookup.entry(name).versions.ready
-
-    def wanted(self) -> list[ModelVersion]:
-        """List all versions that are loaded or should be."""
-        return [version for entry in self._entries.values() for version in entry.versions.wanted]
-
-    def instances(self) -> list[ModelInstance]:
-        """List the instances in memory."""
-        return [version.instance for version in self.wanted() if version.instance]
-
-    def index(self) -> list[ModelVersion]:
-        """List every version, including those that are only on disk.
-
-        A model whose contract cannot be read is listed with an empty version.
-        """
-        return [version for entry in self._entries.values() for version in entry.versions.known]
-
-    def not_ready(self) -> list[ModelVersion]:
-        """List the versions that keep the server from being ready, one per model.
-
-        A model counts as ready if any of its versions is. Models that were unloaded on request are
-        left out. A model that was added after the start and has never been ready counts only if no
-        model is ready.
-        """
-        wanted = [entry for entry in self._entries.values() if not entry.is_unloaded]
-        waiting = [entry for entry in wanted if not entry.versions.current.is_ready]
-        required = [entry for entry in waiting if entry.is_required]
-        serves_nothing = len(waiting) == len(wanted)
-        return [entry.versions.current for entry in (waiting if serves_nothing else required)]
-
-    def serves_without(self, name: str) -> bool:
-        """Return whether any other model is ready."""
-        return any(each.versions.ready for each in self._entries.values() if each.name != name)
 
     async def load_all(self) -> None:
         """Read every contract, then load the models one by one; a failure affects only one."""
@@ -144,24 +91,13 @@ class ModelRepository:
                     await entry.load()
 
     async def load(self, name: str, policy: VersionPolicy | None = None) -> None:
-        """Read a model's contract again, and load and release versions by its policy.
-
-        Without `policy`, the repository's policy applies, else the contract's. Continues if the
-        caller is cancelled.
-
-        Raises:
-            ModelNotFound: the repository has no folder of this name with a contract.
-            LoadFailed: a version could not be loaded; the loaded versions are unchanged.
-        """
+        """See `Catalog.load`."""
         if name not in self._entries:
             await self._discover(name)
         await self._complete(self._lookup.entry(name).load(policy))
 
     async def unload(self, name: str) -> None:
-        """Reject new requests for a model, finish those in flight, and free its memory.
-
-        Continues if the caller is cancelled.
-        """
+        """See `Catalog.unload`."""
         await self._complete(self._unload(self._lookup.entry(name)))
 
     async def _unload(self, entry: ModelEntry) -> None:
@@ -169,7 +105,7 @@ class ModelRepository:
         await entry.unload()
         if not await asyncio.to_thread(has_contract, entry.folder):
             self._entries.pop(entry.name, None)
-            self._lookup.refresh()
+            self.refresh()
 
     async def _discover(self, name: str) -> None:
         try:
@@ -182,7 +118,7 @@ class ModelRepository:
         for folder in folders:
             if folder.name == name:
                 self._entries.setdefault(name, self._entry(folder, is_required=False))
-        self._lookup.refresh()
+        self.refresh()
 
     async def _complete(self, change: Coroutine[None, None, None]) -> None:
         """Run a change to its end, even if the caller is cancelled."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from service.batching.instance import ModelInstance
+from service.batching.interface import Instance
 from service.repository.failure import HELD_BACK, report_failure
 from service.repository.version import ModelVersion
 from service.repository.versions import Versions
@@ -133,7 +134,7 @@ class Swap:
             self._versions.remove(each)
             _log.info("model_unloaded", model=each.name, version=each.version)
 
-    async def _retire(self, instance: ModelInstance) -> None:
+    async def _retire(self, instance: Instance) -> None:
         try:
             await instance.drain(self._drain_seconds)
         finally:

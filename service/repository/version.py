@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from service.batching.instance import ModelInstance
+from service.batching.interface import Instance
 from service.errors import ModelNotReady
 from service.schema.contract import Contract
 from service.schema.model_status import ExecutionProvider, ModelDetail, ModelStatus
@@ -27,9 +27,9 @@ class ModelVersion:
     contract: Contract | None = None
     phase: ModelState = ModelState.LOADING
     failure: str | None = None
-    instance: ModelInstance | None = None
+    instance: Instance | None = None
 
-    def ready_instance(self) -> ModelInstance:
+    def ready_instance(self) -> Instance:
         """Return the instance, or raise `ModelNotReady` with the reason.
 
         The caller must hold the instance before it awaits anything.

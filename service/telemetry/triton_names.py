@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from service.errors import Outcome
 from service.schema.open_inference import DurationStatistic, InferenceStatistics, ModelStatistics
+from service.telemetry.metrics.inference import VersionTelemetry
 
 REASONS: dict[Outcome, str] = {
     "rejected_full": "REJECTED",
@@ -30,15 +31,11 @@ Unavailable = Callable[[], Mapping[tuple[str, str], int]]
 class Served(Protocol):
     """A loaded model version."""
 
+    telemetry: VersionTelemetry
+
     @property
     def pending(self) -> int:
         """Number of images admitted and not yet predicted."""
-
-    def model_statistics(self) -> ModelStatistics:
-        """Return its statistics since it was loaded."""
-
-    def failures(self) -> dict[Outcome, int]:
-        """Return the number of requests that failed, by outcome."""
 
 
 def add_triton_names(
@@ -61,7 +58,7 @@ class _TritonNames(Collector):
         self._unavailable = unavailable
 
     def collect(self) -> Iterator[Metric]:
-        statistics = [(each, each.model_statistics()) for each in self._serving()]
+        statistics = [(each, each.telemetry.model_statistics()) for each in self._serving()]
         yield _failures(statistics, self._unavailable())
         yield _pending(statistics)
         for name, text, read in _COUNTERS:
@@ -83,7 +80,7 @@ def _failures(
     )
     for served, each in statistics:
         counts = by_version[each.name, each.version]
-        for outcome, count in served.failures().items():
+        for outcome, count in served.telemetry.statistics.failures.items():
             counts[REASONS[outcome]] += count
     for version, count in unavailable.items():
         by_version[version][REASONS["unavailable"]] += count

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from service.batching.instance import ModelInstance
+from service.batching.interface import Instance
 from service.engine.call import Call
 from service.errors import InvalidRequest
 from service.http.content_encoding import choose_encoding, compress
@@ -114,7 +114,7 @@ def _json_bytes(exchange: Exchange) -> int | None:
 
 def _encode(
     request: InferenceCall,
-    instance: ModelInstance,
+    instance: Instance,
     outputs: Sequence[Outputs],
     encoding: str | None,
 ) -> Reply:

@@ -1,12 +1,12 @@
 """`GET /metrics`."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request, Response
 
 from service.http.routes.errors import describe_errors
 
-Render = Callable[[str], tuple[bytes, str]]
+Render = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 
 class MetricsRoutes:
@@ -28,5 +28,5 @@ class MetricsRoutes:
 
     async def metrics(self, request: Request) -> Response:
         """Return all metrics in the Prometheus text format."""
-        text, content_type = self._render(request.headers.get("accept", ""))
+        text, content_type = await self._render(request.headers.get("accept", ""))
         return Response(text, headers={"Content-Type": content_type})

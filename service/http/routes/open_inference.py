@@ -5,11 +5,10 @@ from typing import Any
 from fastapi import APIRouter
 
 from service import __version__
-from service.engine.admission import Admission
+from service.engine.base import AnyEngine
 from service.errors import ModelNotReady, ServerStopping
 from service.http.routes.errors import describe_errors
 from service.open_inference.triton_config import model_config
-from service.repository.repository import ModelRepository
 from service.repository.version import ModelVersion
 from service.schema.open_inference import (
     AllStatistics,
@@ -34,9 +33,10 @@ EXTENSIONS = [
 class OpenInferenceRoutes:
     """Endpoints of the protocol, except inference and the repository."""
 
-    def __init__(self, repository: ModelRepository, admission: Admission) -> None:
-        self._repository = repository
-        self._admission = admission
+    def __init__(self, engine: AnyEngine) -> None:
+        self._engine = engine
+        self._repository = engine.repository
+        self._admission = engine.admission
 
     def router(self) -> APIRouter:
         """Return the routes."""
@@ -102,16 +102,15 @@ class OpenInferenceRoutes:
 
     async def statistics(self, model: str) -> AllStatistics:
         """Return the statistics of a model since it was loaded."""
-        return _statistics(self._repository.get(model))
+        return await self._statistics(self._repository.get(model))
 
     async def version_statistics(self, model: str, version: str) -> AllStatistics:
         """Return the statistics of a model version since it was loaded."""
-        return _statistics(self._repository.get(model, version))
+        return await self._statistics(self._repository.get(model, version))
 
     async def all_statistics(self) -> AllStatistics:
         """Return the statistics of every loaded model version."""
-        serving = self._repository.instances()
-        return AllStatistics(model_stats=[each.model_statistics() for each in serving])
+        return AllStatistics(model_stats=await self._engine.statistics())
 
     def _metadata(self, described: ModelVersion) -> ModelMetadata:
         contract = described.contract
@@ -125,6 +124,9 @@ class OpenInferenceRoutes:
             outputs=contract.outputs,
         )
 
+    async def _statistics(self, described: ModelVersion) -> AllStatistics:
+        return AllStatistics(model_stats=await self._engine.statistics(described))
+
     def _config(self, described: ModelVersion) -> dict[str, Any]:
         policy = self._repository.version_policy(described.name)
         return model_config(described.ready_instance(), policy)
@@ -132,7 +134,3 @@ class OpenInferenceRoutes:
 
 def _ready(described: ModelVersion) -> ModelReady:
     return ModelReady(name=described.ready_instance().identity.name, ready=True)
-
-
-def _statistics(described: ModelVersion) -> AllStatistics:
-    return AllStatistics(model_stats=[described.ready_instance().model_statistics()])

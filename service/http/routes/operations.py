@@ -1,12 +1,12 @@
 """`GET /` and `/v1/models`: the list of endpoints, and the state of the models."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
 from service.http.routes.errors import describe_errors
 from service.http.routes.query import NoQuery, VersionQuery
-from service.repository.repository import ModelRepository
+from service.repository.catalog import Catalog
 from service.schema.model_status import ModelDetail, ModelList
 
 METRICS = "GET /metrics"
@@ -26,7 +26,7 @@ ENDPOINTS = {
 class OperationsRoutes:
     """The list of endpoints and the models."""
 
-    def __init__(self, repository: ModelRepository, *, has_metrics: bool) -> None:
+    def __init__(self, repository: Catalog[Any], *, has_metrics: bool) -> None:
         self._repository = repository
         left_out = () if has_metrics else (METRICS,)
         self._endpoints = {name: ENDPOINTS[name] for name in ENDPOINTS if name not in left_out}

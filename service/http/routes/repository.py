@@ -9,7 +9,7 @@ from service.errors import InvalidRequest
 from service.http.middleware.exchange import exchange_of
 from service.http.request_body import BodyLimits, receive_body
 from service.http.routes.errors import describe_errors
-from service.repository.repository import ModelRepository
+from service.repository.catalog import Catalog
 from service.schema.open_inference import (
     RepositoryIndexRequest,
     RepositoryModel,
@@ -37,7 +37,7 @@ class ModelConfig(BaseModel):
 class RepositoryRoutes:
     """The protocol's model repository extension."""
 
-    def __init__(self, repository: ModelRepository, body_timeout_seconds: float) -> None:
+    def __init__(self, repository: Catalog[Any], body_timeout_seconds: float) -> None:
         self._repository = repository
         self._body = BodyLimits(MAX_BODY_BYTES, body_timeout_seconds)
 

@@ -2,8 +2,8 @@
 
 from time import perf_counter
 
+from service.engine.base import AnyEngine
 from service.engine.call import Call
-from service.engine.engine import Engine
 from service.errors import InvalidRequest
 from service.http.content_encoding import decompress
 from service.http.middleware.exchange import Exchange
@@ -15,7 +15,7 @@ from service.repository.version import ModelVersion
 class Serving:
     """Opens calls for requests, and reads their bodies."""
 
-    def __init__(self, engine: Engine, limits: BodyLimits) -> None:
+    def __init__(self, engine: AnyEngine, limits: BodyLimits) -> None:
         self.engine = engine
         self._limits = limits
 

@@ -8,6 +8,7 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Counter
 
 from service.errors import Outcome
+from service.schema.open_inference import ModelStatistics
 from service.schema.vocabulary import Task
 from service.telemetry.events import ModelIdentity, Prediction
 from service.telemetry.metrics.buckets import SECONDS, VERSION
@@ -115,6 +116,7 @@ class VersionTelemetry:
 
     def __init__(self, metrics: InferenceMetrics, model: ModelIdentity) -> None:
         self.statistics = Statistics()
+        self._identity = model
         name, version = model.name, model.version
         self.requests = cache(partial(metrics.requests.labels, name, version, model.task))
         self.images = cache(partial(metrics.images.labels, name, version))
@@ -124,6 +126,10 @@ class VersionTelemetry:
         self.pixels = cache(partial(metrics.pixels.labels, name))
         self.confidence = cache(partial(metrics.confidence.labels, name, version))
         self.classes = cache(partial(metrics.classes.labels, name, version))
+
+    def model_statistics(self) -> ModelStatistics:
+        """Return the statistics of the version since it was loaded."""
+        return self.statistics.wire(self._identity.name, self._identity.version)
 
     def finished(
         self,

@@ -1,0 +1,107 @@
+"""The engine as transports use it, whether it runs in their process or in another one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from service.engine.admission import Admission
+from service.engine.call import Call, CallParts
+from service.engine.classify import classify
+from service.engine.inference import ImageInference
+from service.engine.segment import MaskFormat, segment
+from service.engine.shadow import Shadow
+from service.repository.catalog import Catalog
+from service.repository.version import ModelVersion
+from service.schema.open_inference import ModelStatistics
+from service.schema.predictions import ClassifyResponse, SegmentResponse
+from service.schema.vocabulary import Task
+from service.telemetry.metrics import PrometheusMetrics
+
+
+class AnyEngine(ABC):
+    """Finds models, admits and makes predictions; raises the errors of `service.errors`."""
+
+    repository: Catalog[Any]
+
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        inference: ImageInference,
+        metrics: PrometheusMetrics,
+        shadow: Shadow | None = None,
+        max_images: int,
+    ) -> None:
+        self.admission = admission
+        self.metrics = metrics
+        self.image_threads = inference.pool
+        self.max_images = max_images
+        self.shadow = shadow
+        self._calls = CallParts(admission, inference, metrics.inference, shadow, max_images)
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start the work in the background; the models load meanwhile."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Reject new calls, let the last batches end, and free the memory."""
+
+    @abstractmethod
+    async def statistics(self, version: ModelVersion | None = None) -> list[ModelStatistics]:
+        """Return the statistics of a loaded version, by default of all, since it was loaded."""
+
+    @abstractmethod
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics in the text format that a scraper accepts, and its content type."""
+
+    def call(
+        self,
+        version: ModelVersion,
+        timeout_seconds: float | None = None,
+        *,
+        came_before_drain: bool = False,
+    ) -> Call:
+        """Return a call to a version of the repository, to be entered with `async with`."""
+        return Call(self._calls, version, timeout_seconds, came_before_drain=came_before_drain)
+
+    async def classify(
+        self,
+        images: Sequence[bytes],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        top_k: int = 5,
+        timeout_seconds: float | None = None,
+    ) -> ClassifyResponse:
+        """Return the most likely classes of each image file, most likely first.
+
+        `model` may be omitted if only one model performs the task; without `version`, the newest
+        ready version is used. Raises a `ServiceError` whose message says what happened and what to
+        do.
+        """
+        found = self.repository.find(Task.CLASSIFICATION, model, version)
+        async with self.call(found, timeout_seconds) as call:
+            _take(call, images)
+            return await classify(call, images, top_k)
+
+    async def segment(
+        self,
+        images: Sequence[bytes],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        mask: MaskFormat = "png",
+        timeout_seconds: float | None = None,
+    ) -> SegmentResponse:
+        """Return the class areas and the mask of each image file; otherwise like `classify`."""
+        found = self.repository.find(Task.SEGMENTATION, model, version)
+        async with self.call(found, timeout_seconds) as call:
+            _take(call, images)
+            return await segment(call, self.image_threads, images, mask)
+
+
+def _take(call: Call, images: Sequence[bytes]) -> None:
+    """Reserve the images' bytes and a place, as a transport does for a body."""
+    call.take_bytes(sum(map(len, images)))
+    call.take_place()
