@@ -27,8 +27,10 @@ from service.http.middleware.fast_path import FastPath
 from service.http.middleware.head import HeadRequests
 from service.http.middleware.local_key import LocalKey
 from service.http.middleware.metrics_port import MetricsPort
+from service.http.path_prefix import PathPrefix
 from service.http.request_body import BodyLimits
 from service.http.routes.description import DescribedApp
+from service.http.routes.docs import DocsRoutes
 from service.http.routes.errors import add_error_handlers
 from service.http.routes.infer import InferRoutes
 from service.http.routes.metrics import MetricsRoutes
@@ -89,7 +91,7 @@ def create_app(settings: Settings, engine: AnyEngine | None = None) -> Described
         summary="Visual Transformer models behind HTTP.",
         lifespan=partial(_lifespan, engine, access, tracing),
         redirect_slashes=False,
-        redoc_url=None,
+        openapi_url=None,  # DocsRoutes has the description and its page
     )
     app.state.engine, app.state.access, app.state.tracing = engine, access, tracing
     add_error_handlers(app)
@@ -111,12 +113,14 @@ def _add_routes(
 ) -> list[BaseRoute]:
     """Add the endpoints; return all routes, those of the description and the metrics included."""
     engine, has_metrics = serving.engine, settings.metrics_port is None
+    prefix = PathPrefix(settings.root_path or "", settings.trusted_proxies)
     routers = [
         predict.router,
         OpenInferenceRoutes(engine).router(),
         InferRoutes(serving).router(),
         RepositoryRoutes(engine.repository, settings.body_timeout_seconds).router(),
-        OperationsRoutes(engine.repository, has_metrics=has_metrics).router(),
+        OperationsRoutes(engine.repository, prefix, has_metrics=has_metrics).router(),
+        DocsRoutes(app, prefix).router(),
         *([metrics] if has_metrics else []),
     ]
     routes = [*app.routes, *(route for router in routers for route in router.routes)]

@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     FiniteFloat,
     HttpUrl,
+    IPvAnyNetwork,
     NonNegativeInt,
     PositiveInt,
     ValidationError,
@@ -19,6 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import InvalidConfiguration
 from service.runtime.execution_providers import ProviderName
+from service.schema.path_prefix import parse_path_prefix
 from service.schema.shadow_rule import ShadowRule, parse_shadow_rule
 from service.schema.version_policy import VersionPolicy, parse_version_policy
 
@@ -39,6 +43,8 @@ Rule = Annotated[ShadowRule, NoDecode, BeforeValidator(parse_shadow_rule)]
 GpuDevices = Annotated[
     tuple[NonNegativeInt, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)
 ]
+PathPrefix = Annotated[str, AfterValidator(parse_path_prefix)]
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)]
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/*\s]+)$")]
 Policy = Annotated[VersionPolicy, NoDecode, BeforeValidator(parse_version_policy)]
 
@@ -63,6 +69,9 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+
+    root_path: PathPrefix | None = None
+    trusted_proxies: Networks = (ip_network("127.0.0.1"), ip_network("::1"))
 
     max_connections: PositiveInt = 512
     max_header_bytes: PositiveInt = 32 * 1024

@@ -7,8 +7,10 @@ import structlog
 
 from service.http.middleware.exchange import Exchange
 
-QUIET_ROUTES = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
-"""Routes that are polled: logged at debug level unless they fail."""
+QUIET_ROUTES = frozenset(
+    {"/docs/{file}", "/metrics", "/playground/{path:path}", "/v2/health/live", "/v2/health/ready"}
+)
+"""Routes that are polled, and files of pages: logged at debug level unless they fail."""
 
 _log = structlog.get_logger()
 

@@ -18,7 +18,10 @@ Need = Literal["nothing", "metadata", "predict", "admin"]
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 FOREIGN = frozenset(
-    {b"origin", b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"}
+    {
+        *(b"origin", b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host"),
+        *(b"x-forwarded-prefix", b"x-real-ip"),
+    }
 )
 """Headers of proxies and web pages. Their absence proves nothing; hence the local key."""
 

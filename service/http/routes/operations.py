@@ -2,8 +2,10 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
+from service.http.middleware.exchange import exchange_of
+from service.http.path_prefix import PathPrefix
 from service.http.routes.errors import describe_errors
 from service.http.routes.query import NoQuery, VersionQuery
 from service.repository.catalog import Catalog
@@ -26,8 +28,9 @@ ENDPOINTS = {
 class OperationsRoutes:
     """The list of endpoints and the models."""
 
-    def __init__(self, repository: Catalog[Any], *, has_metrics: bool) -> None:
+    def __init__(self, repository: Catalog[Any], prefix: PathPrefix, *, has_metrics: bool) -> None:
         self._repository = repository
+        self._prefix = prefix
         left_out = () if has_metrics else (METRICS,)
         self._endpoints = {name: ENDPOINTS[name] for name in ENDPOINTS if name not in left_out}
 
@@ -39,9 +42,10 @@ class OperationsRoutes:
         router.add_api_route("/v1/models/{model}", self.model, responses=describe_errors(400, 404))
         return router
 
-    async def endpoints(self) -> dict[str, str]:
+    async def endpoints(self, request: Request) -> dict[str, str]:
         """List the endpoints."""
-        return self._endpoints
+        prefix = self._prefix.of(exchange_of(request.scope))
+        return {name.replace(" ", f" {prefix}"): text for name, text in self._endpoints.items()}
 
     async def models(self, _: Annotated[NoQuery, Query()]) -> ModelList:
         """List every model version that is loaded or should be, with its state."""

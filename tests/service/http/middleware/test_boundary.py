@@ -31,12 +31,15 @@ async def test_every_answer_has_the_security_headers(service: Running) -> None:
         assert "server" not in response.headers
 
 
-async def test_the_docs_page_may_load_its_scripts(service: Running) -> None:
-    response = await service.http.get("/docs")
-    policy = response.headers["content-security-policy"]
-    assert "https://cdn.jsdelivr.net" in response.text
-    assert "script-src 'unsafe-inline' https://cdn.jsdelivr.net" in policy
-    assert "frame-ancestors 'none'" in policy
+@pytest.mark.parametrize("path", ["/", "/docs", "/playground/page.js", "/docs/docs.js"])
+async def test_a_page_runs_only_the_scripts_of_the_service(service: Running, path: str) -> None:
+    headers = (await service.http.get(path)).headers
+    policy = headers["content-security-policy"].split("; ")
+    for rule in ("default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"):
+        assert rule in policy
+    assert headers["cache-control"] == "no-cache"
+    for name in ("cross-origin-resource-policy", "referrer-policy", "x-content-type-options"):
+        assert headers[name] == ALWAYS[name]
 
 
 async def test_https_responses_have_strict_transport_security(service: Running) -> None:

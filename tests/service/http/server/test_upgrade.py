@@ -1,11 +1,8 @@
 """A request that asks for an upgrade is answered as usual, and its body is never a request."""
 
-import getpass
 import http.client
 import itertools
 import json
-import shutil
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.service.nginx import nginx
 from tests.service.photos import GREEN, encode, solid
-from tests.service.process import Process, wait_until
+from tests.service.process import Process
 from tests.service.repository_fixture import write_classifier
 from tests.tools import needs
 
@@ -184,22 +182,7 @@ def test_curl_predicts_with_http2_asked_for(server: Process, photo: Path) -> Non
     assert json.loads(body)["predictions"][0]["classes"][0]["label"] == "green"
 
 
-NGINX = """
-daemon off;
-user {user};
-pid {folder}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        client_max_body_size 16m;
+LOCATIONS = """
         location /v2/repository/ {{ deny all; }}
         location / {{
             proxy_pass http://127.0.0.1:{upstream};
@@ -208,36 +191,14 @@ http {{
             proxy_set_header Connection "upgrade";
         }}
         location /open/ {{ proxy_pass http://127.0.0.1:{upstream}/; }}
-    }}
-}}
 """
 
 
 @pytest.fixture
 def proxy(server: Process, tmp_path: Path) -> Iterator[int]:
     """The port of nginx in front of the server, with the usual snippet for WebSockets."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    configuration = tmp_path / "nginx.conf"
-    ports = {"port": port, "upstream": server.port}
-    configuration.write_text(NGINX.format(user=getpass.getuser(), folder=tmp_path, **ports))
-    command = [shutil.which("nginx"), "-c", str(configuration), "-e", "stderr"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: process.poll() is not None or listens(port))
-        assert process.poll() is None, "nginx ended"
+    with nginx(tmp_path, LOCATIONS.format(upstream=server.port)) as port:
         yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-
-
-def listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=20).close()
-    except ConnectionError:
-        return False
-    return True
 
 
 def ask_proxy(port: int, method: str, path: str, body: bytes, headers: dict[str, str]) -> int:
