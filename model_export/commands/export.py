@@ -20,7 +20,7 @@ from model_export.commands.arguments import (
 )
 from model_export.commands.inputs import photos_in, preprocessing_for
 from model_export.commands.report import print_parity
-from model_export.comparison.golden import golden_file
+from model_export.comparison.golden import golden_file, head_file
 from model_export.comparison.measurement import measure
 from model_export.comparison.parity import Comparison, Parity, require_parity
 from model_export.comparison.predictors import reference_predictor
@@ -33,14 +33,14 @@ from model_export.entry.contract import (
 )
 from model_export.entry.labels import Labels, read_labels
 from model_export.entry.model_card import stub
-from model_export.entry.precisions import GOLDEN, PRECISIONS
+from model_export.entry.precisions import GOLDEN, HEAD, PRECISIONS
 from model_export.entry.publish import publish, staged_folder
 from model_export.entry.version import CHECKPOINT, next_version, read_contract
 from model_export.errors import InvalidEntry, InvalidModel
 from model_export.graphs.external_data import external_files, share_weights_of
 from model_export.graphs.trace import OPSET, export_graph
 from model_export.models.registry import Dimensions, Task, build
-from model_export.models.served import ServedModel, served
+from model_export.models.served import ServedModel, ServedVTResNet, served
 from model_export.preprocessing import Preprocessing
 
 SUMMARY = "Turn a checkpoint into a verified version of a model."
@@ -137,6 +137,8 @@ def export(job: ExportJob, trace: Trace = export_graph) -> tuple[Path, Parity]:
         contract = continued(old, _contract(job, graph))
         parity, section = _compared(job, model, graph)
         (staged / GOLDEN).write_bytes(_golden(job, model))
+        if isinstance(model, ServedVTResNet):
+            (staged / HEAD).write_bytes(head_file(model.head))
         folder = publish(
             job.weights,
             staged,

@@ -5,6 +5,7 @@ from typing import Any
 
 from model_export.comparison.evaluation import Agreement, Predict, data_sha256, task_accuracy
 from model_export.comparison.predictors import graph_predictor
+from model_export.comparison.token_statistics import TokenStatistics
 from model_export.entry.precisions import PrecisionName
 from model_export.entry.version import Version
 from model_export.samples import Sample
@@ -21,18 +22,21 @@ def accuracy(
     """The `accuracy` section of a certificate for each precision, on one execution provider.
 
     `agreement_with_fp32` is the share of top-1 classes or pixels that equal those of the fp32
-    graph.
+    graph. `token_statistics` are there if the model has visual tokens and the data enough images.
     """
     facts = {"data": data, "sha256": data_sha256(samples), "images": len(samples)}
     float32 = graph_predictor(version.graph(), provider)
     results: dict[PrecisionName, dict[str, Any]] = {}
     for name in names:
         if name == "fp32":
-            results[name] = facts | _metrics(version, float32, samples)
-            continue
-        predict = Agreement(graph_predictor(version.graph(name), provider), float32)
-        metrics = _metrics(version, predict, samples)
-        results[name] = facts | metrics | {"agreement_with_fp32": predict.share}
+            observed = TokenStatistics(float32)
+            results[name] = facts | _metrics(version, observed, samples)
+        else:
+            observed = TokenStatistics(graph_predictor(version.graph(name), provider))
+            predict = Agreement(observed, float32)
+            metrics = _metrics(version, predict, samples)
+            results[name] = facts | metrics | {"agreement_with_fp32": predict.share}
+        results[name] |= observed.reference()
     return results
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from model_export.comparison.evaluation import Predict
 from model_export.models.registry import Task
@@ -27,6 +28,11 @@ def golden_file(
         {f"image_{index}": image for index, image in enumerate(images)}
         | _outputs(reference, task, images)
     )
+
+
+def head_file(head: nn.Linear) -> bytes:
+    """An `.npz` of the `weight` `[classes, C_T]` and the `bias` `[classes]` of a linear layer."""
+    return _npz({"weight": head.weight.detach().numpy(), "bias": head.bias.detach().numpy()})
 
 
 def golden_images(path: Path) -> list[RgbArray]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from model_export.comparison.parity import Comparison, Differences, Parity, compare, inputs
-from model_export.comparison.predictors import graph_predictor, scores_predictor
+from model_export.comparison.predictors import graph_predictor
 from model_export.execution_providers import CUDA
 from model_export.preprocessing import RgbArray
 
@@ -33,7 +33,7 @@ def measure(comparison: Comparison) -> tuple[Parity, dict[str, Any]]:
 
 def batch_invariance(comparison: Comparison, images: RgbArray) -> dict[str, Any]:
     """The difference between the outputs of a batch `[B, H, W, 3]` and those of single images."""
-    predict = scores_predictor(comparison.graph, comparison.provider)
+    predict = graph_predictor(comparison.graph, comparison.provider)
     together = predict(images)
     differences = Differences()
     for index in range(len(images)):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_export.comparison.evaluation import Outputs, answers
-from model_export.comparison.predictors import SCORES, reference_predictor, scores_predictor
+from model_export.comparison.predictors import graph_predictor, reference_predictor
 from model_export.entry.precisions import PRECISIONS, PrecisionName, Tolerance
 from model_export.errors import InvalidEntry, VerificationFailed
 from model_export.execution_providers import CPU
@@ -18,6 +18,8 @@ from model_export.models.served import ServedModel
 from model_export.preprocessing import Buckets, Preprocessing, RgbArray, open_image, to_rgb
 
 BATCHES = (1, 2, 7)
+SCORES = ("logits", "scores")
+"""The outputs that decide the answer: the scores of a class, or of the class of each pixel."""
 RANDOM_IMAGES = 4
 
 
@@ -62,7 +64,7 @@ class Parity:
         """The relative differences that the tolerance applies to."""
         differences = self.max_relative_difference
         if PRECISIONS[self.precision].answers_only:
-            return {name: value for name, value in differences.items() if name == SCORES}
+            return {name: value for name, value in differences.items() if name in SCORES}
         return differences
 
     def as_dict(self) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def compare(comparison: Comparison) -> Parity:
     batches = sorted({*BATCHES, comparison.max_batch_size})
     sizes = verification_sizes(comparison.preprocessing)
     reference = reference_predictor(comparison.model)
-    predict = scores_predictor(comparison.graph, comparison.provider)
+    predict = graph_predictor(comparison.graph, comparison.provider)
     differences = Differences()
     for images in inputs(comparison.preprocessing, comparison.photos, batches, sizes):
         differences.add(reference(images), predict(images))

@@ -4,55 +4,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-import onnx
 import onnxruntime
 import torch
-from onnx import TensorProto, helper
 
 from model_export.comparison.evaluation import Predict
 from model_export.errors import InvalidEntry
 from model_export.execution_providers import CPU, CUDA
-from model_export.models.served import ServedModel, ServedSegmentation
+from model_export.models.served import ServedModel
 from model_export.preprocessing import RgbArray
-
-SCORES = "logits"
-"""The scores behind the labels of a segmentation model: compared, but not served."""
 
 
 def reference_predictor(model: ServedModel, device: torch.device | str = "cpu") -> Predict:
-    """The module in float32; a segmentation model also returns the scores behind its labels."""
+    """The module in float32."""
     model = model.eval().float().to(device)
 
     def predict(images: RgbArray) -> dict[str, npt.NDArray[Any]]:
         batch = torch.from_numpy(images).to(device)
         with torch.inference_mode():
-            if isinstance(model, ServedSegmentation):
-                scores = model.network(model.normalisation(batch))
-                outputs = {"labels": scores.argmax(dim=1).byte(), SCORES: scores}
-            else:
-                outputs = dict(zip(model.output_names, model(batch), strict=True))
+            outputs = dict(zip(model.output_names, model(batch), strict=True))
             return {name: output.cpu().numpy() for name, output in outputs.items()}
 
     return predict
-
-
-def scores_predictor(path: Path, provider: str) -> Predict:
-    """The graph with its outputs and, if it ends in an argmax, the input of the argmax."""
-    proto = _loaded(path)
-    argmax = [node for node in proto.graph.node if node.op_type == "ArgMax"]
-    if argmax and all(output.name != SCORES for output in proto.graph.output):
-        scores = argmax[-1].input[0]
-        cast = helper.make_node("Cast", [scores], [SCORES], to=TensorProto.FLOAT)
-        proto.graph.node.append(cast)
-        proto.graph.output.append(helper.make_tensor_value_info(SCORES, TensorProto.FLOAT, None))
-    return graph_predictor(proto.SerializeToString(), provider)
-
-
-def _loaded(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(path)
-    except Exception as error:
-        raise InvalidEntry(f"{path} is not an ONNX graph: {error}") from error
 
 
 def graph_predictor(

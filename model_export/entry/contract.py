@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from model_export.entry.labels import Labels
-from model_export.entry.precisions import GOLDEN, PRECISIONS, PrecisionName
+from model_export.entry.precisions import GOLDEN, HEAD, PRECISIONS, PrecisionName
 from model_export.entry.version import CERTIFICATE, FORMAT_VERSION
 from model_export.errors import InvalidEntry
 from model_export.files import files_in, sha256
@@ -110,11 +110,13 @@ def make_certificate(
     name: str, version: str, folder: Path, precisions: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The certificate of the graphs and the checkpoint in a folder."""
+    head = {"head": HEAD} if (folder / HEAD).exists() else {}
     return {
         "format_version": FORMAT_VERSION,
         "model": name,
         "version": version,
         "golden": GOLDEN,
+        **head,
         "files": certified_files(folder),
         "precisions": dict(precisions),
     }

@@ -10,6 +10,8 @@ PrecisionName = Literal["fp32", "fp16", "int8"]
 
 GOLDEN = "golden.npz"
 """The file of the golden inputs and of the checkpoint's outputs for them."""
+HEAD = "head.npz"
+"""The file of the linear layer from the mean of the tokens to the logits, for contributions."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Precision:
     measured accuracy: the loss of top-1 or mIoU is at most `accuracy_loss`, or the share of
     answers that equal those of fp32 is at least `agreement_with_fp32`.
 
-    With `answers_only` the tolerance applies to `logits` alone. Tokens and attention maps are
-    recorded but not judged, because a softmax turns small differences into large ones.
+    With `answers_only` the tolerance applies to `logits` or `scores` alone. Tokens and attention
+    maps are recorded but not judged, because a softmax turns small differences into large ones.
     """
 
     graph: str

@@ -1,5 +1,6 @@
 """Trace a served model into a single ONNX file."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ OPSET = 20
 INPUT_NAME = "images"
 _TRACED_BATCH = 2  # the tracer treats 0 and 1 as constants
 _TRACED_SEGMENTATION_SIZE = (96, 128)
+_SIDE_FACTOR = 32
+_FACTOR = re.compile(r"(\d+)\*")
 
 
 def export_graph(model: ServedModel, task: Task, input_size: tuple[int, int], path: Path) -> None:
@@ -61,7 +64,7 @@ def _dynamic_axes(task: Task) -> dict[int, Any]:
     if task == "classification":
         return {0: batch}
     height, width = torch.export.Dim("height_32"), torch.export.Dim("width_32")
-    return {0: batch, 1: 32 * height, 2: 32 * width}
+    return {0: batch, 1: _SIDE_FACTOR * height, 2: _SIDE_FACTOR * width}
 
 
 def _simplified(model: onnx_ir.Model) -> onnx_ir.Model:
@@ -82,9 +85,20 @@ def _simplified(model: onnx_ir.Model) -> onnx_ir.Model:
 
 
 def _name_dimensions(model: onnx_ir.Model) -> None:
-    """Name the dynamic dimensions, which the exporter writes as expressions."""
+    """Name the dynamic dimensions, which the exporter writes as expressions.
+
+    They are the batch and, for segmentation, height and width: `height_4` is a quarter of `height`.
+    """
     for value in (*model.graph.inputs, *model.graph.outputs):
         assert value.shape is not None  # noqa: S101
-        for axis, name in zip(range(len(value.shape)), ("batch", "height", "width"), strict=False):
-            if not isinstance(value.shape[axis], int):
-                value.shape[axis] = name
+        dynamic = [axis for axis, size in enumerate(value.shape) if not isinstance(size, int)]
+        for axis, side in zip(dynamic, ("batch", "height", "width"), strict=False):
+            suffix = "" if side == "batch" else _stride_suffix(str(value.shape[axis]))
+            value.shape[axis] = f"{side}{suffix}"
+
+
+def _stride_suffix(expression: str) -> str:
+    """`_4` for `8*s87`, a quarter of the traced side `32*s87`."""
+    factor = _FACTOR.match(expression)
+    stride = _SIDE_FACTOR // (int(factor[1]) if factor else 1)
+    return "" if stride == 1 else f"_{stride}"

@@ -91,9 +91,15 @@ class SegmentationNetwork(nn.Module):
         # With so few outputs, He initialisation would start at a loss of 15 instead of ln(classes).
         nn.init.normal_(self.head.predictor.weight, std=PREDICTOR_STD)
 
+    def scores(self, images: Tensor) -> Tensor:
+        """`[B, 3, H, W]` to logits `[B, classes, H / 4, W / 4]`."""
+        return self.head(self.pyramid(self.backbone.features(images)))  # type: ignore[no-any-return]
+
     def forward(self, images: Tensor) -> Tensor:
         """`[B, 3, H, W]` to logits `[B, classes, H, W]`."""
-        logits = self.head(self.pyramid(self.backbone.features(images)))
-        return functional.interpolate(
-            logits, scale_factor=4.0, mode="bilinear", align_corners=False
-        )
+        return enlarged(self.scores(images))
+
+
+def enlarged(scores: Tensor) -> Tensor:
+    """Logits at stride 4, enlarged bilinearly: `[B, classes, H / 4, W / 4]` to `[..., H, W]`."""
+    return functional.interpolate(scores, scale_factor=4.0, mode="bilinear", align_corners=False)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model_export.models.fpn import SegmentationNetwork
+from model_export.models.fpn import STRIDES, SegmentationNetwork, enlarged
+from model_export.models.vt_fpn import VTFeaturePyramid
 from model_export.models.vt_resnet import VTResNet
 
 
@@ -69,16 +70,56 @@ class ServedVTResNet(ServedModel):
         outputs = (self.network.classify(tokens), tokens.transpose(1, 2))
         return outputs if attention is None else (*outputs, attention)
 
+    @property
+    def head(self) -> nn.Linear:
+        """The linear layer from the mean of the tokens to the logits."""
+        return self.network.fc
 
-class ServedSegmentation(ServedModel):
-    """`labels` UINT8 `[B, H, W]`: the class of each pixel, after upsampling."""
 
-    output_names = ("labels",)
+class ServedFPN(ServedModel):
+    """`labels` UINT8 `[B, H, W]`, the class of each pixel, and the `scores` behind them.
+
+    `scores` FP32 `[B, classes, H / 4, W / 4]` are the logits before they are enlarged bilinearly.
+    """
+
+    network: SegmentationNetwork
+    output_names = ("labels", "scores")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """UINT8 `[B, H, W, 3]` to the class of each pixel."""
-        logits = self.network(self.normalisation(images))
-        return (logits.argmax(dim=1).to(torch.uint8),)
+        """UINT8 `[B, H, W, 3]` to labels and scores."""
+        scores = self.network.scores(self.normalisation(images))
+        return _labels(scores), scores
+
+
+class ServedVTFPN(ServedModel):
+    """`labels`, `scores`, `tokens` `[B, 4 * L, C_T]` and, if the tokenizers attend, their maps.
+
+    The maps of each level are one output: `token_attention_stride_4` `[B, L, H / 4, W / 4]` to
+    `token_attention_stride_32`. The tokens are in the order of the levels, fine to coarse.
+    """
+
+    network: SegmentationNetwork
+
+    def __init__(
+        self, normalisation: Normalisation, network: SegmentationNetwork, has_attention: bool
+    ) -> None:
+        super().__init__(normalisation, network)
+        attention = [f"token_attention_stride_{stride}" for stride in STRIDES if has_attention]
+        self.output_names = ("labels", "scores", "tokens", *attention)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """UINT8 `[B, H, W, 3]` to labels, scores, tokens and the attention of each level."""
+        network, pyramid = self.network, self.network.pyramid
+        assert isinstance(pyramid, VTFeaturePyramid)  # noqa: S101
+        features = network.backbone.features(self.normalisation(images))
+        maps, tokens, attention = pyramid.tokenized(features)
+        scores = network.head(maps)
+        return (_labels(scores), scores, tokens.transpose(1, 2), *attention)
+
+
+def _labels(scores: Tensor) -> Tensor:
+    """The class of each pixel: `[B, classes, H / 4, W / 4]` to UINT8 `[B, H, W]`."""
+    return enlarged(scores).argmax(dim=1).to(torch.uint8)
 
 
 def served(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> ServedModel:
@@ -87,5 +128,7 @@ def served(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> S
     if isinstance(network, VTResNet):
         return ServedVTResNet(normalisation, network, network.has_attention)
     if isinstance(network, SegmentationNetwork):
-        return ServedSegmentation(normalisation, network)
+        if isinstance(network.pyramid, VTFeaturePyramid):
+            return ServedVTFPN(normalisation, network, network.pyramid.has_attention)
+        return ServedFPN(normalisation, network)
     return ServedResNet(normalisation, network)

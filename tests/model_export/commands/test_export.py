@@ -78,6 +78,7 @@ def test_an_entry_contains_the_documented_files(classifier_weights):
         "colors/README.md",
         "colors/1/model.onnx",
         "colors/1/golden.npz",
+        "colors/1/head.npz",
         "colors/1/certificate.json",
         "colors/1/checkpoint.safetensors",
         *(f"colors/examples/{index}.png" for index in range(3)),
@@ -136,7 +137,7 @@ def test_the_hashes_match_the_files(classifier_weights):
     listed = contract["versions"]["1"]["certificate_sha256"]
     assert listed == sha256(folder / "certificate.json")
     files = json_of(folder / "certificate.json")["files"]
-    assert files.keys() == {"model.onnx", "golden.npz", "checkpoint.safetensors"}
+    assert files.keys() == {"model.onnx", "golden.npz", "head.npz", "checkpoint.safetensors"}
     for name, facts in files.items():
         path = folder / name
         assert facts == {"sha256": sha256(path), "bytes": path.stat().st_size}
@@ -163,6 +164,15 @@ def test_the_certificate_contains_the_measured_parity(classifier_weights):
     for key in ("max_absolute_difference", "max_relative_difference", "mean_absolute_difference"):
         assert parity[key].keys() == outputs
     assert max(parity["max_relative_difference"].values()) <= 1e-4
+
+
+def test_the_contributions_of_the_tokens_sum_to_the_logits_less_the_bias(classifier_weights):
+    version = open_version(classifier_weights, "colors")
+    head = np.load(version.folder / version.certificate()["head"])
+    outputs = graph_predictor(version.graph())(photographs(2))
+    contributions = outputs["tokens"] @ head["weight"].T / outputs["tokens"].shape[1]
+    expected = outputs["logits"] - head["bias"]
+    np.testing.assert_allclose(contributions.sum(axis=1), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_safetensors_checkpoint_is_stored_unchanged(classifier_weights, half_checkpoint):
@@ -350,7 +360,19 @@ def test_a_segmenters_contract_has_dynamic_sizes_and_a_palette(exported_segmente
     contract = json_of(folder.parent / "config.json")
     assert contract["task"] == "segmentation"
     assert contract["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
-    assert contract["outputs"] == [{"name": "labels", "datatype": "UINT8", "shape": [-1, -1, -1]}]
+    assert contract["outputs"] == [
+        {"name": "labels", "datatype": "UINT8", "shape": [-1, -1, -1]},
+        {"name": "scores", "datatype": "FP32", "shape": [-1, 3, -1, -1]},
+        {"name": "tokens", "datatype": "FP32", "shape": [-1, 32, 1024]},
+        *(
+            {
+                "name": f"token_attention_stride_{stride}",
+                "datatype": "FP32",
+                "shape": [-1, 8, -1, -1],
+            }
+            for stride in (4, 8, 16, 32)
+        ),
+    ]
     assert contract["palette"] == [list(color) for color in PALETTE]
     assert contract["preprocessing"]["resize"] == {
         "mode": "buckets",

@@ -29,12 +29,14 @@ def comparison(exported, photos):
     return comparison
 
 
-@pytest.mark.parametrize("model", PREPROCESSING)
-def test_an_image_has_the_same_answer_in_a_batch_as_alone(comparison, model):
+@pytest.mark.parametrize(
+    ("model", "scores"), [("resnet18", "logits"), ("vt_fpn_resnet18", "scores")]
+)
+def test_an_image_has_the_same_answer_in_a_batch_as_alone(comparison, model, scores):
     invariance = batch_invariance(comparison(model), photographs(5))
     assert invariance["batches"] == [1, 5]
-    assert invariance["max_absolute_difference"].keys() == {"logits"}
-    assert invariance["max_absolute_difference"]["logits"] < 1e-4
+    assert invariance["max_absolute_difference"][scores] < 1e-4
+    assert max(invariance["max_absolute_difference"].values()) < 1e-3
     assert invariance["agreement"] == 1
 
 

@@ -4,11 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from model_export.comparison.predictors import (
-    graph_predictor,
-    reference_predictor,
-    scores_predictor,
-)
+from model_export.comparison.predictors import graph_predictor
 from model_export.errors import InvalidEntry
 from model_export.execution_providers import CPU, CUDA
 from tests.model_export.networks import photographs
@@ -21,15 +17,6 @@ def test_a_predictor_returns_every_output_by_name_or_the_answer_alone(exported):
     assert list(everything) == ["logits", "tokens", "token_attention"]
     assert list(answer) == ["logits"]
     np.testing.assert_allclose(answer["logits"], everything["logits"], rtol=1e-5)
-
-
-def test_the_scores_of_a_segmentation_model_are_compared_too(exported):
-    each, images = exported("vt_fpn_resnet18"), photographs(1, 32, 64)
-    expected = reference_predictor(each.model)(images)
-    actual = scores_predictor(each.graph, CPU)(images)
-    assert actual.keys() == expected.keys() == {"labels", "logits"}
-    assert np.array_equal(actual["logits"].argmax(axis=1), actual["labels"])
-    assert list(graph_predictor(each.graph)(images)) == ["labels"]
 
 
 def test_an_execution_provider_that_this_onnx_runtime_lacks_is_refused(exported, monkeypatch):

@@ -26,7 +26,14 @@ VARIANTS = {
     "no projector": ("vt_resnet18", {"projector": False}),
     "4 heads": ("vt_resnet18", {"heads": 4}),
 }
-SEGMENTERS = {"fpn": ("fpn_resnet18", {}), "vt_fpn": ("vt_fpn_resnet18", {})}
+SEGMENTERS = {
+    "fpn": ("fpn_resnet18", {}),
+    "vt_fpn": ("vt_fpn_resnet18", {}),
+    "recurrent": ("vt_fpn_resnet18", {"tokenizer": "recurrent"}),
+    "pooling": ("vt_fpn_resnet18", {"tokenizer": "pooling"}),
+    "clustering": ("vt_fpn_resnet18", {"tokenizer": "clustering"}),
+}
+STRIDES = (4, 8, 16, 32)
 DATATYPES = {TensorProto.FLOAT: "FP32", TensorProto.UINT8: "UINT8"}
 
 
@@ -86,6 +93,33 @@ def test_a_segmenters_labels_equal_the_modules_at_any_size(segmenter, batch, hei
     assert len(np.unique(expected)) > 1
 
 
+def test_a_segmenters_outputs_have_the_names_and_shapes_of_the_contract(segmenter):
+    images, dimensions = photographs(2, 64, 96), segmenter.dimensions
+    outputs, expected = (
+        graph_predictor(segmenter.graph)(images),
+        reference_predictor(segmenter.model)(images),
+    )
+    tokens = ["tokens"] if dimensions.uses_tokens else []
+    strides = STRIDES if tokens and dimensions.tokenizer != "pooling" else ()
+    attention = [f"token_attention_stride_{stride}" for stride in strides]
+    assert list(outputs) == list(expected) == ["labels", "scores", *tokens, *attention]
+    assert outputs["scores"].shape == (2, 3, 16, 24)
+    if tokens:
+        assert outputs["tokens"].shape == (2, 4 * dimensions.tokens, 1024)
+    for stride, name in zip(strides, attention, strict=True):
+        assert outputs[name].shape == (2, dimensions.tokens, 64 // stride, 96 // stride)
+        np.testing.assert_allclose(outputs[name].sum(axis=(2, 3)), 1, atol=1e-4)
+    for name in ["scores", *tokens, *attention]:
+        assert relative_difference(outputs[name], expected[name]) < 1e-4
+
+
+def test_the_labels_are_the_argmax_of_the_scores_enlarged_bilinearly(exported):
+    outputs = graph_predictor(exported("vt_fpn_resnet18").graph)(photographs(1, 64, 96))
+    scores = torch.from_numpy(outputs["scores"])
+    enlarged = torch.nn.functional.interpolate(scores, size=(64, 96), mode="bilinear")
+    assert (enlarged.argmax(dim=1).numpy() == outputs["labels"]).mean() > 0.9999
+
+
 def graphs(exported):
     return [exported("vt_resnet18"), exported("vt_fpn_resnet18")]
 
@@ -100,6 +134,23 @@ def test_the_input_is_raw_rgb_with_named_dynamic_dimensions(exported):
         tensor = graph.input[0].type.tensor_type
         assert tensor.elem_type == TensorProto.UINT8
         assert [dim.dim_param or dim.dim_value for dim in tensor.shape.dim] == dimensions
+
+
+def test_outputs_that_follow_the_photo_have_dimensions_named_by_their_stride(exported):
+    outputs = onnx.load(exported("vt_fpn_resnet18").graph).graph.output
+    names = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in outputs
+    }
+    assert names == {
+        "labels": ["batch", "height", "width"],
+        "scores": ["batch", 3, "height_4", "width_4"],
+        "tokens": ["batch", 32, 1024],
+        **{
+            f"token_attention_stride_{stride}": ["batch", 8, f"height_{stride}", f"width_{stride}"]
+            for stride in STRIDES
+        },
+    }
 
 
 def test_outputs_have_the_batch_as_their_first_dimension(exported):
