@@ -36,6 +36,7 @@ from service.http.routes.infer import InferRoutes
 from service.http.routes.metrics import MetricsRoutes
 from service.http.routes.open_inference import OpenInferenceRoutes
 from service.http.routes.operations import OperationsRoutes
+from service.http.routes.playground import PlaygroundRoutes
 from service.http.routes.predict import PredictRoutes
 from service.http.routes.repository import RepositoryRoutes
 from service.http.routes.serving import Serving
@@ -114,12 +115,18 @@ def _add_routes(
     """Add the endpoints; return all routes, those of the description and the metrics included."""
     engine, has_metrics = serving.engine, settings.metrics_port is None
     prefix = PathPrefix(settings.root_path or "", settings.trusted_proxies)
+    playground = (
+        PlaygroundRoutes(engine.repository, settings.model_repository)
+        if settings.playground
+        else None
+    )
     routers = [
         predict.router,
         OpenInferenceRoutes(engine).router(),
         InferRoutes(serving).router(),
         RepositoryRoutes(engine.repository, settings.body_timeout_seconds).router(),
-        OperationsRoutes(engine.repository, prefix, has_metrics=has_metrics).router(),
+        OperationsRoutes(engine.repository, prefix, playground, has_metrics=has_metrics).router(),
+        *([playground.router()] if playground else []),
         DocsRoutes(app, prefix).router(),
         *([metrics] if has_metrics else []),
     ]

@@ -114,7 +114,7 @@ def _places(settings: Settings) -> dict[str, str]:
     base = f"{scheme}://{f'[{host}]' if ':' in host else host}"
     metrics_port = settings.port if settings.metrics_port is None else settings.metrics_port
     return {
-        "Service": f"{base}:{settings.port}/",
+        "Playground" if settings.playground else "Service": f"{base}:{settings.port}/",
         "API docs": f"{base}:{settings.port}/docs",
         "Metrics": f"{base}:{metrics_port}/metrics",
         "Models": f"loading from {settings.model_repository}",

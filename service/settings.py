@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     tls_certificate: Path | None = None
     tls_key: Path | None = None
 
+    playground: bool = True
     root_path: PathPrefix | None = None
     trusted_proxies: Networks = (ip_network("127.0.0.1"), ip_network("::1"))
 

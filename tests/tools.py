@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 PACKAGES = {
+    "chromium": "chromium",
     "curl": "curl",
     "java": "default-jre-headless",
     "kubectl": "kubernetes-client",

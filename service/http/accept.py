@@ -3,8 +3,17 @@
 
 def prefers_png(accept: str) -> bool:
     """Return whether `image/png` is named and not preceded by `application/json`."""
-    png, json = preference(accept, "image/png"), preference(accept, "application/json")
-    return png is not None and (json is None or png > json)
+    return _precedes_json(accept, "image/png")
+
+
+def prefers_html(accept: str) -> bool:
+    """Return whether `text/html` is named and not preceded by `application/json`."""
+    return _precedes_json(accept, "text/html")
+
+
+def _precedes_json(accept: str, wanted: str) -> bool:
+    rank, json = preference(accept, wanted), preference(accept, "application/json")
+    return rank is not None and (json is None or rank > json)
 
 
 def preference(accept: str, wanted: str) -> tuple[float, int] | None:

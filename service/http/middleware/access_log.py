@@ -8,7 +8,10 @@ import structlog
 from service.http.middleware.exchange import Exchange
 
 QUIET_ROUTES = frozenset(
-    {"/docs/{file}", "/metrics", "/playground/{path:path}", "/v2/health/live", "/v2/health/ready"}
+    {
+        *("/docs/{file}", "/playground/{file}", "/playground/examples/{model}/{file}"),
+        *("/metrics", "/v2/health/live", "/v2/health/ready"),
+    }
 )
 """Routes that are polled, and files of pages: logged at debug level unless they fail."""
 

@@ -148,13 +148,18 @@ class AuthorizationMiddleware:
 
 def needed(method: str, path: str) -> Need:
     """Return the scope that a request needs; an unknown path needs the scope predict."""
-    if path.startswith("/v2/health/"):
+    if path == "/" or path.startswith("/v2/health/") or _is_file_of_page(path):
         return "nothing"
     if path.startswith("/v2/repository/") and path != "/v2/repository/index":
         return "admin"
     if method in READING or path == "/v2/repository/index":
         return "metadata"
     return "predict"
+
+
+def _is_file_of_page(path: str) -> bool:
+    """Return whether a path is a file of the playground, which holds nothing of the models."""
+    return path.startswith("/playground/") and not path.startswith("/playground/examples")
 
 
 def matching_route(routes: Sequence[BaseRoute], scope: Scope) -> BaseRoute | None:

@@ -12,9 +12,13 @@ from service.http.reply import Reply
 from service.http.static_files import StaticFiles
 from service.schema.json import encode
 
-FOLDER = Path(__file__).parents[1] / "docs"
+HTTP = Path(__file__).parents[1]
 PAGE = "docs.html"
-OWN = (PAGE, "docs.js", "icon.svg")
+OWN = {
+    PAGE: HTTP / "docs" / PAGE,
+    "docs.js": HTTP / "docs" / "docs.js",
+    "icon.svg": HTTP / "playground" / "icon.svg",
+}
 SWAGGER_UI = ("swagger-ui-bundle.js", "swagger-ui.css")
 
 
@@ -32,8 +36,7 @@ class DocsRoutes:
     def __init__(self, app: Described, prefix: PathPrefix) -> None:
         self._app = app
         self._prefix = prefix
-        own = {name: FOLDER / name for name in OWN}
-        self._files = StaticFiles(own | {name: _swagger_ui() / name for name in SWAGGER_UI})
+        self._files = StaticFiles(OWN | {name: _swagger_ui() / name for name in SWAGGER_UI})
 
     def router(self) -> APIRouter:
         """Return the routes, which are no part of the description."""

@@ -2,16 +2,23 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
+from service.http.accept import prefers_html
 from service.http.middleware.exchange import exchange_of
 from service.http.path_prefix import PathPrefix
+from service.http.reply import Reply
 from service.http.routes.errors import describe_errors
+from service.http.routes.playground import PlaygroundRoutes
 from service.http.routes.query import NoQuery, VersionQuery
 from service.repository.catalog import Catalog
+from service.schema.json import encode
 from service.schema.model_status import ModelDetail, ModelList
 
 METRICS = "GET /metrics"
+PAGE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/html": {"schema": {"type": "string"}}}}
+}
 ENDPOINTS = {
     "POST /v1/classify": "Classify the photo in the body.",
     "POST /v1/segment": "Segment the photo in the body.",
@@ -28,24 +35,36 @@ ENDPOINTS = {
 class OperationsRoutes:
     """The list of endpoints and the models."""
 
-    def __init__(self, repository: Catalog[Any], prefix: PathPrefix, *, has_metrics: bool) -> None:
+    def __init__(
+        self,
+        repository: Catalog[Any],
+        prefix: PathPrefix,
+        playground: PlaygroundRoutes | None,
+        *,
+        has_metrics: bool,
+    ) -> None:
         self._repository = repository
         self._prefix = prefix
+        self._playground = playground
         left_out = () if has_metrics else (METRICS,)
         self._endpoints = {name: ENDPOINTS[name] for name in ENDPOINTS if name not in left_out}
 
     def router(self) -> APIRouter:
         """Return the routes."""
         router = APIRouter(tags=["operations"], responses=describe_errors())
-        router.add_api_route("/", self.endpoints)
+        router.add_api_route("/", self.root, response_model=dict[str, str], responses=PAGE)
         router.add_api_route("/v1/models", self.models, responses=describe_errors(400))
         router.add_api_route("/v1/models/{model}", self.model, responses=describe_errors(400, 404))
         return router
 
-    async def endpoints(self, request: Request) -> dict[str, str]:
-        """List the endpoints."""
-        prefix = self._prefix.of(exchange_of(request.scope))
-        return {name.replace(" ", f" {prefix}"): text for name, text in self._endpoints.items()}
+    async def root(self, request: Request) -> Response:
+        """List the endpoints; a browser gets the playground, a page to try the models."""
+        exchange = exchange_of(request.scope)
+        if self._playground is not None and prefers_html(exchange.header(b"accept")):
+            return (await self._playground.page(exchange)).response()
+        prefix = self._prefix.of(exchange)
+        listed = {name.replace(" ", f" {prefix}"): text for name, text in self._endpoints.items()}
+        return Reply(encode(listed), headers={"vary": "Accept"}).response()
 
     async def models(self, _: Annotated[NoQuery, Query()]) -> ModelList:
         """List every model version that is loaded or should be, with its state."""

@@ -306,7 +306,8 @@ def test_every_described_route_needs_the_right_scope(repository: Path) -> None:
         ("POST", f"/v2/repository/models/{{model}}/{verb}") for verb in ("load", "unload")
     }
     assert {key for key, need in needs.items() if need == "nothing"} == {
-        ("GET", f"/v2/health/{probe}") for probe in ("live", "ready")
+        *(("GET", f"/v2/health/{probe}") for probe in ("live", "ready")),
+        ("GET", "/"),
     }
 
 
