@@ -13,7 +13,8 @@ from service.images.base64 import decode_base64
 from service.images.decode import is_image_file
 from service.images.photo import EncodedOrPrepared, PreparedImage
 from service.open_inference.bounded_json import JSON_BYTES_HEADER, parse_json
-from service.open_inference.tensors import array_from_bytes, array_from_json, split_elements
+from service.open_inference.json_numbers import CUT, array_from_numbers, not_numbers
+from service.open_inference.tensors import array_from_bytes, split_elements
 from service.schema.contract import Contract
 from service.schema.open_inference import InferenceRequest, Parameters, RequestInput, RequestOutput
 from service.schema.vocabulary import Datatype
@@ -59,10 +60,10 @@ def parse_inference(
         raise InvalidRequest(
             f"{JSON_BYTES_HEADER} is {json_bytes:,}, but the body has {len(body):,} bytes."
         )
-    request = parse_json(body, json_bytes)
+    request, numbers = parse_json(body, json_bytes)
     _refuse_sequences(request.parameters)
     binary = memoryview(body)[len(body) if json_bytes is None else json_bytes :]
-    images = _images(_only_input(request, contract), binary, contract, max_images)
+    images = _images(_only_input(request, contract), numbers, binary, contract, max_images)
     timeout = _whole(request.parameters, "timeout")
     return InferenceCall(
         images,
@@ -92,7 +93,7 @@ def _only_input(request: InferenceRequest, contract: Contract) -> RequestInput:
 
 
 def _images(
-    tensor: RequestInput, binary: memoryview, contract: Contract, max_images: int
+    tensor: RequestInput, numbers: bytes, binary: memoryview, contract: Contract, max_images: int
 ) -> list[EncodedOrPrepared]:
     if SHARED_MEMORY in tensor.parameters:
         raise InvalidRequest("Shared memory is not supported; send the data.")
@@ -101,7 +102,11 @@ def _images(
     if count > max_images:
         raise PayloadTooLarge.images(max_images)
     data = _binary_data(tensor, binary)
-    return _files(tensor, data, count) if _holds_files(tensor) else _tensors(tensor, data)
+    if _holds_files(tensor):
+        return _files(tensor, data, count)
+    if data is not None:
+        return _prepared(array_from_bytes(data, tensor.shape))
+    return _prepared(array_from_numbers(_numbers(tensor, numbers), tensor.shape))
 
 
 def _holds_files(tensor: RequestInput) -> bool:
@@ -156,10 +161,13 @@ def _binary_data(tensor: RequestInput, binary: memoryview) -> memoryview | None:
     return binary if stated else None
 
 
-def _tensors(tensor: RequestInput, data: memoryview | None) -> list[EncodedOrPrepared]:
-    if data is None:
-        return _prepared(array_from_json(tensor.data or [], tensor.shape))
-    return _prepared(array_from_bytes(data, tensor.shape))
+def _numbers(tensor: RequestInput, numbers: bytes) -> bytes:
+    """Return the text of the data, which must be the numbers that were cut out of the request."""
+    if not tensor.data:
+        return b"[]"
+    if tensor.data != CUT:
+        raise not_numbers()
+    return numbers
 
 
 def _prepared(images: npt.NDArray[np.uint8]) -> list[EncodedOrPrepared]:
@@ -179,7 +187,7 @@ def _files(tensor: RequestInput, data: memoryview | None, count: int) -> list[En
 
 def _files_in_json(data: list[Any], count: int) -> list[bytes]:
     """Decode image files from base64, their only form in JSON."""
-    if len(data) == count:
+    if len(data) == count and data != CUT:
         texts = [each[0] if isinstance(each, list) and len(each) == 1 else each for each in data]
         if all(isinstance(text, str) for text in texts):
             return [decode_base64(index, text) for index, text in enumerate(texts)]

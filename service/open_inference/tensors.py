@@ -2,9 +2,7 @@
 
 import struct
 from collections.abc import Sequence
-from itertools import chain
 from math import prod
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,42 +43,6 @@ def array_from_bytes(data: memoryview, shape: Sequence[int]) -> npt.NDArray[np.u
             f"A UINT8 tensor of shape {list(shape)} has {prod(shape):,} bytes, not {len(data):,}."
         )
     return np.frombuffer(data, np.uint8).reshape(shape)
-
-
-def array_from_json(data: list[Any], shape: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Return a UINT8 tensor from numbers, flat or nested like the shape.
-
-    The cost depends only on the shape: a list of the wrong length is rejected before its items are
-    read.
-    """
-    is_nested = bool(data) and isinstance(data[0], list)
-    numbers = _flattened(data, shape) if is_nested else data
-    if len(numbers) != prod(shape):
-        raise _wrongly_shaped(shape)
-    try:
-        if set(map(type, numbers)) <= {int}:  # a bool is an int too
-            return np.frombuffer(bytes(numbers), np.uint8).reshape(shape)
-    except ValueError:
-        pass
-    raise InvalidRequest("The data of a UINT8 tensor must be whole numbers from 0 to 255.")
-
-
-def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
-    """Return the numbers of lists that are nested like this shape."""
-    if len(data) != shape[0]:
-        raise _wrongly_shaped(shape)
-    for side in shape[1:]:
-        if set(map(type, data)) != {list} or set(map(len, data)) != {side}:
-            raise _wrongly_shaped(shape)
-        data = list(chain.from_iterable(data))
-    return data
-
-
-def _wrongly_shaped(shape: Sequence[int]) -> InvalidRequest:
-    return InvalidRequest(
-        f"The tensor's data must be flat or have the shape {list(shape)}; a flat list has "
-        f"{prod(shape):,} numbers."
-    )
 
 
 def split_elements(data: memoryview, count: int) -> list[bytes]:

@@ -44,6 +44,7 @@ from service.images.masks import mask_png, overlay_png, scale_labels
 from service.images.resize import resize
 from service.images.run_lengths import run_lengths
 from service.open_inference.bounded_json import parse_json
+from service.open_inference.json_numbers import array_from_numbers
 from service.schema.contract import Contract
 from service.schema.files import read_contract
 from service.settings import Settings
@@ -58,10 +59,11 @@ from tests.benchmarks.serve import (
     service,
 )
 from tests.service.hostile_images import MUTATIONS_OF_BYTES, corpus, mutated
-from tests.service.open_inference.costly_json import COSTLY
+from tests.service.open_inference.costly_json import COSTLY, NUMBERS
 
 EXPECTED = {200, 400, 413, 415}
 ROUTES = ("/v1/classify", "/v1/segment", "/v1/segment?mask=rle", "/v1/segment?overlay=true")
+INFER = f"/v2/models/{CLASSIFIER}/infer"
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PROBE_SECONDS = 0.005
 LATE_MILLISECONDS = 50
@@ -79,6 +81,7 @@ LARGE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "WebP": ("RGB", {"quality": 50, "method": 0}),
     "TIFF": ("CMYK", {"compression": "tiff_lzw"}),
 }
+PHOTOS = (8, 224, 224, 3)
 WATCH_SECONDS = 0.0005
 SHOWN = 8
 
@@ -196,11 +199,11 @@ async def send(
     await asyncio.gather(*(user() for _ in range(connections)))
 
 
-def _requests(bodies: Bodies) -> Iterator[Named]:
+def _requests(bodies: Bodies, routes: Sequence[str]) -> Iterator[Named]:
     """Yield requests with the bodies, repeatedly, to each route in turn."""
     for turn in count():
         for index, (name, body) in enumerate(bodies):
-            route = ROUTES[(index + turn) % len(ROUTES)]
+            route = routes[(index + turn) % len(routes)]
             yield f"{route} {name}", post(route, body)
 
 
@@ -209,7 +212,10 @@ def measure(
 ) -> dict[str, Any]:
     """Apply the loads in turns, probed from another process."""
     done = {name: Load() for name in loads}
-    requests = {name: _requests(bodies) for name, bodies in loads.items()}
+    requests = {
+        name: _requests(bodies, [INFER] if name == "JSON" else ROUTES)
+        for name, bodies in loads.items()
+    }
     part = options.seconds / options.rounds
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as prober:
@@ -269,10 +275,15 @@ def holds(case: Case, bodies: Bodies, rounds: int) -> list[tuple[float, str]]:
 def json_holds(rounds: int) -> list[tuple[float, str]]:
     """Return the inference requests whose JSON holds the interpreter longest, longest first."""
     found = (
-        (hold(partial(parse_json, body, None), rounds), f"JSON: {name}")
-        for name, body in COSTLY.items()
+        (hold(partial(_parsed, body), rounds), f"JSON: {name}")
+        for name, body in (COSTLY | NUMBERS).items()
     )
     return sorted(found, reverse=True)[:SHOWN]
+
+
+def _parsed(body: bytes) -> None:
+    numbers = parse_json(body, None)[1]
+    array_from_numbers(numbers, PHOTOS)
 
 
 def _segmented(contract: Contract, data: bytes) -> None:
@@ -301,10 +312,11 @@ def main() -> None:
         "photos": [(path.name, data) for path, data in zip(paths, photos, strict=True)],
         "hostile": hostile_files(photos),
         "large": large_files(photos[0]),
+        "JSON": [*(COSTLY | NUMBERS).items()],
     }
     with service(*cases) as server:
         result = measure(server, loads, options)
-    bodies = [body for each in loads.values() for body in each]
+    bodies = [body for name, each in loads.items() for body in each if name != "JSON"]
     longest = holds(cases[1], bodies, options.hold_rounds)
     longest += json_holds(options.hold_rounds)
     result["longest_holds_ms"] = {name: round(each, 1) for each, name in longest}

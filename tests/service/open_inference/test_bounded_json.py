@@ -8,8 +8,15 @@ from typing import Any
 import pytest
 
 from service.errors import InvalidRequest, PayloadTooLarge
-from service.open_inference.bounded_json import MAX_JSON_BYTES, parse_json
-from tests.service.open_inference.costly_json import COSTLY, LIMITS, LISTS, holding
+from service.open_inference import bounded_json
+from service.open_inference.bounded_json import MAX_JSON_BYTES
+from service.open_inference.json_numbers import CUT
+from service.schema.open_inference import InferenceRequest
+from tests.service.open_inference.costly_json import COSTLY, LIMITS, LISTS, TEXT, holding
+
+
+def parse_json(body: bytes, json_bytes: int | None) -> InferenceRequest:
+    return bounded_json.parse_json(body, json_bytes)[0]
 
 
 @pytest.mark.parametrize("name", COSTLY)
@@ -21,11 +28,12 @@ def test_json_within_the_bounds_is_parsed(name: str) -> None:
 @pytest.mark.parametrize(
     ("parts", "limit"),
     [
-        (b"[]," * (LISTS + 9), "180,000 lists"),
-        (b"0," * (LIMITS[b","] + 9), "524,288 values"),
+        (TEXT + b",[]" * (LISTS + 9), "16,384 lists"),
+        (TEXT + b",0" * (LIMITS[b","] + 9), "262,144 values"),
+        ((TEXT + b",") * 270_000, "524,288 quotation marks"),
+        (b'"' + b"\\n" * 530_000 + b'"', "524,288 escapes"),
         (b"{}," * LIMITS[b"{"], "4,096 objects"),
         (b'{"a":0,%s"b":0}' % (b'"c":0,' * LIMITS[b":"]), "4,096 names"),
-        (b" " * MAX_JSON_BYTES, "4,194,304 bytes"),
     ],
 )
 def test_json_beyond_the_bounds_is_refused_before_it_is_parsed(parts: bytes, limit: str) -> None:
@@ -39,6 +47,13 @@ def test_json_beyond_the_bounds_is_refused_before_it_is_parsed(parts: bytes, lim
         tracemalloc.stop()
 
 
+def test_json_of_too_many_bytes_is_refused() -> None:
+    with pytest.raises(
+        PayloadTooLarge, match=r"more than 16,777,216 bytes; send tensors as binary"
+    ):
+        parse_json(holding(b" " * MAX_JSON_BYTES), None)
+
+
 @pytest.mark.parametrize("start", [b"[", b'{"inputs":', b'{"inputs":[', b'[{"a":'])
 def test_unclosed_nesting_is_not_json(start: bytes) -> None:
     with pytest.raises(InvalidRequest, match="not JSON: recursion limit exceeded"):
@@ -47,11 +62,11 @@ def test_unclosed_nesting_is_not_json(start: bytes) -> None:
 
 def test_nesting_that_is_too_deep_is_not_json() -> None:
     with pytest.raises(InvalidRequest, match="not JSON: recursion limit exceeded"):
-        parse_json(holding(b"[" * 300 + b"]" * 300), None)
+        parse_json(holding(TEXT + b"," + b"[" * 300 + b"]" * 300), None)
 
 
 def test_a_body_of_opening_brackets_is_refused_unparsed() -> None:
-    with pytest.raises(PayloadTooLarge, match="more than 180,000 lists"):
+    with pytest.raises(PayloadTooLarge, match="more than 16,384 lists"):
         parse_json(b"[" * MAX_JSON_BYTES, None)
 
 
@@ -65,6 +80,13 @@ def test_null_is_absent() -> None:
     assert parse_json(json.dumps(request).encode(), None) == parse_json(
         json.dumps(minimal()).encode(), None
     )
+
+
+def test_numbers_of_a_tensor_are_cut_out() -> None:
+    body = holding(b"[1, 2], [3, 4]")
+    request, numbers = bounded_json.parse_json(body, None)
+    assert request.inputs[0].data == CUT
+    assert numbers == b"[[1, 2], [3, 4]]"
 
 
 def test_only_the_bytes_that_are_said_to_be_json_are_parsed() -> None:
@@ -86,8 +108,8 @@ def test_the_hint_is_left_out_if_the_header_was_sent() -> None:
 
 LONG = "x" * 3_000_000
 ENDLESS: dict[str, Callable[[dict], object]] = {
-    "a shape": lambda tensor: tensor.update(shape=[1] * 500_000),
-    "a shape of texts": lambda tensor: tensor.update(shape=["x"] * 500_000),
+    "a shape": lambda tensor: tensor.update(shape=[1] * 200_000),
+    "a shape of texts": lambda tensor: tensor.update(shape=["x"] * 200_000),
     "a side": lambda tensor: tensor.update(shape=[10**4000]),
     "a text for a side": lambda tensor: tensor.update(shape=[LONG]),
     "a name": lambda tensor: tensor.update(name=LONG),
