@@ -4,13 +4,14 @@ import base64
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from service.engine.call import Call
 from service.errors import InvalidRequest
-from service.images.masks import Labels, class_areas, mask_png, overlay_png, scale_labels
+from service.images.masks import Labels, class_areas, mask_png, scale_labels
+from service.images.overlays import PictureFormat, encode_picture, fits, overlay
 from service.images.photo import EncodedOrPrepared, Photo, PreparedImage
 from service.images.run_lengths import run_lengths
 from service.runtime.arrays import Array
@@ -20,7 +21,14 @@ from service.schema.predictions import PngMask, RleMask, Segmentation, SegmentRe
 
 MaskFormat = Literal["png", "rle", "none"]
 AnyPhoto = Photo | PreparedImage
-Draw = Callable[[Photo, Array, Contract], bytes]
+Draw = Callable[[Photo, Array, Contract], "Picture"]
+
+
+class Picture(NamedTuple):
+    """An encoded image and its media type."""
+
+    data: bytes
+    media_type: str
 
 
 async def segment(
@@ -40,23 +48,31 @@ async def segment(
     return SegmentResponse(model=identity.name, version=identity.version, predictions=predictions)
 
 
-async def draw_mask(call: Call, pool: ImageThreads, images: Sequence[EncodedOrPrepared]) -> bytes:
+async def draw_mask(call: Call, pool: ImageThreads, images: Sequence[EncodedOrPrepared]) -> Picture:
     """Return the mask of a single photo as an indexed PNG."""
     return await _draw(call, pool, images, _mask)
 
 
 async def draw_overlay(
-    call: Call, pool: ImageThreads, images: Sequence[EncodedOrPrepared]
-) -> bytes:
-    """Return a single photo with its mask blended over it, as a PNG."""
-    return await _draw(call, pool, images, _overlay)
+    call: Call,
+    pool: ImageThreads,
+    images: Sequence[EncodedOrPrepared],
+    picture: PictureFormat | None = None,
+    accepted: PictureFormat | None = None,
+) -> Picture:
+    """Return a single photo with its mask blended over it.
+
+    Without a format, it is the one that is accepted, if the photo fits into it; otherwise JPEG for
+    a photo that came as JPEG, and PNG for others.
+    """
+    return await _draw(call, pool, images, partial(_overlay, picture, accepted))
 
 
 async def _draw(
     call: Call, pool: ImageThreads, images: Sequence[EncodedOrPrepared], draw: Draw
-) -> bytes:
+) -> Picture:
     if len(images) > 1:
-        raise InvalidRequest("A PNG response shows one photo; send one photo, or ask for JSON.")
+        raise InvalidRequest("An image response shows one photo; send one photo, or ask for JSON.")
     inferred = await call.infer(images)
     began = perf_counter()
     photo, labels = inferred.photos[0], inferred.outputs[0]["labels"]
@@ -86,12 +102,24 @@ def _segmentation(
     return segmentation
 
 
-def _mask(photo: Photo, output: Array, contract: Contract) -> bytes:
-    return mask_png(_photo_labels(photo, output), contract.colors)
+def _mask(photo: Photo, output: Array, contract: Contract) -> Picture:
+    return Picture(mask_png(_photo_labels(photo, output), contract.colors), "image/png")
 
 
-def _overlay(photo: Photo, output: Array, contract: Contract) -> bytes:
-    return overlay_png(photo.upright(), _photo_labels(photo, output), contract.colors)
+def _overlay(
+    picture: PictureFormat | None,
+    accepted: PictureFormat | None,
+    photo: Photo,
+    output: Array,
+    contract: Contract,
+) -> Picture:
+    image = photo.upright()
+    if picture is None and accepted is not None and fits(accepted, *image.size):
+        picture = accepted
+    if picture is None:
+        picture = "jpeg" if photo.format == "JPEG" else "png"
+    drawn = overlay(image, _photo_labels(photo, output), contract.colors)
+    return Picture(encode_picture(drawn, picture), f"image/{picture}")
 
 
 def _photo_labels(photo: AnyPhoto, output: Array) -> Labels:

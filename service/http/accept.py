@@ -1,5 +1,7 @@
 """Preferences in `Accept` headers."""
 
+from collections.abc import Sequence
+
 
 def prefers_png(accept: str) -> bool:
     """Return whether `image/png` is named and not preceded by `application/json`."""
@@ -14,6 +16,12 @@ def prefers_html(accept: str) -> bool:
 def _precedes_json(accept: str, wanted: str) -> bool:
     rank, json = preference(accept, wanted), preference(accept, "application/json")
     return rank is not None and (json is None or rank > json)
+
+
+def preferred(accept: str, wanted: Sequence[str]) -> str | None:
+    """Return the media type that is preferred among those that are named; None if none is."""
+    ranks = {each: rank for each in wanted if (rank := preference(accept, each)) is not None}
+    return max(ranks, key=ranks.__getitem__, default=None)
 
 
 def preference(accept: str, wanted: str) -> tuple[float, int] | None:

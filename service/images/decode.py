@@ -74,7 +74,7 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Im
         InvalidRequest: Pillow cannot decode the file.
     """
     try:
-        name = _signed_format(data)
+        name = signed_format(data)
         if name is None:
             raise UnsupportedMediaType("it is not a JPEG, PNG, WebP, BMP, GIF or TIFF file")
         check_structure(name, data)
@@ -90,12 +90,8 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Im
         raise InvalidRequest(f"it cannot be decoded: {_reason(error)}") from error
 
 
-def is_image_file(data: bytes) -> bool:
-    """Return whether the data start with the signature of a supported format."""
-    return _signed_format(data) is not None
-
-
-def _signed_format(data: bytes) -> str | None:
+def signed_format(data: bytes) -> str | None:
+    """Return the format whose signature the data start with; None if it is not supported."""
     for signature, name in _SIGNATURES.items():
         if data.startswith(signature):
             return name

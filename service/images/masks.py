@@ -1,6 +1,7 @@
-"""Turn label maps into areas, masks and overlays."""
+"""Turn label maps into areas and masks."""
 
 import io
+import zlib
 from collections.abc import Sequence
 from operator import itemgetter
 
@@ -13,9 +14,8 @@ from service.schema.predictions import ClassArea
 
 Labels = npt.NDArray[np.uint8]
 Palette = Sequence[tuple[int, int, int]]
-PNG_COMPRESS_LEVEL = 1  # the default level takes several times as long to save a few per cent
-OVERLAY_OPACITY = 0.5
-BLEND_PIXELS = 1 << 20  # other threads can run between two blends, but not during one
+PNG_OPTIONS = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+"""Measured in `docs/performance.md`: the default level takes twice as long."""
 
 
 def scale_labels(labels: Labels, width: int, height: int) -> Labels:
@@ -41,21 +41,11 @@ def class_areas(labels: Labels, names: Sequence[str]) -> list[ClassArea]:
 
 def mask_png(labels: Labels, palette: Palette) -> bytes:
     """Encode labels as an indexed 8-bit PNG whose pixel values are class indices."""
-    return _png(_indexed(labels, palette))
+    return _png(indexed(labels, palette))
 
 
-def overlay_png(photo: Image.Image, labels: Labels, palette: Palette) -> bytes:
-    """Encode the photo as a PNG with the mask's colours blended over it."""
-    colors = _indexed(labels, palette).convert("RGB")
-    rows = max(1, BLEND_PIXELS // photo.width)
-    for top in range(0, photo.height, rows):
-        strip = (0, top, photo.width, min(photo.height, top + rows))
-        blended = Image.blend(photo.crop(strip), colors.crop(strip), OVERLAY_OPACITY)
-        colors.paste(blended, strip[:2])
-    return _png(colors)
-
-
-def _indexed(labels: Labels, palette: Palette) -> Image.Image:
+def indexed(labels: Labels, palette: Palette) -> Image.Image:
+    """Return labels as an image whose colours are the palette's."""
     image = Image.fromarray(labels)
     # With a short palette, Pillow would write fewer than 8 bits per pixel.
     image.putpalette(bytes(np.asarray(palette, np.uint8)).ljust(256 * 3, b"\0"))
@@ -64,5 +54,5 @@ def _indexed(labels: Labels, palette: Palette) -> Image.Image:
 
 def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    image.save(file, "PNG", compress_level=PNG_COMPRESS_LEVEL)
+    image.save(file, "PNG", **PNG_OPTIONS)
     return file.getvalue()

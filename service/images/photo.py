@@ -7,7 +7,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from service.errors import ServiceError
-from service.images.decode import ImageLimits, decode
+from service.images.decode import ImageLimits, decode, signed_format
 from service.images.resize import resize
 from service.schema.preprocessing import Preprocessing
 
@@ -67,6 +67,11 @@ class Photo:
                 raise type(error)(f"Image {self._index} is refused: {error}.") from error
             self.shape = self.prepared.shape
         return self.prepared
+
+    @property
+    def format(self) -> str | None:
+        """The format of the file, in Pillow's terms."""
+        return signed_format(self._data)
 
     def upright(self) -> Image.Image:
         """Decode the photo again: only the prepared image is kept while the model runs."""

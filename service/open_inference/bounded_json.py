@@ -3,8 +3,6 @@
 The limits are on what is left of it without the numbers of a tensor.
 """
 
-from collections.abc import Mapping
-
 from pydantic import ValidationError
 from pydantic_core import from_json
 
@@ -18,12 +16,13 @@ MAX_JSON_BYTES = 16 * 1024 * 1024
 MAX_JSON_PARTS = {
     b'"': (1 << 19, "quotation marks"),
     b"\\": (1 << 19, "escapes"),
+    b",": (1 << 17, "values"),
+    b"[": (1 << 14, "lists"),
     b"{": (4096, "objects"),
     b":": (4096, "names"),
 }
-MAX_LIST_PARTS = {b",": (1 << 18, "values"), b"[": (1 << 14, "lists")}
-"""Limits on the bytes that each cost time or memory; those on lists do not count the numbers of a
-tensor. A list takes several times as long to parse as a text.
+"""Limits on the bytes that each cost time or memory. A list takes several times as long to parse as
+a text.
 """
 
 _WITHOUT_HEADER = (
@@ -42,11 +41,9 @@ def parse_json(body: bytes, json_bytes: int | None) -> tuple[InferenceRequest, b
         PayloadTooLarge: the text is too long, or has too many parts.
     """
     hint = _WITHOUT_HEADER if json_bytes is None else ""
-    text = body[:json_bytes]
-    _check_parts(text, MAX_JSON_PARTS, hint)
-    text, numbers = cut_numbers(text)
+    text, numbers = cut_numbers(body[:json_bytes])
     _check_bytes(len(text), hint)
-    _check_parts(text, MAX_LIST_PARTS, hint)
+    _check_parts(text, hint)
     try:
         values = from_json(text)  # orjson would need 12 bytes of memory per byte of text
     except ValueError as error:
@@ -64,8 +61,8 @@ def _check_bytes(size: int, hint: str) -> None:
         raise _too_large(f"{MAX_JSON_BYTES:,} bytes", hint)
 
 
-def _check_parts(text: bytes, limits: Mapping[bytes, tuple[int, str]], hint: str) -> None:
-    for byte, (limit, name) in limits.items():
+def _check_parts(text: bytes, hint: str) -> None:
+    for byte, (limit, name) in MAX_JSON_PARTS.items():
         if text.count(byte) > limit:
             raise _too_large(f"{limit:,} {name}", hint)
 

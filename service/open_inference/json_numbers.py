@@ -23,6 +23,8 @@ MAX_NAMES = 1024
 
 _NAME = b'"data"'
 _LIST_FOLLOWS = re.compile(rb"\s{0,64}:\s{0,64}(?=\[)")
+_END_FOLLOWS = re.compile(rb'\s{0,64}(?:\}|,\s{0,64}"(?:[^"\\]|\\.){0,256}"\s{0,64}:)')
+_EMPTY = re.compile(rb"\[\s{0,64}\]")
 _NESTED = re.compile(rb"\[\s*\[")
 _CUT_TEXT = b'["%b"]' % CUT[0].encode()
 _WHITESPACE = b" \t\r\n"
@@ -36,13 +38,13 @@ def cut_numbers(text: bytes) -> tuple[bytes, bytes]:
     An empty list, and one that contains a text or an object, is not cut out.
     """
     start = _start_of_data(text)
-    if start is None:
+    if start is None or _EMPTY.match(text, start):
         return text, b""
     stops = [at for mark in (b'"', b"}") if (at := text.find(mark, start)) >= 0]
-    numbers = text[start : min(stops, default=len(text))].rstrip(_WHITESPACE + b",")
-    if numbers.count(b"[") != numbers.count(b"]") or not numbers[1:-1].strip():
+    end = text.rfind(b"]", start, min(stops, default=start)) + 1
+    if not end or not _END_FOLLOWS.match(text, end):
         return text, b""
-    return b"".join((text[:start], _CUT_TEXT, text[start + len(numbers) :])), numbers
+    return b"".join((text[:start], _CUT_TEXT, text[end:])), text[start:end]
 
 
 def _start_of_data(text: bytes) -> int | None:

@@ -40,7 +40,8 @@ from PIL import Image
 
 from service.errors import ServiceError
 from service.images.decode import decode
-from service.images.masks import mask_png, overlay_png, scale_labels
+from service.images.masks import mask_png, scale_labels
+from service.images.overlays import PictureFormat, encode_picture, fits, overlay
 from service.images.resize import resize
 from service.images.run_lengths import run_lengths
 from service.open_inference.bounded_json import parse_json
@@ -81,6 +82,7 @@ LARGE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "WebP": ("RGB", {"quality": 50, "method": 0}),
     "TIFF": ("CMYK", {"compression": "tiff_lzw"}),
 }
+PICTURES: tuple[PictureFormat, ...] = ("jpeg", "webp", "png")
 PHOTOS = (8, 224, 224, 3)
 WATCH_SECONDS = 0.0005
 SHOWN = 8
@@ -294,7 +296,10 @@ def _segmented(contract: Contract, data: bytes) -> None:
     labels = scale_labels(output, photo.width, photo.height)
     mask_png(labels, contract.colors)
     run_lengths(labels, contract.labels)
-    overlay_png(photo, labels, contract.colors)
+    picture = overlay(photo, labels, contract.colors)
+    for wanted in PICTURES:
+        if fits(wanted, *picture.size):
+            encode_picture(picture, wanted)
 
 
 def main() -> None:

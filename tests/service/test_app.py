@@ -134,6 +134,38 @@ async def test_overlay_answers_with_the_photo_under_its_mask(service: Running) -
     assert picture.getpixel((20, 15)) == pytest.approx((227, 50, 50), abs=1)
 
 
+PNG = encode(solid((200, 100, 100)))
+LONG = encode(solid((200, 100, 100), (16_400, 1)), "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("photo", "query", "accept", "expected"),
+    [
+        (PNG, "", "*/*", "png"),
+        (PHOTO, "", "*/*", "jpeg"),
+        (PHOTO, "&format=png", "image/webp", "png"),
+        (PNG, "&format=jpeg", "*/*", "jpeg"),
+        (PHOTO, "", "image/avif,image/webp,image/png;q=0.8", "webp"),
+        (PHOTO, "", "image/png, image/jpeg;q=0.5", "png"),
+        (LONG, "", "image/webp", "jpeg"),
+    ],
+)
+async def test_an_overlay_has_the_wanted_format(
+    service: Running, photo: bytes, query: str, accept: str, expected: str
+) -> None:
+    response = await service.http.post(
+        f"/v1/segment?overlay=true{query}", content=photo, headers={"Accept": accept}
+    )
+    assert response.headers["content-type"] == f"image/{expected}"
+    assert Image.open(io.BytesIO(response.content)).format == expected.upper()
+
+
+async def test_an_overlay_that_cannot_have_the_wanted_format_is_a_400(service: Running) -> None:
+    response = await service.http.post("/v1/segment?overlay=true&format=webp", content=LONG)
+    assert response.status_code == 400
+    assert "ask for format=png" in error_of(response)
+
+
 @pytest.mark.parametrize(
     ("query", "accept"), [("overlay=true", "*/*"), ("", "image/png"), ("mask=png", "image/png")]
 )
@@ -157,6 +189,8 @@ BAD_QUERIES = [
     "/v1/segment?mask=jpeg",
     "/v1/segment?overlay=perhaps",
     "/v1/segment?overlay=true&mask=rle",
+    "/v1/segment?overlay=true&format=bmp",
+    "/v1/segment?format=png",
     "/v1/classify?model=pixels",
 ]
 

@@ -17,7 +17,7 @@ from service.http.request_body import TIMEOUT_HEADER_PARAMETER, unless_disconnec
 from service.http.routes.errors import describe_errors
 from service.http.routes.serving import Serving, answered
 from service.open_inference.bounded_json import JSON_BYTES_HEADER
-from service.open_inference.decode import InferenceCall, parse_inference
+from service.open_inference.decode import InferenceCall, parse_inference, parse_large_inference
 from service.open_inference.encode import encode_inference
 from service.repository.version import ModelVersion
 from service.runtime.arrays import Outputs
@@ -79,9 +79,11 @@ class InferRoutes:
         began = perf_counter()
         json_bytes = _json_bytes(exchange)
         contract = call.instance.contract
-        parse = partial(parse_inference, body, json_bytes, contract, self._engine.max_images)
-        is_small = (len(body) if json_bytes is None else json_bytes) < SMALL_BYTES
-        request = parse() if is_small else await self._pool.run(parse)
+        arguments = (body, json_bytes, contract, self._engine.max_images)
+        if (len(body) if json_bytes is None else json_bytes) < SMALL_BYTES:
+            request = parse_inference(*arguments)
+        else:
+            request = await self._pool.run(parse_large_inference, *arguments)
         call.timings.receive = (call.timings.receive or 0.0) + perf_counter() - began
         return request
 

@@ -1,5 +1,6 @@
 """`POST /v1/classify` and `POST /v1/segment`: photos in, classes and masks out."""
 
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from service.engine.call import Call
 from service.engine.classify import classify
 from service.engine.segment import MaskFormat, draw_mask, draw_overlay, segment
 from service.errors import InvalidRequest
-from service.http.accept import prefers_png
+from service.http.accept import preferred, prefers_png
 from service.http.middleware.exchange import Exchange, exchange_of
 from service.http.middleware.fast_path import Endpoint, FastRoute
 from service.http.reply import Reply
@@ -20,6 +21,7 @@ from service.http.routes.errors import describe_errors
 from service.http.routes.images_in_body import images_in_body, is_raw
 from service.http.routes.query import VersionQuery
 from service.http.routes.serving import Serving, answered
+from service.images.overlays import PictureFormat
 from service.schema.json import encode
 from service.schema.predictions import ClassifyResponse, SegmentResponse
 from service.schema.vocabulary import Task
@@ -56,6 +58,14 @@ REQUEST: dict[str, Any] = {
 }
 
 
+PICTURES: Mapping[str, PictureFormat] = {
+    "image/jpeg": "jpeg",
+    "image/webp": "webp",
+    "image/png": "png",
+}
+"""Media types of overlays."""
+
+
 class ModelQuery(VersionQuery):
     """The model and its version."""
 
@@ -74,8 +84,11 @@ class SegmentQuery(ModelQuery):
     """Parameters of a segmentation."""
 
     mask: MaskFormat = Field("png", description="Encoding of the mask.")
-    overlay: bool = Field(
-        False, description="Return the photo with its mask blended over it, as a PNG."
+    overlay: bool = Field(False, description="Return the photo with its mask blended over it.")
+    format: PictureFormat | None = Field(
+        None,
+        description="Format of the overlay; by default as accepted, or else JPEG for a JPEG and "
+        "PNG for other photos.",
     )
 
 
@@ -105,7 +118,7 @@ class PredictRoutes:
             methods=["POST"],
             response_model=SegmentResponse,
             response_model_exclude_none=True,
-            responses=ERRORS | {200: {"content": {"image/png": {"schema": BINARY}}}},
+            responses=ERRORS | {200: {"content": {each: {"schema": BINARY} for each in PICTURES}}},
             openapi_extra=REQUEST,
         )
         return router
@@ -148,19 +161,27 @@ class PredictRoutes:
 
     async def segment(self, exchange: Exchange, query: SegmentQuery) -> Reply:
         """Return the areas and the mask of each photo as JSON, or one photo's mask as a PNG."""
-        wants_png = query.overlay or prefers_png(exchange.header(b"accept"))
-        if wants_png and query.mask != "png":
+        accept = exchange.header(b"accept")
+        wants_image = query.overlay or prefers_png(accept)
+        if wants_image and query.mask != "png":
             raise InvalidRequest(
-                f"A PNG response cannot be combined with mask={query.mask}; remove one of them."
+                f"An image response cannot be combined with mask={query.mask}; remove one of them."
+            )
+        if query.format is not None and not query.overlay:
+            raise InvalidRequest(
+                "The option format is for overlays; add overlay=true or remove it."
             )
         version = self._engine.repository.find(Task.SEGMENTATION, query.model, query.version)
         pool = self._engine.image_threads
         async with self._serving.call(exchange, version) as call:
             images = await self._images(exchange, call)
-            if wants_png:
-                draw = draw_overlay if query.overlay else draw_mask
-                png = await unless_disconnected(exchange, draw(call, pool, images))
-                return answered(call, Reply(png, "image/png"))
+            if wants_image:
+                drawing = (
+                    draw_overlay(call, pool, images, query.format, _accepted_picture(accept))
+                    if query.overlay
+                    else draw_mask(call, pool, images)
+                )
+                return answered(call, Reply(*await unless_disconnected(exchange, drawing)))
             work = segment(call, pool, images, query.mask)
             return answered(call, Reply(encode(await unless_disconnected(exchange, work))))
 
@@ -175,3 +196,8 @@ class PredictRoutes:
         )
         call.timings.receive = (call.timings.receive or 0.0) + perf_counter() - began
         return images
+
+
+def _accepted_picture(accept: str) -> PictureFormat | None:
+    media_type = preferred(accept, [*PICTURES])
+    return None if media_type is None else PICTURES[media_type]

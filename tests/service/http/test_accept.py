@@ -1,6 +1,6 @@
 import pytest
 
-from service.http.accept import prefers_png
+from service.http.accept import preferred, prefers_png
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,20 @@ def test_a_png_is_preferred_if_accept_names_it_and_does_not_prefer_json(
     accept: str, png: bool
 ) -> None:
     assert prefers_png(accept) is png
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("", None),
+        ("*/*", None),
+        ("image/avif,image/webp,image/png", "image/webp"),
+        ("image/png,image/webp", "image/png"),
+        ("image/png;q=0.1, image/webp;q=0.2", "image/webp"),
+        ("image/webp;q=0", None),
+    ],
+)
+def test_the_preferred_of_several_types_is_the_first_of_the_best_quality(
+    accept: str, wanted: str | None
+) -> None:
+    assert preferred(accept, ["image/png", "image/webp"]) == wanted

@@ -1,4 +1,4 @@
-"""Areas, masks and overlays of label maps."""
+"""Areas and masks of label maps."""
 
 import io
 
@@ -7,9 +7,7 @@ import pytest
 from PIL import Image
 
 from service.errors import InferenceFailed
-from service.images import masks
-from service.images.masks import class_areas, mask_png, overlay_png, scale_labels
-from tests.service.photos import noise, solid
+from service.images.masks import class_areas, mask_png, scale_labels
 
 NAMES = ["sky", "road", "tree", "car"]
 PALETTE = [(128, 128, 128), (128, 64, 128), (128, 128, 0), (64, 0, 128)]
@@ -46,24 +44,3 @@ def test_the_mask_is_an_indexed_png_of_eight_bits_with_the_palette() -> None:
     assert image.mode == "P"
     assert np.array_equal(np.asarray(image), labels)
     assert image.getpalette()[:12] == [value for color in PALETTE for value in color]
-
-
-def test_the_overlay_blends_the_colours_into_the_photo() -> None:
-    data = overlay_png(solid((0, 0, 0), (2, 1)), np.array([[0, 1]], np.uint8), PALETTE)
-    image = Image.open(io.BytesIO(data))
-    assert image.mode == "RGB"
-    assert [image.getpixel((x, 0)) for x in (0, 1)] == [(64, 64, 64), (64, 32, 64)]
-
-
-def test_the_overlay_is_blended_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    photo, labels = noise(30, 50), np.arange(1500, dtype=np.uint8).reshape(50, 30) % 4
-    whole, blend, sizes = overlay_png(photo, labels, PALETTE), Image.blend, []
-
-    def recorded(one: Image.Image, other: Image.Image, alpha: float) -> Image.Image:
-        sizes.append(one.size)
-        return blend(one, other, alpha)
-
-    monkeypatch.setattr(Image, "blend", recorded)
-    monkeypatch.setattr(masks, "BLEND_PIXELS", 215)
-    assert overlay_png(photo, labels, PALETTE) == whole
-    assert sizes == [(30, 7)] * 7 + [(30, 1)]

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
-from service.open_inference.bounded_json import MAX_JSON_BYTES, MAX_JSON_PARTS, MAX_LIST_PARTS
+from service.open_inference.bounded_json import MAX_JSON_BYTES, MAX_JSON_PARTS
 
-LIMITS = {byte: limit for byte, (limit, _) in (MAX_JSON_PARTS | MAX_LIST_PARTS).items()}
+LIMITS = {byte: limit for byte, (limit, _) in MAX_JSON_PARTS.items()}
 HEAD = b'{"inputs": [{"name": "images", "datatype": "UINT8", "shape": [8, 224, 224, 3], "data": ['
 TAIL = b"]}]}"
 ROOM = MAX_JSON_BYTES - len(HEAD + TAIL)

@@ -126,6 +126,11 @@ def test_the_first_numbers_of_data_are_cut_out(before: str, numbers: str, after:
     [
         '{"data":[]}',
         '{"data":[ ]}',
+        '{"data":[1]"a":1}',
+        '{"data":[1],"a"}',
+        '{"data":[1], {}]}',
+        '{"data":[[1], {}]}',
+        '{"data":[[1], {"a":1}]}',
         '{"data":["a"]}',
         '{"data":[["a"]]}',
         '{"data":[{}]}',

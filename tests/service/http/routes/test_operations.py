@@ -34,11 +34,14 @@ async def test_the_description_names_bodies_and_statuses_and_no_422(service: Run
         "multipart/form-data",
         "application/json",
     }
-    assert set(segment["responses"]["200"]["content"]) == {"application/json", "image/png"}
+    assert set(segment["responses"]["200"]["content"]) == {
+        "application/json",
+        *(f"image/{name}" for name in ("jpeg", "webp", "png")),
+    }
     statuses = {"200", "400", "404", "408", "413", "415", "429", "500", "503", "504", "default"}
     assert set(segment["responses"]) == statuses
     assert {(p["in"], p["name"]) for p in segment["parameters"]} == {
-        *(("query", name) for name in ("model", "version", "mask", "overlay")),
+        *(("query", name) for name in ("model", "version", "mask", "overlay", "format")),
         ("header", "X-Request-Timeout-Ms"),
     }
 
