@@ -1,5 +1,6 @@
 """Labelled images on disk: class folders for classification, label maps for segmentation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,23 @@ def image_label_pairs(root: Path) -> list[Sample]:
     if missing:
         raise InvalidData(f"{len(missing)} label maps are missing in {root}, first {missing[0]}")
     return samples
+
+
+def held_out(samples: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
+    """The samples in two parts: those to train on, and a share of all classes that is held out.
+
+    The same samples are held out every time: one at every `1 / share`, in the order of the files.
+
+    Raises:
+        InvalidData: the share is not in [0, 0.5].
+    """
+    if not 0 <= share <= 0.5:
+        raise InvalidData(f"the share to hold out must be between 0 and 0.5, not {share}")
+    chosen = {
+        index for index in range(len(samples)) if int((index + 1) * share) > int(index * share)
+    }
+    kept = [sample for index, sample in enumerate(samples) if index not in chosen]
+    return kept, [samples[index] for index in sorted(chosen)]
 
 
 def photos_below(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Arguments that several commands share: how they are declared, and read back."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,13 @@ def crop_size(text: str) -> tuple[int, int]:
     """Height and width of `96` or `256x320`."""
     height, _, width = text.partition("x")
     return int(height), int(width or height)
+
+
+def recipe_field(text: str) -> tuple[str, Any]:
+    """Name and value of `mixup=0.2`; the value is JSON."""
+    name, equals, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError as error:
+        wanted = "a JSON value, such as 0.2, true or [0.5,2]" if equals else "FIELD=VALUE"
+        raise argparse.ArgumentTypeError(f"{text} must be {wanted}") from error

@@ -2,7 +2,8 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from model_export.errors import InvalidModel
 from model_export.preprocessing import open_image, to_rgb
 from model_export.samples import IGNORED, Sample, load_labels
+from model_export.training.augmentation import FILL
+from model_export.training.processes import Processes
 from model_export.training.recipes import Recipe
-
-FILL = (124, 116, 104)
-"""The colour outside a photo: the ImageNet mean."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels of an image."""
@@ -36,7 +37,8 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         self.view = view
         self.seed = seed
         self.epoch = 0
-        self._images = [np.asarray(to_rgb(open_image(s.image), FILL)) for s in samples]
+        with ThreadPoolExecutor() as threads:
+            self._images = list(threads.map(_pixels, samples))
         self._targets = [
             load_labels(s.target, classes) if isinstance(s.target, Path) else s.target
             for s in samples
@@ -59,6 +61,10 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
             labels = np.asarray(target)
             counts += np.bincount(labels[labels != IGNORED].ravel(), minlength=classes)
         return torch.from_numpy(counts / max(1, counts.sum())).float()
+
+
+def _pixels(sample: Sample) -> npt.NDArray[np.uint8]:
+    return np.asarray(to_rgb(open_image(sample.image), FILL))
 
 
 def classification_view(recipe: Recipe, size: tuple[int, int]) -> View:
@@ -146,14 +152,49 @@ def _finish(
     return np.array(image)
 
 
-def batches(samples: Samples, batch_size: int, workers: int, seed: int) -> DataLoader[Any]:
-    """One epoch of shuffled batches; an incomplete last batch is dropped."""
-    return DataLoader(
-        samples,
-        batch_size=min(batch_size, len(samples)),
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        generator=torch.Generator().manual_seed(seed + samples.epoch),
-        pin_memory=torch.cuda.is_available(),
+class Batches:
+    """The shuffled indices of an epoch, for one process, in parts of a batch.
+
+    Every batch is divided over the processes and, in each of them, into `accumulate` parts, which
+    come one after the other. An incomplete last batch is dropped.
+
+    Raises:
+        InvalidModel: a batch cannot be divided into parts of equal size.
+    """
+
+    def __init__(
+        self, samples: int, batch_size: int, processes: Processes, accumulate: int
+    ) -> None:
+        self._samples, self._rank = samples, processes.rank
+        self._count, self._accumulate = processes.count, accumulate
+        self._parts = processes.count * accumulate
+        self._batch_size = min(batch_size, samples)
+        if self._batch_size % self._parts:
+            raise InvalidModel(
+                f"a batch of {self._batch_size} images cannot be divided into {self._parts} equal "
+                "parts (processes x --accumulate); choose another --batch-size"
+            )
+        self.updates = samples // self._batch_size
+
+    def parts(self, seed: int, epoch: int, start: int) -> list[list[int]]:
+        """The indices of every part, from the batch `start` on."""
+        order = np.random.default_rng([seed, epoch]).permutation(self._samples).tolist()
+        parts = []
+        for update in range(start, self.updates):
+            batch = order[update * self._batch_size : (update + 1) * self._batch_size]
+            mine = batch[self._rank :: self._count]
+            parts += [mine[part :: self._accumulate] for part in range(self._accumulate)]
+        return parts
+
+
+def load(samples: Samples, parts: list[list[int]], workers: int) -> Iterator[list[Tensor]]:
+    """Views and targets of each part, prepared by worker processes."""
+    return iter(
+        DataLoader(
+            samples,
+            batch_sampler=parts,
+            num_workers=workers,
+            generator=torch.Generator(),  # which leaves the global one alone
+            pin_memory=torch.cuda.is_available(),
+        )
     )

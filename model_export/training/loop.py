@@ -1,4 +1,4 @@
-"""The training loop: averaged weights, mixed precision, resumable after each epoch."""
+"""The training loop: averaged weights, mixed precision, resumable after every update."""
 
 import csv
 import dataclasses
@@ -7,111 +7,84 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from model_export import checkpoint
 from model_export.comparison.evaluation import task_accuracy
 from model_export.comparison.predictors import reference_predictor
 from model_export.errors import InvalidCheckpoint
 from model_export.files import write_atomically
-from model_export.models.registry import Dimensions, build
-from model_export.models.served import Normalisation, served
-from model_export.preprocessing import Preprocessing
-from model_export.samples import IGNORED, Sample
+from model_export.models.served import served
+from model_export.samples import IGNORED
 from model_export.training.data import (
+    Batches,
     Samples,
-    batches,
     classification_view,
+    load,
     segmentation_view,
 )
+from model_export.training.interruption import Interruption, TrainingInterrupted, interruption
 from model_export.training.learning_curve import learning_curve
-from model_export.training.recipes import Recipe
+from model_export.training.multi_scale import multi_scale
+from model_export.training.networks import averaged, initial_network, parameter_groups
+from model_export.training.objective import Objective
+from model_export.training.processes import Processes, processes, synchronised_norms
+from model_export.training.progress import NoScalars, Progress, Scalars, TensorBoard
+from model_export.training.recipes import learning_rate
+from model_export.training.run import Run
 
 STATE_FILE = "last.pt"
 METRICS_FILE = "metrics.csv"
 CURVE_FILE = "learning_curve.png"
 CHECKPOINT_FILE = "checkpoint.safetensors"
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Training and validation samples."""
-
-    train: list[Sample]
-    validation: list[Sample]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run: model, recipe, data and the folder for the results."""
-
-    dimensions: Dimensions
-    recipe: Recipe
-    data: TrainingData
-    preprocessing: Preprocessing
-    directory: Path
-    backbone: Path | None = None
-    """A ResNet checkpoint to initialise the trunk."""
-    initial_checkpoint: Path | None = None
-    """A checkpoint of the same model to fine-tune."""
-    seed: int = 0
-    workers: int = 1
-    evaluate_every: int = 1
-
-    def identity(self) -> str:
-        """The settings that must be equal to resume a run, as JSON."""
-        parts = {
-            "dimensions": self.dimensions.as_dict(),
-            "recipe": dataclasses.asdict(self.recipe),
-            "seed": self.seed,
-            "samples": len(self.data.train),
-            "fine_tuned": self.initial_checkpoint is not None,
-        }
-        return json.dumps(parts, sort_keys=True)
+TENSORBOARD_FOLDER = "tensorboard"
 
 
 def train(run: Run) -> dict[str, Any]:
-    """Train, or resume after the last complete epoch; returns the last metrics.
+    """Train, or resume where the last saved state ends; returns the last metrics.
 
     Writes `metrics.csv` (one row per epoch), `learning_curve.png`, `last.pt` (to resume from) and,
     at the end, `checkpoint.safetensors` with the averaged weights in float16.
+
+    Raises:
+        TrainingInterrupted: SIGINT or SIGTERM arrived; the state is saved.
     """
     torch.manual_seed(run.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = _Trainer(run, device)
-    trainer.resume()
-    while trainer.epoch < run.recipe.epochs:
-        trainer.train_epoch()
-    return trainer.finish()
+    with processes() as own, interruption() as signals:
+        trainer = Trainer(run, own)
+        trainer.resume()
+        return trainer.train(signals)
 
 
-class _Trainer:
-    """The state of one run; `epoch` counts complete epochs."""
+class Trainer:
+    """The state of one run: `epoch` complete epochs, and `update` updates of the next one."""
 
-    def __init__(self, run: Run, device: torch.device) -> None:
+    def __init__(self, run: Run, processes: Processes) -> None:
+        run.recipe.check_task(run.dimensions.task)
         self.run = run
-        self.device = device
-        self.network = _initial_network(run)
-        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.averaged = AveragedModel(
-            self.network, multi_avg_fn=_averaging(run.recipe.ema_decay), use_buffers=True
-        )
-        self.normalisation = Normalisation(run.preprocessing.mean, run.preprocessing.std).to(device)
+        self.processes = processes
+        self.device = processes.device
+        network = synchronised_norms(initial_network(run), processes)
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged = averaged(self.network, run.recipe.ema_decay)
         self.optimizer = torch.optim.AdamW(
-            _parameter_groups(self.network, run), lr=0.0, betas=run.recipe.betas
+            parameter_groups(self.network, run), lr=0.0, betas=run.recipe.betas
+        )
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=run.arithmetic(self.device) == "fp16"
         )
         self.samples = Samples(run.data.train, _view(run, 0), run.dimensions.classes, run.seed)
-        self.class_weights = self._class_weights()
-        self.epoch = 0
+        self.batches = Batches(len(self.samples), run.recipe.batch_size, processes, run.accumulate)
+        self.objective = Objective(run, self._class_weights(), self.device)
+        self.epoch = self.update = 0
+        self.losses: list[float] = []
+        self.seconds = 0.0
         self.rows: list[dict[str, Any]] = []
 
     def _class_weights(self) -> Tensor | None:
@@ -123,106 +96,163 @@ class _Trainer:
         return (weights / weights.mean()).to(self.device)
 
     def resume(self) -> None:
-        """Continue after the last complete epoch in the folder, if there is one."""
+        """Continue from the state in the folder, if there is one."""
         path = self.run.directory / STATE_FILE
         if not path.is_file():
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
-        if not self._is_of_this_run(state):
+        if state["identity"] != self.run.identity():
             raise InvalidCheckpoint(
                 f"{path} belongs to a run with a different model, backbone, recipe, seed or data; "
                 "choose another --output folder, or remove the file to start over"
             )
-        self.network.load_state_dict(state["network"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"].cpu())
-        self.epoch = state["epoch"]
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.epoch, self.update = state["epoch"], state["update"]
+        self.losses, self.seconds = state["losses"], state["seconds"]
         self.rows = json.loads(state["rows"])
 
-    def _is_of_this_run(self, state: Mapping[str, Any]) -> bool:
-        groups = state["optimizer"]["param_groups"]  # a backbone adds groups
-        same_groups = len(groups) == len(self.optimizer.param_groups)
-        return bool(state["identity"] == self.run.identity() and same_groups)
+    def _parts(self) -> Mapping[str, Any]:
+        return {
+            "network": self.network,
+            "averaged": self.averaged,
+            "optimizer": self.optimizer,
+            "scaler": self.scaler,
+        }
 
-    def train_epoch(self) -> None:
-        """Train one epoch, evaluate, and save the state and the metrics."""
-        start = time.perf_counter()
-        loss = self._fit()
-        self.epoch += 1
-        row = {"epoch": self.epoch, "train_loss": round(loss, 4)}
-        row["train_seconds"] = round(time.perf_counter() - start, 1)
-        last = self.epoch == self.run.recipe.epochs
-        if last or self.epoch % self.run.evaluate_every == 0:
-            row |= {key: value for key, value in self.evaluate().items() if key != "iou"}
-        self.rows.append(row)
-        print(json.dumps(row), flush=True)
-        self._save_state()
-        self._save_metrics()
+    def train(self, signals: Interruption) -> dict[str, Any]:
+        """Train the remaining epochs and return the last row of metrics."""
+        progress = Progress(self.run.recipe, self.batches.updates, shown=self.processes.is_first)
+        forward, scalars = self.processes.shared(self.network), self._scalars()
+        while self.epoch < self.run.recipe.epochs:
+            self._fit(forward, signals, progress, scalars)
+            self._complete_epoch(scalars)
+        scalars.close()
+        if self.processes.is_first:
+            self._write_checkpoint()
+        return self.rows[-1]
 
-    def _fit(self) -> float:
-        """One pass over the samples; returns the mean loss."""
-        recipe, self.samples.epoch = self.run.recipe, self.epoch
-        self.samples.view = _view(self.run, self.epoch)
-        loader = batches(self.samples, recipe.batch_size, self.run.workers, self.run.seed)
+    def _scalars(self) -> Scalars:
+        if not (self.run.tensorboard and self.processes.is_first):
+            return NoScalars()
+        return TensorBoard(self.run.directory / TENSORBOARD_FOLDER, self._updates_done())
+
+    def _updates_done(self) -> int:
+        return self.epoch * self.batches.updates + self.update
+
+    def _fit(
+        self, forward: nn.Module, signals: Interruption, progress: Progress, scalars: Scalars
+    ) -> None:
+        """The rest of an epoch."""
+        run, self.samples.epoch = self.run, self.epoch
+        self.samples.view = _view(run, self.epoch)
+        parts = load(
+            self.samples, self.batches.parts(run.seed, self.epoch, self.update), run.workers
+        )
         self.network.train()
-        losses = []
-        progress = tqdm(loader, desc=f"epoch {self.epoch + 1}/{recipe.epochs}", disable=None)
-        for index, (images, targets) in enumerate(progress):
-            done = (self.epoch + index / len(loader)) / recipe.epochs
-            losses.append(self._step(images.to(self.device), targets.to(self.device), done))
-            progress.set_postfix(loss=f"{losses[-1]:.3f}")
-        mean = sum(losses) / len(losses)
+        began, saved = time.perf_counter() - self.seconds, time.perf_counter()
+        with progress.epoch(self.epoch, self.update):
+            while self.update < self.batches.updates:
+                loss = self.step(forward, list(islice(parts, run.accumulate)))
+                self.losses.append(loss)
+                self.update += 1
+                self.seconds = time.perf_counter() - began
+                progress.advance(self.update, loss)
+                scalars.write(
+                    {"train/loss": loss, "train/learning_rate": self._rate()}, self._updates_done()
+                )
+                if self.processes.any(signals.requested):
+                    self._save_state()
+                    raise TrainingInterrupted
+                if time.perf_counter() - saved > 60 * run.save_minutes:
+                    self._save_state()
+                    saved = time.perf_counter()
+
+    def _rate(self) -> float:
+        done = self._updates_done() / (self.batches.updates * self.run.recipe.epochs)
+        return learning_rate(self.run.recipe, done)
+
+    def step(self, forward: nn.Module, parts: list[list[Tensor]]) -> float:
+        """One update of the weights from the parts of a batch; returns the loss."""
+        if not self.processes.any(any(_has_labels(targets) for _, targets in parts)):
+            return 0.0  # no labelled pixel: the mean loss would be 0 / 0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate() * group["factor"]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = sum(self._backward(forward, index, *part) for index, part in enumerate(parts))
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.run.recipe.max_gradient_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.averaged.update_parameters(self.network)
+        return float(loss)
+
+    def _backward(self, forward: nn.Module, index: int, images: Tensor, targets: Tensor) -> float:
+        """Add the gradients of a part of a batch; returns its share of the batch's loss."""
+        parts = self.run.accumulate
+        place = [self.run.seed, self.epoch, self.update, self.processes.rank, index]
+        with self.processes.exchanging(forward, index == parts - 1):
+            loss = self.objective(
+                forward,
+                images.to(self.device, non_blocking=True),
+                targets.to(self.device, non_blocking=True),
+                np.random.default_rng(place),
+            )
+            self.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()) / parts
+
+    def _complete_epoch(self, scalars: Scalars) -> None:
+        """Evaluate, and save the state and the metrics."""
+        mean = sum(self.losses) / len(self.losses)
         if not math.isfinite(mean):
             raise InvalidCheckpoint(
                 "training diverged: the loss is not finite; try a lower --learning-rate"
             )
-        return mean
+        self.epoch, self.update, self.losses = self.epoch + 1, 0, []
+        row = {"epoch": self.epoch, "train_loss": round(mean, 4)}
+        row["train_seconds"], self.seconds = round(self.seconds, 1), 0.0
+        if self.processes.is_first and self._is_evaluated():
+            accuracy = self.evaluate()
+            scalars.write(
+                {f"val/{name}": accuracy[name] for name in accuracy}, self._updates_done()
+            )
+            row |= accuracy
+        self.rows.append(row)
+        if self.processes.is_first:
+            print(json.dumps(row), flush=True)
+            self._save_state()
+            self._save_metrics()
 
-    def _step(self, images: Tensor, targets: Tensor, done: float) -> float:
-        """One update of the weights; returns the loss. `done` is as in `learning_rate`."""
-        recipe, ignored = self.run.recipe, IGNORED if targets.dim() > 1 else -1
-        if (targets == ignored).all():
-            return 0.0  # no labelled pixel: the mean loss would be 0 / 0
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, done) * group["factor"]
-        loss = self._loss(images, targets, ignored)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), recipe.max_gradient_norm)
-        self.optimizer.step()
-        self.averaged.update_parameters(self.network)
-        return float(loss.detach())
+    def _is_evaluated(self) -> bool:
+        is_last = self.epoch == self.run.recipe.epochs
+        return is_last or self.epoch % self.run.evaluate_every == 0
 
-    def _loss(self, images: Tensor, targets: Tensor, ignored: int) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=_fast_bfloat16(self.device)):
-            logits = self.network(self.normalisation(images))
-        return functional.cross_entropy(
-            logits.float(),
-            targets,
-            weight=self.class_weights,
-            ignore_index=ignored,
-            label_smoothing=self.run.recipe.label_smoothing,
-        )
-
-    def evaluate(self) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, float]:
         """Accuracy of the averaged weights on the validation samples."""
-        model = served(
-            self.averaged.module, self.run.preprocessing.mean, self.run.preprocessing.std
-        )
+        run = self.run
+        model = served(self.averaged.module, run.preprocessing.mean, run.preprocessing.std)
+        accuracy = self._accuracy(model)
+        if run.evaluation_scales:
+            more = self._accuracy(multi_scale(model, run.evaluation_scales))
+            accuracy |= {f"{name}_multi_scale": value for name, value in more.items()}
+        return accuracy
+
+    def _accuracy(self, model: Any) -> dict[str, float]:
         predict = reference_predictor(model, self.device)
-        return task_accuracy(
-            predict, self.run.data.validation, self.run.preprocessing, self.run.dimensions
-        )
+        run = self.run
+        metrics = task_accuracy(predict, run.data.validation, run.preprocessing, run.dimensions)
+        return {name: value for name, value in metrics.items() if name != "iou"}
 
     def _save_state(self) -> None:
-        state = {
+        if not self.processes.is_first:
+            return
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {
             "identity": self.run.identity(),
             "epoch": self.epoch,
-            "network": self.network.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
+            "update": self.update,
+            "losses": self.losses,
+            "seconds": self.seconds,
             "rows": json.dumps(self.rows),
         }
         buffer = io.BytesIO()
@@ -239,83 +269,21 @@ class _Trainer:
         title = f"{self.run.dimensions.name}, seed {self.run.seed}"
         write_atomically(self.run.directory / CURVE_FILE, learning_curve(self.rows, title))
 
-    def finish(self) -> dict[str, Any]:
-        """Write the averaged weights and return the last row of metrics."""
+    def _write_checkpoint(self) -> None:
         metadata = {
             "recipe": json.dumps(dataclasses.asdict(self.run.recipe)),
             "metrics": json.dumps(self.rows[-1]),
             "seed": str(self.run.seed),
+            "hold_out": str(self.run.hold_out),
             "seconds": str(round(sum(row["train_seconds"] for row in self.rows))),
             "device": _device_name(self.device),
         }
         path = self.run.directory / CHECKPOINT_FILE
         checkpoint.write(path, self.averaged.module, self.run.dimensions, metadata)
-        return self.rows[-1]
 
 
-def learning_rate(recipe: Recipe, done: float) -> float:
-    """Linear warm-up, then a cosine to 0; `done` is the completed fraction of all steps."""
-    if done < recipe.warmup:
-        return recipe.learning_rate * (0.01 + 0.99 * done / recipe.warmup)
-    rest = (done - recipe.warmup) / (1 - recipe.warmup)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * rest))
-
-
-def _averaging(decay: float) -> Any:
-    """Exponential moving average with a decay that grows during the first updates."""
-
-    @torch.no_grad()
-    def average(averaged: Iterable[Tensor], current: Iterable[Tensor], count: Tensor | int) -> None:
-        weight = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
-        for mean, value in zip(averaged, current, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, weight)
-            else:
-                mean.copy_(value)
-
-    return average
-
-
-def _parameter_groups(network: nn.Module, run: Run) -> list[dict[str, Any]]:
-    """No weight decay for norms and biases; a separate learning rate for a loaded backbone."""
-    trunk = _trunk_name(run.dimensions)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        decay = run.recipe.weight_decay if parameter.dim() > 1 else 0.0
-        from_backbone = run.backbone is not None and _is_in(trunk, name)
-        factor = run.recipe.backbone_learning_rate if from_backbone else 1.0
-        groups.setdefault((decay, factor), []).append(parameter)
-    return [
-        {"params": parameters, "weight_decay": decay, "factor": factor}
-        for (decay, factor), parameters in groups.items()
-    ]
-
-
-def _is_in(trunk: str, parameter: str) -> bool:
-    """Return whether a parameter belongs to the trunk; in a plain ResNet, all but the head do."""
-    return parameter.startswith(f"{trunk}.") if trunk else not parameter.startswith("fc.")
-
-
-def _initial_network(run: Run) -> nn.Module:
-    """A fresh network, with the weights of the run's checkpoint or backbone, if any."""
-    network = build(run.dimensions)
-    if run.initial_checkpoint is not None:
-        source = checkpoint.read(run.initial_checkpoint)
-        checkpoint.load_model(network, source, run.dimensions)
-    if run.backbone is not None:
-        trunk = network.get_submodule(_trunk_name(run.dimensions))
-        checkpoint.load_backbone(trunk, checkpoint.read(run.backbone))  # type: ignore[arg-type]
-    return network
-
-
-def _trunk_name(dimensions: Dimensions) -> str:
-    match dimensions.family:
-        case "vt_resnet":
-            return "trunk"
-        case "fpn" | "vt_fpn":
-            return "backbone"
-        case "resnet":
-            return ""
+def _has_labels(targets: Tensor) -> bool:
+    return targets.dim() == 1 or bool((targets != IGNORED).any())
 
 
 def _view(run: Run, epoch: int) -> Any:
@@ -323,13 +291,6 @@ def _view(run: Run, epoch: int) -> Any:
     if run.dimensions.task == "classification":
         return classification_view(run.recipe, size)
     return segmentation_view(run.recipe, size)
-
-
-def _fast_bfloat16(device: torch.device) -> bool:
-    """Return whether the device multiplies bfloat16 in hardware."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,5 +1,6 @@
 """Photos, data sets and label files for tests, and the contents of files."""
 
+import csv
 import hashlib
 import json
 from pathlib import Path
@@ -52,6 +53,12 @@ def two_color_pairs(root: Path, images: int, size: tuple[int, int] = (64, 64)) -
         Image.fromarray(pixels).save(root / "images" / f"{index}.png")
         Image.fromarray(labels).save(root / "labels" / f"{index}.png")
     return root
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    """The metrics of a training run, by epoch."""
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def json_of(path: Path) -> Any:

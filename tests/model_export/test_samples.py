@@ -1,5 +1,7 @@
 """Samples are found by the names of folders and files."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,8 @@ from PIL import Image
 from model_export.errors import InvalidData
 from model_export.samples import (
     IGNORED,
+    Sample,
+    held_out,
     image_folder,
     image_label_pairs,
     load_labels,
@@ -85,3 +89,17 @@ def test_a_colour_image_is_not_a_label_map(tmp_path):
     path = noise_photo(tmp_path / "labels.png", 0)
     with pytest.raises(InvalidData, match=r"labels\.png is not a label map"):
         load_labels(path, 2)
+
+
+def test_a_share_of_the_samples_is_held_out_evenly():
+    samples = [Sample(Path(f"{index}.png"), index // 10) for index in range(30)]
+    kept, held = held_out(samples, 0.2)
+    assert [sample.image.stem for sample in held] == ["4", "9", "14", "19", "24", "29"]
+    assert sorted(kept + held, key=samples.index) == samples
+    assert held_out(samples, 0) == (samples, [])
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.6])
+def test_a_share_that_leaves_too_little_to_train_is_refused(share):
+    with pytest.raises(InvalidData, match="the share to hold out must be between"):
+        held_out([], share)

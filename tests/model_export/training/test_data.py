@@ -1,14 +1,23 @@
 """Random views keep image and labels together, and batches are reproducible."""
 
 import random
+from itertools import chain
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from model_export.errors import InvalidModel
 from model_export.samples import IGNORED, Sample
-from model_export.training.data import Samples, batches, classification_view, segmentation_view
+from model_export.training.data import (
+    Batches,
+    Samples,
+    classification_view,
+    load,
+    segmentation_view,
+)
+from model_export.training.processes import Processes
 from model_export.training.recipes import RECIPES
 from tests.model_export.files import COLORS, noise_photo
 
@@ -75,20 +84,49 @@ def test_a_view_depends_only_on_seed_epoch_and_index(samples):
         assert not torch.equal(other[3][0], view)
 
 
+def parts(samples=12, batch_size=4, rank=0, count=1, accumulate=1, **place):
+    own = Processes(torch.device("cpu"), rank, count)
+    batches = Batches(samples, batch_size, own, accumulate)
+    return batches.parts(**({"seed": 0, "epoch": 0, "start": 0} | place))
+
+
 def test_a_worker_process_makes_the_same_batches(samples):
-    given, expected = (list(batches(viewed(samples), 2, workers, seed=0)) for workers in (1, 0))
+    order = parts(samples=7, batch_size=2)
+    given, expected = (list(load(viewed(samples), order, workers)) for workers in (1, 0))
     assert len(given) == 3  # of 7 samples: the last batch is not full
     for (images, targets), (wanted_images, wanted) in zip(given, expected, strict=True):
         assert torch.equal(images, wanted_images)
         assert torch.equal(targets, wanted)
 
 
-def test_every_epoch_is_shuffled_differently(samples):
-    orders = [
-        [t for _, targets in batches(viewed(samples, epoch=epoch), 1, 0, 0) for t in targets]
-        for epoch in range(4)
-    ]
-    assert len({tuple(map(int, order)) for order in orders}) > 1
+def test_loading_leaves_the_global_random_state_alone(samples):
+    before = torch.get_rng_state()
+    list(load(viewed(samples), parts(samples=7), 0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_epoch_and_seed_is_shuffled_differently():
+    orders = [parts(), parts(epoch=1), parts(seed=1)]
+    assert all(sorted(chain(*order)) == list(range(12)) for order in orders)
+    assert len({str(order) for order in orders}) == 3
+
+
+def test_an_epoch_can_start_after_any_batch():
+    assert parts(start=1) == parts()[1:]
+
+
+def test_processes_and_accumulated_parts_divide_the_same_batches():
+    whole = [set(batch) for batch in parts()]
+    shares = [parts(rank=rank, count=2, accumulate=2) for rank in (0, 1)]
+    assert {len(part) for share in shares for part in share} == {1}
+    for index, batch in enumerate(whole):
+        own = (share[2 * index : 2 * index + 2] for share in shares)
+        assert set(chain(*chain(*own))) == batch
+
+
+def test_a_batch_that_cannot_be_divided_is_refused():
+    with pytest.raises(InvalidModel, match="batch of 4 images cannot be divided into 3 equal"):
+        parts(accumulate=3)
 
 
 def test_label_shares_count_only_labelled_pixels(tmp_path):

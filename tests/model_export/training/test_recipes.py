@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from model_export.training.loop import learning_rate
-from model_export.training.recipes import RECIPES
+from model_export.errors import InvalidModel
+from model_export.training.recipes import RECIPES, learning_rate
 
 RECIPE = RECIPES["classification"]
 
@@ -30,3 +30,29 @@ def test_the_learning_rate_warms_up_and_falls_to_0():
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert 0 < rates[0] < 0.02 * RECIPE.learning_rate
     assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"mixup": -1}, "recipe field mixup: Input should be greater than or equal to 0, not -1"),
+        ({"epochs": "many"}, "recipe field epochs: Input should be a valid integer"),
+        ({"mixing": 1}, "recipes have no mixing"),
+    ],
+)
+def test_a_field_that_is_unknown_or_out_of_range_is_refused(changes, sentence):
+    with pytest.raises(InvalidModel, match=sentence):
+        RECIPE.changed(**changes)
+
+
+@pytest.mark.parametrize(
+    ("task", "recipe", "field"),
+    [
+        ("classification", "segmentation-strong", "class_weight_offset"),
+        ("segmentation", "classification-strong", "random_erasing"),
+    ],
+)
+def test_a_recipe_of_another_task_is_refused(task, recipe, field):
+    RECIPES[task].check_task(task)
+    with pytest.raises(InvalidModel, match=f"{field} does not apply to {task}"):
+        RECIPES[recipe].check_task(task)
