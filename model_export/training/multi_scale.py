@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_export.models.served import ServedModel, ServedSegmentation
+from model_export.models.fpn import SegmentationNetwork
+from model_export.models.served import ServedModel
 
 
 class MultiScale(nn.Module):
@@ -48,9 +49,15 @@ class _ServedLogits(ServedModel):
         return (self.network(self.normalisation(images)),)
 
 
+class _ServedLabels(ServedModel):
+    output_names = ("labels",)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return (self.network(self.normalisation(images)).argmax(dim=1).to(torch.uint8),)
+
+
 def multi_scale(model: ServedModel, scales: Sequence[float]) -> ServedModel:
     """The served model over these scales; it returns labels or logits alone."""
-    network = MultiScale(model.network, scales)
-    if isinstance(model, ServedSegmentation):
-        return ServedSegmentation(model.normalisation, network)
-    return _ServedLogits(model.normalisation, network)
+    is_segmenter = isinstance(model.network, SegmentationNetwork)
+    form = _ServedLabels if is_segmenter else _ServedLogits
+    return form(model.normalisation, MultiScale(model.network, scales))
