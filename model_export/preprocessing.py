@@ -14,10 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
+from model_export.colors import is_negative, note_white, to_srgb, white_of
 from model_export.errors import InvalidData
 
+SRGB, IGNORED = "srgb", "ignored"
 RgbArray = npt.NDArray[np.uint8]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -97,10 +99,14 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     exif_orientation: bool = field(default=True, init=False)
     color_space: str = field(default="RGB", init=False)
+    color_profile: str = SRGB
+    """Whether embedded profiles are converted to sRGB or, as in early contracts, ignored."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON data; tuples become lists."""
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.color_profile == IGNORED:
+            del data["color_profile"]
         return data
 
     @property
@@ -130,11 +136,16 @@ class Preprocessing:
             fill=tuple(data["fill"]),
             mean=tuple(data["mean"]),
             std=tuple(data["std"]),
+            color_profile=data.get("color_profile", IGNORED),
         )
 
     def __call__(self, image: Image.Image) -> RgbArray:
         """A decoded image to the graph's input, UINT8 `[height, width, 3]`."""
-        return np.array(self.resized(to_rgb(image, self.fill)))
+        return np.array(self.resized(self.to_rgb(image)))
+
+    def to_rgb(self, image: Image.Image) -> Image.Image:
+        """A decoded image to upright 8-bit RGB."""
+        return to_rgb(image, self.fill, converts_profile=self.color_profile == SRGB)
 
     def resized(self, image: Image.Image) -> Image.Image:
         """Resize and crop an RGB image by the contract's mode, unless it has the right size."""
@@ -164,12 +175,21 @@ def _short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     return width, height
 
 
-def to_rgb(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
+def to_rgb(
+    image: Image.Image, fill: tuple[int, int, int], *, converts_profile: bool = True
+) -> Image.Image:
     """Upright 8-bit RGB from any Pillow mode, with transparency composited over `fill`."""
-    image = _turned_upright(image)
+    negative = is_negative(image)
+    rgb = _to_rgb(to_srgb(image) if converts_profile else image, fill)
+    return _turned_upright(ImageOps.invert(rgb) if negative else rgb, image)
+
+
+def _to_rgb(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
     if image.mode.startswith("I;16"):
         wide = np.asarray(image.convert("I"))
-        return Image.fromarray(((wide + 128) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
+        white = white_of(image, int(wide.max()))
+        narrow = (wide.astype(np.int64) * 255 + white // 2) // white
+        return Image.fromarray(narrow.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         return _stretched(np.asarray(image, np.float64)).convert("RGB")
     if not image.has_transparency_data:
@@ -179,13 +199,14 @@ def to_rgb(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
     return Image.alpha_composite(background, rgba).convert("RGB")
 
 
-def _turned_upright(image: Image.Image) -> Image.Image:
+def _turned_upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
+    """Turn pixels as the metadata of the image that they come from say."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
-        return image  # a photo with broken metadata is still readable
+        return rgb  # a photo with broken metadata is still readable
     transpose = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if transpose is None else image.transpose(transpose)
+    return rgb if transpose is None else rgb.transpose(transpose)
 
 
 def _stretched(values: npt.NDArray[np.float64]) -> Image.Image:
@@ -200,8 +221,10 @@ def _stretched(values: npt.NDArray[np.float64]) -> Image.Image:
 def open_image(path: Path) -> Image.Image:
     """Decode the first frame of an image file; raises `InvalidData` with the file name."""
     try:
-        image = Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS)
+        data = path.read_bytes()
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         image.load()
+        note_white(image, data)
     except Exception as error:  # Pillow's decoders raise all kinds of errors on broken bytes
         raise InvalidData(f"{path} cannot be read as an image: {error}") from error
     return image

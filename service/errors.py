@@ -15,6 +15,7 @@ ServiceError                    sent as {"error": "<sentence>"}
 |-- ClientDisconnected    499   logged and counted, never sent
 |-- InferenceFailed       500   the cause is logged, never sent
 |   `-- OutOfMemory             the device does not have enough memory for the batch
+|-- MemoryExhausted       503   the server has too little memory for the request
 |-- ModelNotReady         503
 |-- ServerStopping        503
 `-- DeadlineExceeded      504
@@ -157,6 +158,12 @@ class InferenceFailed(ServiceError):
 
 class OutOfMemory(InferenceFailed):
     """The device does not have enough memory for the batch."""
+
+
+class MemoryExhausted(ServiceError):
+    """The server has too little memory for the request."""
+
+    status = 503
 
 
 class ModelNotReady(ServiceError):

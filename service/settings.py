@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     send_timeout_seconds: Seconds = 20.0
 
     max_body_bytes: PositiveInt = 16 * 1024 * 1024
-    max_image_pixels: PositiveInt = 50_000_000
+    max_image_pixels: PositiveInt = 64 * 1024 * 1024
     max_images_per_request: PositiveInt = 64
     max_concurrent_requests: PositiveInt = 128
     max_queue_size: PositiveInt | None = None

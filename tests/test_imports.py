@@ -179,7 +179,8 @@ def test_the_packages_are_those_of_the_docs() -> None:
 EXPORT_BASE = {"__init__", "errors", "execution_providers", "files", "quiet"}
 # package or module at the root of model_export -> the others that it may import, all listed above
 EXPORT_ROOMS: dict[str, set[str]] = {
-    "preprocessing": set(),
+    "colors": set(),
+    "preprocessing": {"colors"},
     "models": set(),
     "samples": {"preprocessing"},
     "checkpoint": {"models"},

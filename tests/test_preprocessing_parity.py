@@ -11,9 +11,11 @@ from model_export.preprocessing import Buckets, Crop, Preprocessing, Squash, ope
 from service.images.decode import ImageLimits
 from service.images.photo import prepare
 from service.schema.preprocessing import Preprocessing as ServedPreprocessing
-from tests.service.photos import encode, noise, quarters
+from tests.service.images.profiles import SRGB, display_p3, grey, inverted_cmyk
+from tests.service.images.tiff_writer import write_tiff
+from tests.service.photos import encode, noise, png_chunk, quarters
 
-LIMITS = ImageLimits(max_pixels=50_000_000)
+LIMITS = ImageLimits(max_pixels=64 * 1024 * 1024)
 RESIZES = {
     "squash": Squash(64, 96),
     "crop": Crop(72, 64, 64),
@@ -22,9 +24,23 @@ RESIZES = {
 SIZES = [(64, 64), (96, 64), (97, 61), (300, 50), (33, 700), (640, 480)]
 
 
-def _grey_16() -> bytes:
-    values = np.linspace(0, 65535, 80 * 60).reshape(60, 80).astype(np.uint16)
+def _significant(png: bytes, bits: int) -> bytes:
+    return png[:33] + png_chunk(b"sBIT", bytes([bits])) + png[33:]
+
+
+def _grey_16(bits: int = 16) -> bytes:
+    values = np.linspace(0, 2**bits - 1, 80 * 60).reshape(60, 80).astype(np.uint16)
     return encode(Image.fromarray(values))
+
+
+def _grey_12(tags: dict[int, int] | None = None) -> bytes:
+    values = np.linspace(0, 4095, 80 * 60).reshape(60, 80, 1).astype(np.uint16)
+    return write_tiff(values, 1, "u", 16, tags=tags)
+
+
+def _white_is_zero() -> bytes:
+    values = np.linspace(0, 65_535, 80 * 60).reshape(60, 80, 1).astype(np.uint16)
+    return write_tiff(values, 0, "u", 16)
 
 
 def _real_numbers() -> bytes:
@@ -52,6 +68,15 @@ FILES = {
     **{f"{width}x{height}": encode(noise(width, height)) for width, height in SIZES},
     **{f"exif {orientation}": _exif(orientation) for orientation in range(1, 9)},
     "16-bit": _grey_16(),
+    "12 bits in 16": _grey_12(),
+    "12 bits in 16, stated": _grey_12({281: 4095}),
+    "12 bits, stated in a PNG": _significant(_grey_16(12), 12),
+    "white is zero": _white_is_zero(),
+    "Display P3": encode(noise(80, 60), "JPEG", icc_profile=display_p3()),
+    "sRGB profile": encode(noise(80, 60), "JPEG", icc_profile=SRGB),
+    "profile of grey": encode(quarters(80, 60).convert("LA"), icc_profile=grey(1.0)),
+    "profile of CMYK": encode(noise(8, 6).convert("CMYK"), "JPEG", icc_profile=inverted_cmyk()),
+    "profile and palette": encode(quarters(80, 60).quantize(4), icc_profile=display_p3()),
     "real numbers": _real_numbers(),
     "transparent": _transparent(),
     "transparent palette": _transparent_palette(),

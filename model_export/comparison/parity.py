@@ -15,7 +15,7 @@ from model_export.entry.precisions import PRECISIONS, PrecisionName, Tolerance
 from model_export.errors import InvalidEntry, VerificationFailed
 from model_export.execution_providers import CPU
 from model_export.models.served import ServedModel
-from model_export.preprocessing import Buckets, Preprocessing, RgbArray, open_image, to_rgb
+from model_export.preprocessing import Buckets, Preprocessing, RgbArray, open_image
 
 BATCHES = (1, 2, 7)
 SCORES = ("logits", "scores")
@@ -206,4 +206,4 @@ def _photo(path: Path, preprocessing: Preprocessing, height: int, width: int) ->
     array = preprocessing(image)
     if array.shape[:2] == (height, width):
         return array
-    return np.asarray(to_rgb(image, preprocessing.fill).resize((width, height)))
+    return np.asarray(preprocessing.to_rgb(image).resize((width, height)))

@@ -11,7 +11,7 @@ import structlog
 from service.batching.interface import Instance
 from service.batching.queue import Urgency
 from service.engine.inference import ImageInference, Inferred
-from service.images.photo import EncodedOrPrepared
+from service.images.photo import EncodedOrPrepared, size_in_bytes
 from service.runtime.arrays import Array
 from service.schema.shadow_rule import ShadowRule
 from service.schema.tasks import TASKS
@@ -39,10 +39,7 @@ class _Copy:
     @property
     def size(self) -> int:
         """Size in bytes."""
-        image = self.image
-        return self.prediction.nbytes + (
-            len(image) if isinstance(image, bytes) else image.pixels.nbytes
-        )
+        return self.prediction.nbytes + size_in_bytes(self.image)
 
 
 class Shadow:

@@ -11,12 +11,21 @@ from service.schema.record import Color
 
 Convert = Callable[[Image.Image], Image.Image]
 STRIP_PIXELS = 1 << 20
+WHITE_16 = 65_535
+DARK_16 = 4096
+"""An image of 16 bits without a value of this size probably has 12 significant bits or fewer."""
+WARNING = "vt-serve.warning"
+"""Key in the `info` of an image: doubt about its colours."""
 
 
-def to_rgb(image: Image.Image, fill: Color) -> Image.Image:
-    """Convert any mode to 8-bit RGB; transparency is composited over `fill`."""
+def to_rgb(image: Image.Image, fill: Color, white: int | None = None) -> Image.Image:
+    """Convert any mode to 8-bit RGB; transparency is composited over `fill`.
+
+    `white` is the value of white that a file of up to 16 bits of grey states. It is ignored if
+    the image exceeds it.
+    """
     if image.mode.startswith("I;16"):
-        return _in_strips(image, _narrow)
+        return _from_16_bits(image, white)
     if image.mode in ("I", "F"):
         return _in_strips(image, _stretch(*_range(image)))
     if image.has_transparency_data:
@@ -46,9 +55,22 @@ def _composite(strip: Image.Image, fill: Color) -> Image.Image:
     return Image.alpha_composite(background, rgba).convert("RGB")
 
 
-def _narrow(strip: Image.Image) -> Image.Image:
+def _from_16_bits(image: Image.Image, white: int | None) -> Image.Image:
+    peak = max(int(np.asarray(strip).max()) for _, strip in _strips(image))
+    if white is not None and peak <= white:
+        return _in_strips(image, partial(_narrow, white=white))
+    result = _in_strips(image, partial(_narrow, white=WHITE_16))
+    if 0 < peak < DARK_16:
+        result.info[WARNING] = (
+            f"no value exceeds {peak:,} of {WHITE_16:,}, so it is nearly black; if it has fewer "
+            "significant bits, state them: sBIT in a PNG, MaxSampleValue in a TIFF"
+        )
+    return result
+
+
+def _narrow(strip: Image.Image, white: int) -> Image.Image:
     wide = np.asarray(strip).astype(np.uint32)
-    return _grey((wide + 128) // 257)
+    return _grey((wide * 255 + white // 2) // white)
 
 
 def _stretch(low: float, high: float) -> Convert:

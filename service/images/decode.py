@@ -13,28 +13,36 @@ from PIL import (  # imports the plug-ins now, so that no request waits for it
     ExifTags,
     GifImagePlugin,  # noqa: F401
     Image,
+    ImageOps,
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
     TiffImagePlugin,
+    UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
 
 from service.errors import (
     InvalidRequest,
+    MemoryExhausted,
     PayloadTooLarge,
     ServiceError,
     UnsupportedMediaType,
 )
 from service.images.color import to_rgb
-from service.images.structure import check_structure
+from service.images.color_profile import to_srgb
+from service.images.frames import check_first_frame, load_frame
+from service.images.jpeg import decodable
+from service.images.quiet import silence_decoders
+from service.images.structure import MAX_SIDE, check_structure, significant_bits, skip_metadata
+from service.images.tiff import check_kind, check_unread, is_inverted, white_level
 from service.schema.preprocessing import Preprocessing
 
 # `ImageLimits` replaces Pillow's own limit, which only warns up to twice its value.
 Image.MAX_IMAGE_PIXELS = None
 # Pillow warns about odd metadata, which does not matter here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+silence_decoders()
 
-MAX_SIDE = 65_535  # the memory of resize weights grows with the side, not with the area
 MAX_TILE_PIXELS = 1 << 24  # a TIFF tile is decoded whole, even if the image is small
 MAX_WEBP_PIXELS = 1 << 24  # Pillow copies the canvas without releasing the GIL
 _SIGNATURES = {
@@ -47,6 +55,9 @@ _SIGNATURES = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
 }
+_UNSUPPORTED = "Unsupported "
+_OUT_OF_MEMORY = "out of memory"
+"""Pillow's words for what a decoder lacks."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -65,29 +76,79 @@ class ImageLimits:
     max_pixels: int
 
 
-def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Image.Image:
-    """Return the first frame, upright, as 8-bit RGB.
+def decode(
+    data: bytes, preprocessing: Preprocessing, limits: ImageLimits, frame: int | None = None
+) -> Image.Image:
+    """Return a frame, by default the first visible one, upright, as 8-bit RGB.
 
     Raises:
-        UnsupportedMediaType: the format is not supported.
+        UnsupportedMediaType: the format, or this kind of it, is not supported.
         PayloadTooLarge: the image, or the structure of its file, exceeds a limit.
         InvalidRequest: Pillow cannot decode the file.
+        MemoryExhausted: the server has too little memory.
     """
     try:
         name = signed_format(data)
         if name is None:
             raise UnsupportedMediaType("it is not a JPEG, PNG, WebP, BMP, GIF or TIFF file")
-        check_structure(name, data)
-        image: Image.Image = Image.open(io.BytesIO(data), formats=[name])
-        check_size(image, limits)
-        image.load()
-        if preprocessing.exif_orientation:
-            image = _turn_upright(image)
-        return to_rgb(image, preprocessing.fill)
+        image = _open(name, data, limits)
+        load_frame(image, data, frame, limits.max_pixels)
+        transpose = _UPRIGHT.get(_orientation(image)) if preprocessing.exif_orientation else None
+        image = _to_rgb(image, data, preprocessing)  # frees the image as it was decoded
+        return image if transpose is None else image.transpose(transpose)
     except ServiceError:
         raise
+    except MemoryError as error:
+        raise MemoryExhausted("the server has too little memory to decode it") from error
     except Exception as error:  # Pillow may raise anything on broken bytes
-        raise InvalidRequest(f"it cannot be decoded: {_reason(error)}") from error
+        raise _refusal(error) from error
+
+
+def _open(name: str, data: bytes, limits: ImageLimits) -> Image.Image:
+    """Open a file of this format within the limits, without decoding it."""
+    parts = check_structure(name, data)
+    match name:
+        case "JPEG":
+            data = decodable(data, parts)
+        case "PNG":
+            data = skip_metadata(data, parts)
+        case "GIF":
+            check_first_frame(data, limits.max_pixels)
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=[name])
+    except (UnidentifiedImageError, KeyError):
+        if name == "TIFF":
+            check_unread(data)
+        raise
+    check_size(image, limits)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        check_kind(image.tag_v2)
+    return image
+
+
+def _to_rgb(image: Image.Image, data: bytes, preprocessing: Preprocessing) -> Image.Image:
+    white, is_negative = None, False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        white, is_negative = white_level(image.tag_v2), is_inverted(image.tag_v2)
+    elif image.format == "PNG" and image.mode.startswith("I;16"):
+        bits = significant_bits(data)
+        white = 2**bits - 1 if bits is not None and bits <= 16 else None
+    if preprocessing.color_profile == "srgb":
+        image = to_srgb(image)
+    rgb = to_rgb(image, preprocessing.fill, white)
+    return ImageOps.invert(rgb) if is_negative else rgb
+
+
+def _refusal(error: Exception) -> ServiceError:
+    """Return the error for the client; the log has the decoder's own reason."""
+    reason = str(error)
+    if reason.startswith(_UNSUPPORTED):
+        return UnsupportedMediaType(f"its kind is not supported ({reason})")
+    if _OUT_OF_MEMORY in reason:
+        return MemoryExhausted("the server has too little memory to decode it")
+    is_truncated = isinstance(error, EOFError) or "truncated" in reason.lower()
+    what = "the file is truncated" if is_truncated else "the file is damaged"
+    return InvalidRequest(f"it cannot be decoded: {what}")
 
 
 def signed_format(data: bytes) -> str | None:
@@ -96,11 +157,6 @@ def signed_format(data: bytes) -> str | None:
         if data.startswith(signature):
             return name
     return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
-
-
-def _reason(error: Exception) -> str:
-    is_truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
-    return "the file is truncated" if is_truncated else "the file is damaged"
 
 
 def check_size(image: Image.Image, limits: ImageLimits) -> None:
@@ -125,11 +181,6 @@ def _tile_pixels(image: TiffImagePlugin.TiffImageFile) -> int:
     sides = (image.tag_v2.get(tag) for tag in (TiffImagePlugin.TILEWIDTH, 323))
     width, height = (side if isinstance(side, int) else 1 for side in sides)
     return width * height
-
-
-def _turn_upright(image: Image.Image) -> Image.Image:
-    transpose = _UPRIGHT.get(_orientation(image))
-    return image if transpose is None else image.transpose(transpose)
 
 
 def _orientation(image: Image.Image) -> int:

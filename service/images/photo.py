@@ -1,12 +1,14 @@
 """An image on its way to the graph: encoded or prepared."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from service.errors import ServiceError
+from service.images.color import WARNING
 from service.images.decode import ImageLimits, decode, signed_format
 from service.images.resize import resize
 from service.schema.preprocessing import Preprocessing
@@ -24,6 +26,8 @@ class PreparedImage:
     pixels: ImageArray
     photo_width: int
     photo_height: int
+    warning: str | None = None
+    """Doubt about the file that the client should know of."""
 
     @property
     def prepared(self) -> "PreparedImage":
@@ -40,17 +44,40 @@ class PreparedImage:
         return self
 
 
-EncodedOrPrepared = bytes | PreparedImage
-"""An image file, or pixels sent as the graph's input."""
+class ImageFrame(NamedTuple):
+    """A frame of an animated image file, counted from 0."""
+
+    data: bytes
+    number: int
+
+
+EncodedOrPrepared = bytes | ImageFrame | PreparedImage
+"""An image file, one of its frames, or pixels sent as the graph's input."""
+
+
+def size_in_bytes(image: EncodedOrPrepared) -> int:
+    """Return the size of an image as it was sent."""
+    match image:
+        case PreparedImage():
+            return image.pixels.nbytes
+        case ImageFrame():
+            return len(image.data)
+        case _:
+            return len(image)
 
 
 class Photo:
     """An image file on its way to the graph; the first thread that needs it prepares it."""
 
     def __init__(
-        self, data: bytes, preprocessing: Preprocessing, limits: ImageLimits, index: int = 0
+        self,
+        file: bytes | ImageFrame,
+        preprocessing: Preprocessing,
+        limits: ImageLimits,
+        index: int = 0,
     ) -> None:
-        self._data = data
+        self._data: bytes = file.data if isinstance(file, ImageFrame) else file
+        self._frame = file.number if isinstance(file, ImageFrame) else None
         self._preprocessing = preprocessing
         self._limits = limits
         self._index = index
@@ -62,7 +89,7 @@ class Photo:
         """Return the graph's input; an error names the photo's index in its request."""
         if self.prepared is None:
             try:
-                self.prepared = prepare(self._data, self._preprocessing, self._limits)
+                self.prepared = prepare(self._data, self._preprocessing, self._limits, self._frame)
             except ServiceError as error:
                 raise type(error)(f"Image {self._index} is refused: {error}.") from error
             self.shape = self.prepared.shape
@@ -75,11 +102,13 @@ class Photo:
 
     def upright(self) -> Image.Image:
         """Decode the photo again: only the prepared image is kept while the model runs."""
-        return decode(self._data, self._preprocessing, self._limits)
+        return decode(self._data, self._preprocessing, self._limits, self._frame)
 
 
-def prepare(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> PreparedImage:
+def prepare(
+    data: bytes, preprocessing: Preprocessing, limits: ImageLimits, frame: int | None = None
+) -> PreparedImage:
     """Turn an image file into the graph's input, as the contract describes."""
-    photo = decode(data, preprocessing, limits)
+    photo = decode(data, preprocessing, limits, frame)
     pixels = np.asarray(resize(photo, preprocessing))
-    return PreparedImage(pixels, photo.width, photo.height)
+    return PreparedImage(pixels, photo.width, photo.height, photo.info.get(WARNING))

@@ -2,7 +2,8 @@
 
 A few bytes can keep a decoder busy or make it allocate a lot: each scan of a JPEG covers the whole
 image, and Pillow keeps every piece of metadata, and every number in a TIFF or EXIF directory, as an
-object. All of these are counted here first.
+object. All of these are counted here first. Metadata that do not decide on the pixels, such as
+comments and XMP, are not counted, because they are skipped unread.
 """
 
 import re
@@ -14,6 +15,7 @@ from service.errors import PayloadTooLarge
 
 MAX_PARTS = 16_384
 MAX_SCANS = 100  # progressive encoders write about ten
+MAX_SIDE = 65_535  # the memory of resize weights grows with the side, not with the area
 MAX_METADATA_BYTES = 4 * 1024 * 1024
 SEARCH_BYTES = 256 * 1024  # other threads can run between two searches, but not during one
 
@@ -21,8 +23,8 @@ Part = tuple[bytes, int, int]
 """A segment, chunk or block: its kind, and where its contents start and end."""
 
 SCAN = b"\xda"
-_END_OF_IMAGE = b"\xd9"
-_NO_LENGTH = (b"\x01", b"\xd8")
+END_OF_IMAGE = b"\xd9"
+_NO_LENGTH = (b"\x01", b"\xd8", b"\xd9")
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]", re.DOTALL)
 _GIF_EXTENSION = b"\x21"
 _EXIF = b"Exif\0\0"
@@ -30,23 +32,60 @@ _ONE_OBJECT = (1, 2, 7)  # bytes, text and undefined data: one object each, howe
 
 
 class _Layout(NamedTuple):
-    """The functions that list the parts of a format, and the kinds of parts that hold metadata."""
+    """The function that lists the parts of a format, and the kinds of parts that hold metadata."""
 
     parts: Callable[[bytes], list[Part]]
-    metadata: frozenset[bytes] = frozenset()
+    read: Mapping[bytes, bytes] = {}
+    """Kinds that decide on the pixels, and the beginning of their contents."""
+    skipped: frozenset[bytes] = frozenset()
+    """Kinds that do not, unless they begin as `read` says."""
     exif: bytes = b""
     joins_exif: bool = False  # Pillow joins EXIF that is longer than a segment
 
+    def is_read(self, data: bytes, part: Part) -> bool:
+        kind, start, _ = part
+        return kind in self.read and data.startswith(self.read[kind], start)
 
-def check_structure(name: str, data: bytes) -> None:
-    """Reject a file with too many parts, scans, bytes of metadata or numbers."""
+
+def check_structure(name: str, data: bytes) -> list[Part]:
+    """Return the parts of a file, none for formats without; reject a file with too many of them.
+
+    Scans, bytes of metadata and numbers are limited as well.
+    """
     if name == "TIFF":
         _check_directory(data)
     elif name in _LAYOUTS:
-        _check_parts(_LAYOUTS[name], data)
+        return _checked_parts(_LAYOUTS[name], data)
+    return []
 
 
-def _check_parts(layout: _Layout, data: bytes) -> None:
+def is_skipped(name: str, data: bytes, part: Part) -> bool:
+    """Return whether a part holds metadata that do not decide on the pixels."""
+    layout = _LAYOUTS[name]
+    return part[0] in layout.skipped and not layout.is_read(data, part)
+
+
+def skip_metadata(png: bytes, parts: Sequence[Part]) -> bytes:
+    """Return a PNG without the chunks that do not decide on the pixels."""
+    skipped = [part for part in parts if is_skipped("PNG", png, part)]
+    ends = [0, *(end + 4 for _, _, end in skipped)]
+    starts = [*(start - 8 for _, start, _ in skipped), len(png)]
+    return (
+        b"".join(png[end:start] for end, start in zip(ends, starts, strict=True))
+        if skipped
+        else png
+    )
+
+
+def significant_bits(png: bytes) -> int | None:
+    """Return the significant bits of the first channel of a PNG, if it states them (`sBIT`)."""
+    for kind, start, end in _png_chunks(png):
+        if kind == b"sBIT" and start < min(end, len(png)):
+            return png[start]
+    return None
+
+
+def _checked_parts(layout: _Layout, data: bytes) -> list[Part]:
     parts = layout.parts(data)
     if len(parts) > MAX_PARTS:
         raise PayloadTooLarge(f"it has more than the {MAX_PARTS:,} parts allowed")
@@ -56,7 +95,7 @@ def _check_parts(layout: _Layout, data: bytes) -> None:
         kind, start, end = part
         if kind == SCAN:
             scans += 1
-        elif kind in layout.metadata:
+        elif layout.is_read(data, part):
             metadata_bytes += end - start
             if kind == layout.exif:
                 exif.append(part)
@@ -66,6 +105,7 @@ def _check_parts(layout: _Layout, data: bytes) -> None:
         raise PayloadTooLarge(f"it has more than the {MAX_METADATA_BYTES:,} bytes of metadata")
     if exif:
         _check_exif(layout, data, exif)
+    return parts
 
 
 def _check_exif(layout: _Layout, data: bytes, parts: Sequence[Part]) -> None:
@@ -110,10 +150,10 @@ def _jpeg_segments(data: bytes) -> list[Part]:
             continue
         at = found.end()
         kind = data[at - 1 : at]
-        if kind == _END_OF_IMAGE:
-            break
         length = 0 if kind in _NO_LENGTH else int.from_bytes(data[at : at + 2])
         parts.append((kind, at + 2, max(at + 2, at + length)))
+        if kind == END_OF_IMAGE:
+            break
         at += length
     return parts
 
@@ -153,11 +193,17 @@ def _gif_blocks(data: bytes) -> list[Part]:
 _LAYOUTS: Mapping[str, _Layout] = {
     "JPEG": _Layout(
         _jpeg_segments,
+        {b"\xe0": b"", b"\xe1": b"Exif\0", b"\xe2": b"ICC_PROFILE\0", b"\xee": b"Adobe"},
         frozenset([b"\xfe", *(bytes([0xE0 + number]) for number in range(16))]),
         b"\xe1",
         joins_exif=True,
     ),
-    "PNG": _Layout(_png_chunks, frozenset([b"eXIf", b"iCCP", b"iTXt", b"tEXt", b"zTXt"]), b"eXIf"),
+    "PNG": _Layout(
+        _png_chunks,
+        {b"eXIf": b"", b"iCCP": b""},
+        frozenset([b"iTXt", b"tEXt", b"zTXt"]),
+        b"eXIf",
+    ),
     "GIF": _Layout(_gif_blocks),
-    "WEBP": _Layout(_webp_chunks, frozenset([b"EXIF", b"ICCP", b"XMP "]), b"EXIF"),
+    "WEBP": _Layout(_webp_chunks, {b"EXIF": b"", b"ICCP": b""}, exif=b"EXIF"),
 }

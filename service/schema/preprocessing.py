@@ -49,6 +49,8 @@ class Preprocessing(Record):
     """The steps from a photo to the graph's input."""
 
     color_space: Literal["RGB"]
+    color_profile: Literal["srgb", "ignored"] = "ignored"
+    """Whether embedded colour profiles are converted to sRGB."""
     exif_orientation: bool
     fill: Color
     filter: Literal["bilinear", "bicubic"]

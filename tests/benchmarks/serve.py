@@ -51,7 +51,7 @@ CASES = (
     (LIGHT.name, "fp32"),
     (FREE.name, "fp32"),
 )
-LIMITS = ImageLimits(50_000_000)
+LIMITS = ImageLimits(64 * 1024 * 1024)
 
 
 @dataclass(frozen=True)

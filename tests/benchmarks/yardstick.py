@@ -22,7 +22,7 @@ from service.schema.contract import Contract
 from service.schema.files import read_certificate, read_contract
 from service.schema.vocabulary import Task
 
-LIMITS = ImageLimits(50_000_000)
+LIMITS = ImageLimits(64 * 1024 * 1024)
 
 
 def main() -> None:

@@ -229,6 +229,7 @@ def test_the_first_frame_of_an_animation_is_used(tmp_path):
 
 def test_the_dictionary_is_the_documented_one():
     assert Preprocessing(Squash(224, 224)).as_dict() == {
+        "color_profile": "srgb",
         "color_space": "RGB",
         "exif_orientation": True,
         "fill": [255, 255, 255],
@@ -256,7 +257,7 @@ def test_preprocessing_survives_a_round_trip_through_json(preprocessing):
 
 def test_the_hash_is_that_of_the_json_with_sorted_keys_and_no_spaces():
     text = (
-        '{"color_space":"RGB","exif_orientation":true,"fill":[255,255,255],"filter":"bilinear",'
+        '{"color_profile":"srgb","color_space":"RGB","exif_orientation":true,"fill":[255,255,255],"filter":"bilinear",'
         '"mean":[0.485,0.456,0.406],"resize":{"height":224,"mode":"squash","width":224},'
         '"std":[0.229,0.224,0.225]}'
     )

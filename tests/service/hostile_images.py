@@ -69,6 +69,7 @@ def _whole() -> Iterator[tuple[str, bytes]]:
     yield "PNG with a transparent palette", encode(palette, transparency=bytes(range(8)))
     yield "PNG with a transparent colour", encode(photo, transparency=(255, 0, 0))
     yield "PNG interlaced", interlaced_png(photo)
+    yield "PNG zTXt that inflates", with_text(b"zTXt", b"k\0\0" + deflated(50_000_000))
     yield "PNG in 1-byte chunks", split_png(encode(photo))
     yield "APNG", encode(photo, save_all=True, append_images=[solid(size=(64, 48))])
     yield "GIF animated", encode(photo, "GIF", save_all=True, append_images=[solid()] * 30)
@@ -150,8 +151,7 @@ def _bombs() -> Iterator[tuple[str, bytes]]:
 
 
 def _inflating() -> Iterator[tuple[str, bytes]]:
-    for kind in (b"zTXt", b"iCCP"):
-        yield f"PNG {kind.decode()} that inflates", with_text(kind, b"k\0\0" + deflated(50_000_000))
+    yield "PNG iCCP that inflates", with_text(b"iCCP", b"k\0\0" + deflated(50_000_000))
 
 
 def interlaced_png(image: Image.Image) -> bytes:

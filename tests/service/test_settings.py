@@ -13,7 +13,7 @@ def test_settings_have_defaults() -> None:
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert settings.model_repository == Path("weights")
     assert settings.max_body_bytes == 16 * 1024 * 1024
-    assert settings.max_image_pixels == 50_000_000
+    assert settings.max_image_pixels == 64 * 1024 * 1024
     assert settings.max_images_per_request == 64
 
 

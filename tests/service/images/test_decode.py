@@ -76,13 +76,16 @@ def test_a_tiff_with_an_enormous_tile_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
-def test_a_compressed_bomb_in_a_png_is_refused_in_little_memory(kind: bytes) -> None:
+def test_a_compressed_bomb_in_a_png_takes_little_memory(kind: bytes) -> None:
     data = encode(solid())
     bomb = png_chunk(kind, b"name\0\0" + zlib.compress(bytes(80_000_000), 9))
     tracemalloc.start()
     try:
-        with pytest.raises(InvalidRequest):
-            decoded(data[:33] + bomb + data[33:])
+        if kind == b"zTXt":  # skipped unread
+            assert decoded(data[:33] + bomb + data[33:]).shape == (30, 40, 3)
+        else:
+            with pytest.raises(InvalidRequest):
+                decoded(data[:33] + bomb + data[33:])
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
     finally:
         tracemalloc.stop()

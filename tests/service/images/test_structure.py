@@ -9,6 +9,7 @@ from service.images import structure
 from service.images.structure import (
     SEARCH_BYTES,
     check_structure,
+    skip_metadata,
 )
 from tests.service.hostile_images import directory, flooded, with_exif, with_scans, with_text
 from tests.service.photos import encode, quarters, solid
@@ -74,16 +75,26 @@ def test_a_missing_directory_has_no_numbers(data: bytes) -> None:
     check_structure("TIFF", data)
 
 
-def test_metadata_are_measured_up_to_their_limit() -> None:
+def test_metadata_that_are_read_are_measured_up_to_their_limit() -> None:
     most = MAX_METADATA_BYTES
-    check_structure("PNG", with_text(b"tEXt", bytes(most)))
+    check_structure("PNG", with_text(b"iCCP", bytes(most)))
     with pytest.raises(PayloadTooLarge, match=f"{most:,} bytes of metadata"):
-        check_structure("PNG", with_text(b"tEXt", bytes(most + 1)))
+        check_structure("PNG", with_text(b"iCCP", bytes(most + 1)))
     webp = encode(solid(), "WEBP", lossless=True)
     with pytest.raises(PayloadTooLarge, match="metadata"):
-        check_structure("WEBP", webp + b"XMP " + struct.pack("<I", most + 1) + bytes(most + 1))
+        check_structure("WEBP", webp + b"ICCP" + struct.pack("<I", most + 1) + bytes(most + 1))
+    profile = b"\xff\xe2\xff\xffICC_PROFILE\0" + bytes(65_521)
     with pytest.raises(PayloadTooLarge, match="metadata"):
-        check_structure("JPEG", b"\xff\xd8" + (b"\xff\xed\xff\xff" + bytes(65_533)) * 65)
+        check_structure("JPEG", b"\xff\xd8" + profile * 65)
+
+
+def test_other_metadata_are_skipped_whatever_their_size() -> None:
+    most = MAX_METADATA_BYTES
+    png = with_text(b"tEXt", bytes(most + 1))
+    assert skip_metadata(png, check_structure("PNG", png)) == encode(solid())
+    check_structure("JPEG", b"\xff\xd8" + (b"\xff\xed\xff\xff" + bytes(65_533)) * 65)
+    webp = encode(solid(), "WEBP", lossless=True)
+    check_structure("WEBP", webp + b"XMP " + struct.pack("<I", most + 1) + bytes(most + 1))
 
 
 def test_bytes_without_a_marker_are_searched_piece_by_piece(
