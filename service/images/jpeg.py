@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from service.errors import InvalidRequest, UnsupportedMediaType
-from service.images.structure import END_OF_IMAGE, SCAN, Part, is_skipped
+from service.images.structure import END_OF_IMAGE, SCAN, Part, skipped_parts
 
 _BASELINE = (b"\xc0", b"\xc1")
 _ARITHMETIC = b"\xc9"
@@ -45,10 +45,11 @@ def decodable(data: bytes, parts: Sequence[Part]) -> bytes:
     last = parts.index(scans[-1])
     starts = [start - _BEFORE_CONTENTS for _, start, _ in parts[: last + 2]]
     ends = [*starts[1:], len(data)] if len(starts) == last + 1 else starts[1:]
+    skipped = skipped_parts("JPEG", data, parts)
     needed = [
         data[start:end]
         for part, start, end in zip(parts, starts, ends, strict=False)
-        if not is_skipped("JPEG", data, part)
+        if part not in skipped
     ]
     return b"".join([data[:2], *needed, _tail(data, frame, scans, parts)])
 

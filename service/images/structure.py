@@ -9,6 +9,7 @@ comments and XMP, are not counted, because they are skipped unread.
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from service.errors import PayloadTooLarge
@@ -42,10 +43,6 @@ class _Layout(NamedTuple):
     exif: bytes = b""
     joins_exif: bool = False  # Pillow joins EXIF that is longer than a segment
 
-    def is_read(self, data: bytes, part: Part) -> bool:
-        kind, start, _ = part
-        return kind in self.read and data.startswith(self.read[kind], start)
-
 
 def check_structure(name: str, data: bytes) -> list[Part]:
     """Return the parts of a file, none for formats without; reject a file with too many of them.
@@ -59,15 +56,20 @@ def check_structure(name: str, data: bytes) -> list[Part]:
     return []
 
 
-def is_skipped(name: str, data: bytes, part: Part) -> bool:
-    """Return whether a part holds metadata that do not decide on the pixels."""
+def skipped_parts(name: str, data: bytes, parts: Sequence[Part]) -> set[Part]:
+    """Return the parts with metadata that do not decide on the pixels."""
     layout = _LAYOUTS[name]
-    return part[0] in layout.skipped and not layout.is_read(data, part)
+    return {
+        part
+        for part in parts
+        if part[0] in layout.skipped
+        and not (part[0] in layout.read and data.startswith(layout.read[part[0]], part[1]))
+    }
 
 
 def skip_metadata(png: bytes, parts: Sequence[Part]) -> bytes:
     """Return a PNG without the chunks that do not decide on the pixels."""
-    skipped = [part for part in parts if is_skipped("PNG", png, part)]
+    skipped = sorted(skipped_parts("PNG", png, parts), key=itemgetter(1))
     ends = [0, *(end + 4 for _, _, end in skipped)]
     starts = [*(start - 8 for _, start, _ in skipped), len(png)]
     return (
@@ -95,7 +97,7 @@ def _checked_parts(layout: _Layout, data: bytes) -> list[Part]:
         kind, start, end = part
         if kind == SCAN:
             scans += 1
-        elif layout.is_read(data, part):
+        elif kind in layout.read and data.startswith(layout.read[kind], start):
             metadata_bytes += end - start
             if kind == layout.exif:
                 exif.append(part)
