@@ -40,6 +40,7 @@ from service.http.routes.playground import PlaygroundRoutes
 from service.http.routes.predict import PredictRoutes
 from service.http.routes.repository import RepositoryRoutes
 from service.http.routes.serving import Serving
+from service.http.routes.tokens import TokenRoutes
 from service.settings import Settings
 from service.telemetry.metrics import PrometheusMetrics
 
@@ -71,11 +72,11 @@ def create_app(settings: Settings, engine: AnyEngine | None = None) -> Described
     authorization = Authorization(rules, engine.metrics.server)
     body = BodyLimits(settings.max_body_bytes, settings.body_timeout_seconds)
     serving = Serving(engine, body)
-    predict = PredictRoutes(serving)
+    predict, tokens = PredictRoutes(serving), TokenRoutes(serving)
     boundary = partial(
         Boundary,
         fast_path=FastPath(
-            predict.fast_routes(),
+            predict.fast_routes() | tokens.fast_routes(),
             authorization,
             has_cors=bool(settings.cors_origins),
             metrics_port=settings.metrics_port,
@@ -97,7 +98,7 @@ def create_app(settings: Settings, engine: AnyEngine | None = None) -> Described
     app.state.engine, app.state.access, app.state.tracing = engine, access, tracing
     add_error_handlers(app)
     metrics = MetricsRoutes(engine.render_metrics).router()
-    routes = _add_routes(app, settings, serving, predict, metrics)
+    routes = _add_routes(app, settings, serving, [predict.router, tokens.router], metrics)
     _add_middleware(app, settings, authorization, routes, metrics)
     return app
 
@@ -110,7 +111,11 @@ def _own_engine(settings: Settings) -> AnyEngine:
 
 
 def _add_routes(
-    app: FastAPI, settings: Settings, serving: Serving, predict: PredictRoutes, metrics: APIRouter
+    app: FastAPI,
+    settings: Settings,
+    serving: Serving,
+    predictions: Sequence[APIRouter],
+    metrics: APIRouter,
 ) -> list[BaseRoute]:
     """Add the endpoints; return all routes, those of the description and the metrics included."""
     engine, has_metrics = serving.engine, settings.metrics_port is None
@@ -121,7 +126,7 @@ def _add_routes(
         else None
     )
     routers = [
-        predict.router,
+        *predictions,
         OpenInferenceRoutes(engine).router(),
         InferRoutes(serving).router(),
         RepositoryRoutes(engine.repository, settings.body_timeout_seconds).router(),

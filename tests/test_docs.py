@@ -109,7 +109,7 @@ def test_every_route_that_the_docs_or_the_root_name_exists(described: dict) -> N
 
 def test_every_option_of_a_prediction_is_documented(described: dict) -> None:
     text = read("api.md")
-    for path in ("/v1/classify", "/v1/segment"):
+    for path in ("/v1/classify", "/v1/segment", "/v1/explain", "/v1/embed"):
         sections = {
             "query": text.split(f"## `POST {path}`")[1].split("\n## ")[0],
             "header": text.split("## Headers")[1].split("\n## ")[0],

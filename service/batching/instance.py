@@ -19,6 +19,7 @@ from service.runtime.graph_sessions import GraphSessions
 from service.schema.certificate import Certificate
 from service.schema.contract import Contract
 from service.schema.model_status import Batching
+from service.schema.token_head import TokenHead
 from service.telemetry.events import BatchEvents, ModelBuild, ModelIdentity
 from service.telemetry.metrics.inference import VersionTelemetry
 
@@ -43,12 +44,14 @@ class ModelInstance(Held):
         max_queue_size: int,
         events: BatchEvents,
         telemetry: VersionTelemetry,
+        head: TokenHead | None = None,
     ) -> None:
         super().__init__()
         self.identity = identity
         self.contract = contract
         self.certificate = certificate
         self.build = build
+        self.head = head
         self.max_batch_size = max_batch_size
         self.telemetry = telemetry
         """Counts the requests of this instance."""

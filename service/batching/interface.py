@@ -13,6 +13,7 @@ from service.runtime.arrays import Outputs
 from service.schema.certificate import Certificate
 from service.schema.contract import Contract
 from service.schema.model_status import Batching
+from service.schema.token_head import TokenHead
 from service.telemetry.events import ModelBuild, ModelIdentity
 from service.telemetry.metrics.inference import VersionTelemetry
 
@@ -41,12 +42,14 @@ class Instance(Protocol):
     `outage` is the reason why it cannot serve at present, or None; `on_outage` is called on the
     event loop whenever `outage` changes. `prepare_first` is whether photos should be prepared
     before `infer`. `max_batch_size` is the largest batch allowed; the plan may choose smaller ones.
-    `telemetry` counts the requests of this instance.
+    `telemetry` counts the requests of this instance. `head` is the layer behind the tokens of a
+    classifier, if its version has one.
     """
 
     identity: ModelIdentity
     contract: Contract
     certificate: Certificate
+    head: TokenHead | None
     build: ModelBuild
     max_batch_size: int
     telemetry: VersionTelemetry

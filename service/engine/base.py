@@ -7,13 +7,15 @@ from typing import Any
 from service.engine.admission import Admission
 from service.engine.call import Call, CallParts
 from service.engine.classify import classify
+from service.engine.embed import Embeddings, embed
+from service.engine.explain import ExplainOptions, explain
 from service.engine.inference import ImageInference
 from service.engine.segment import MaskFormat, segment
 from service.engine.shadow import Shadow
 from service.repository.catalog import Catalog
 from service.repository.version import ModelVersion
 from service.schema.open_inference import ModelStatistics
-from service.schema.predictions import ClassifyResponse, SegmentResponse
+from service.schema.predictions import ClassifyResponse, ExplainResponse, SegmentResponse
 from service.schema.vocabulary import Task
 from service.telemetry.metrics import PrometheusMetrics
 
@@ -99,6 +101,46 @@ class AnyEngine(ABC):
         async with self.call(found, timeout_seconds) as call:
             _take(call, images)
             return await segment(call, self.image_threads, images, mask)
+
+    async def explain(
+        self,
+        images: Sequence[bytes],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        top_k: int = 5,
+        class_name: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> ExplainResponse:
+        """Return where the visual tokens look in each image file; otherwise like `classify`.
+
+        `class_name` is the label or index of the class whose contributions are given, by default
+        the most likely. `model` may be omitted if there is only one.
+        """
+        found = self.repository.find(None, model, version)
+        async with self.call(found, timeout_seconds) as call:
+            _take(call, images)
+            options = ExplainOptions(top_k, class_name)
+            return await explain(call, self.image_threads, images, options)
+
+    async def embed(
+        self,
+        images: Sequence[bytes],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        normalize: bool = False,
+        tokens: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> Embeddings:
+        """Return a vector for each image file, FP32 [photos, channels]; otherwise like `explain`.
+
+        With `tokens`, return those of all final tokens: [photos, tokens, channels].
+        """
+        found = self.repository.find(None, model, version)
+        async with self.call(found, timeout_seconds) as call:
+            _take(call, images)
+            return await embed(call, images, normalize=normalize, tokens=tokens)
 
 
 def _take(call: Call, images: Sequence[bytes]) -> None:

@@ -4,14 +4,14 @@ import base64
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from service.engine.call import Call
 from service.errors import InvalidRequest
 from service.images.masks import Labels, class_areas, mask_png, scale_labels
-from service.images.overlays import PictureFormat, encode_picture, fits, overlay
+from service.images.overlays import Picture, PictureChoice, overlay
 from service.images.photo import EncodedOrPrepared, Photo, PreparedImage
 from service.images.run_lengths import run_lengths
 from service.runtime.arrays import Array
@@ -21,14 +21,7 @@ from service.schema.predictions import PngMask, RleMask, Segmentation, SegmentRe
 
 MaskFormat = Literal["png", "rle", "none"]
 AnyPhoto = Photo | PreparedImage
-Draw = Callable[[Photo, Array, Contract], "Picture"]
-
-
-class Picture(NamedTuple):
-    """An encoded image and its media type."""
-
-    data: bytes
-    media_type: str
+Draw = Callable[[Photo, Array, Contract], Picture]
 
 
 async def segment(
@@ -57,15 +50,10 @@ async def draw_overlay(
     call: Call,
     pool: ImageThreads,
     images: Sequence[EncodedOrPrepared],
-    picture: PictureFormat | None = None,
-    accepted: PictureFormat | None = None,
+    choice: PictureChoice,
 ) -> Picture:
-    """Return a single photo with its mask blended over it.
-
-    Without a format, it is the one that is accepted, if the photo fits into it; otherwise JPEG for
-    a photo that came as JPEG, and PNG for others.
-    """
-    return await _draw(call, pool, images, partial(_overlay, picture, accepted))
+    """Return a single photo with its mask blended over it."""
+    return await _draw(call, pool, images, partial(_overlay, choice))
 
 
 async def _draw(
@@ -106,20 +94,9 @@ def _mask(photo: Photo, output: Array, contract: Contract) -> Picture:
     return Picture(mask_png(_photo_labels(photo, output), contract.colors), "image/png")
 
 
-def _overlay(
-    picture: PictureFormat | None,
-    accepted: PictureFormat | None,
-    photo: Photo,
-    output: Array,
-    contract: Contract,
-) -> Picture:
-    image = photo.upright()
-    if picture is None and accepted is not None and fits(accepted, *image.size):
-        picture = accepted
-    if picture is None:
-        picture = "jpeg" if photo.format == "JPEG" else "png"
-    drawn = overlay(image, _photo_labels(photo, output), contract.colors)
-    return Picture(encode_picture(drawn, picture), f"image/{picture}")
+def _overlay(choice: PictureChoice, photo: Photo, output: Array, contract: Contract) -> Picture:
+    drawn = overlay(photo.upright(), _photo_labels(photo, output), contract.colors)
+    return choice.encode(drawn, photo.format)
 
 
 def _photo_labels(photo: AnyPhoto, output: Array) -> Labels:

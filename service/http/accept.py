@@ -3,17 +3,8 @@
 from collections.abc import Sequence
 
 
-def prefers_png(accept: str) -> bool:
-    """Return whether `image/png` is named and not preceded by `application/json`."""
-    return _precedes_json(accept, "image/png")
-
-
-def prefers_html(accept: str) -> bool:
-    """Return whether `text/html` is named and not preceded by `application/json`."""
-    return _precedes_json(accept, "text/html")
-
-
-def _precedes_json(accept: str, wanted: str) -> bool:
+def prefers(accept: str, wanted: str) -> bool:
+    """Return whether a media type is named and not preceded by `application/json`."""
     rank, json = preference(accept, wanted), preference(accept, "application/json")
     return rank is not None and (json is None or rank > json)
 

@@ -1,8 +1,9 @@
-"""Draw a label map over a photo, and encode the picture."""
+"""Draw a label map over a photo, and encode pictures."""
 
 import io
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
@@ -37,6 +38,34 @@ def fits(picture: PictureFormat, width: int, height: int) -> bool:
     if picture == "webp" and width * height > MAX_WEBP_PIXELS:
         return False
     return max(width, height) <= _MAX_SIDE.get(picture, max(width, height))
+
+
+@dataclass(frozen=True)
+class PictureChoice:
+    """What a request says about the format of its picture.
+
+    It is the one that is asked for, or else the one that is accepted if the picture fits into it;
+    otherwise JPEG for a photo that came as JPEG, and PNG for others.
+    """
+
+    asked: PictureFormat | None = None
+    accepted: PictureFormat | None = None
+
+    def encode(self, image: Image.Image, source: str | None) -> "Picture":
+        """Encode the picture of a photo whose file has the format `source`."""
+        picture = self.asked
+        if picture is None and self.accepted is not None and fits(self.accepted, *image.size):
+            picture = self.accepted
+        if picture is None:
+            picture = "jpeg" if source == "JPEG" else "png"
+        return Picture(encode_picture(image, picture), f"image/{picture}")
+
+
+class Picture(NamedTuple):
+    """An encoded image and its media type."""
+
+    data: bytes
+    media_type: str
 
 
 def encode_picture(image: Image.Image, picture: PictureFormat) -> bytes:

@@ -12,12 +12,14 @@ from service.repository.load_options import LoadOptions
 from service.repository.opening import Graph, OpenSession, open_chosen
 from service.repository.precision import AUTO, PrecisionChoice, choose_precision
 from service.repository.signature import check_signature
+from service.repository.token_head import read_token_head
 from service.runtime.device import Devices
 from service.runtime.execution_providers import ShapeProfile
 from service.schema.certificate import Certificate
 from service.schema.contract import Contract
 from service.schema.files import read_certificate
 from service.schema.model_status import Accuracy
+from service.schema.token_head import TokenHead
 from service.telemetry.events import ModelBuild, ModelIdentity
 
 _log = structlog.get_logger()
@@ -32,6 +34,7 @@ class Candidate:
     choice: PrecisionChoice
     graph: Graph
     golden: list[GoldenInput]
+    head: TokenHead | None
 
     @property
     def identity(self) -> ModelIdentity:
@@ -80,7 +83,8 @@ def open_candidate(
     _log_objection(contract.name, options.precision, choice)
     check_signature(contract, graph.first)
     golden = read_golden(folder, contract, certificate, choice.precision)
-    return Candidate(contract, certificate, choice, graph, golden)
+    head = read_token_head(folder, contract, certificate)
+    return Candidate(contract, certificate, choice, graph, golden, head)
 
 
 def _with_profile(options: LoadOptions, contract: Contract) -> LoadOptions:

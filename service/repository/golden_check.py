@@ -1,7 +1,5 @@
 """The golden inputs of the self-test, and the comparison of their outputs."""
 
-import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from service.images.photo import ImageArray
 from service.runtime.arrays import Array
 from service.schema.certificate import Certificate, SelfTestTolerance
 from service.schema.contract import Contract
-from service.schema.files import read_certified
+from service.schema.files import read_arrays
 from service.schema.tasks import TASKS
 from service.schema.vocabulary import Task
 
@@ -72,16 +70,12 @@ def _read_arrays(
     folder: Path, certificate: Certificate, file: str, name: str
 ) -> dict[str, npt.NDArray[Any]]:
     """Read the arrays `<name>_<n>` of a file, by n."""
-    data = read_certified(folder, certificate, file)
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {
-                each.removeprefix(f"{name}_"): arrays[each]
-                for each in arrays.files
-                if each.startswith(f"{name}_")
-            }
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidEntry(f"{file} cannot be read as arrays") from error
+    arrays = read_arrays(folder, certificate, file)
+    return {
+        each.removeprefix(f"{name}_"): array
+        for each, array in arrays.items()
+        if each.startswith(f"{name}_")
+    }
 
 
 def compare(task: Task, golden: Sequence[GoldenInput], actual: Sequence[Array]) -> Comparison:

@@ -76,4 +76,5 @@ def _instance(
         max_queue_size=options.queue_limit(contract),
         events=metrics.batches,
         telemetry=metrics.inference.of(candidate.identity),
+        head=candidate.head,
     )

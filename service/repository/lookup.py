@@ -47,15 +47,15 @@ class Lookup(Generic[E]):
             if len(candidates) == 1 and candidates[0].versions.current.is_ready:
                 self._ready[task, None] = candidates[0].versions.current
 
-    def find(self, task: Task, name: str | None, version: str | None) -> ModelVersion:
-        """Return the version for a prediction request, whether or not it is ready."""
+    def find(self, task: Task | None, name: str | None, version: str | None) -> ModelVersion:
+        """Return the version for a request, whether or not it is ready; None is any task."""
         if version is None:
-            ready = self._ready.get((task, name))
+            ready = None if task is None else self._ready.get((task, name))
             if ready is not None:
                 return ready
         entry = self._only(task) if name is None else self.entry(name)
         current = entry.versions.current
-        if current.task not in (task, None):
+        if task is not None and current.task not in (task, None):
             raise InvalidRequest(f"The model {entry.name} does {current.task}, not {task}.")
         return entry.versions.get(version)
 
@@ -66,20 +66,24 @@ class Lookup(Generic[E]):
             raise ModelNotFound(f"There is no model {name}; {self._available}.")
         return entry
 
-    def _only(self, task: Task) -> E:
-        candidates = self._candidates(task)
+    def _only(self, task: Task | None) -> E:
+        candidates, kind = self._candidates(task), f"{task} model" if task else "model"
         if len(candidates) > 1:
             names = ", ".join(entry.name for entry in candidates)
-            raise InvalidRequest(f"Name one of the {task} models in `model`: {names}.")
+            raise InvalidRequest(f"Name one of the {kind}s in `model`: {names}.")
         if candidates:
             return candidates[0]
         if self._is_loading:
             raise ModelNotReady("The models are loading.")
-        raise ModelNotFound(f"There is no {task} model; {self._available}.")
+        raise ModelNotFound(f"There is no {kind}; {self._available}.")
 
-    def _candidates(self, task: Task) -> list[E]:
-        """List the models for a request that names only a task."""
-        entries = [each for each in self._entries.values() if each.versions.current.task is task]
+    def _candidates(self, task: Task | None) -> list[E]:
+        """List the models for a request that names no model."""
+        entries = [
+            each
+            for each in self._entries.values()
+            if task is None or each.versions.current.task is task
+        ]
         unavailable = ModelState.UNAVAILABLE
         serving = [each for each in entries if each.versions.current.state is not unavailable]
         return serving or entries[:1]

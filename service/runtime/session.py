@@ -126,7 +126,8 @@ class Session:
     def run(self, images: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
         """Run the graph on images of one shape, blocking the thread.
 
-        Return the named outputs, each for the whole batch; other outputs are not computed.
+        Return the named outputs, each for the whole batch. ONNX Runtime computes the others too,
+        but does not return them.
         """
         try:
             if self._on_device is not None:

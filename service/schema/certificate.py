@@ -6,8 +6,8 @@ from pydantic import Field, PositiveInt
 
 from service.errors import InvalidEntry
 from service.schema.record import (
+    ArrayFile,
     ExternalFile,
-    GoldenFile,
     GraphFile,
     Measured,
     Record,
@@ -68,7 +68,7 @@ class PrecisionRecord(Record):
 
     file: GraphFile
     external_data: list[ExternalFile] = []
-    golden_outputs: GoldenFile | None = None
+    golden_outputs: ArrayFile | None = None
     limits: Limits = Limits()
     self_test: SelfTestTolerance
     execution_providers: dict[str, ProviderRecord] = {}
@@ -87,7 +87,8 @@ class Certificate(Record):
     model: str
     version: Version
     files: dict[str, FileRecord]
-    golden: GoldenFile
+    golden: ArrayFile
+    head: ArrayFile | None = None
     precisions: dict[str, PrecisionRecord]
 
     def precision(self, name: str) -> PrecisionRecord:

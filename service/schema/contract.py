@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
 from service.schema.preprocessing import Preprocessing
 from service.schema.record import Color, Record, Sha256, Version
-from service.schema.tasks import TASKS, TaskRow
+from service.schema.tasks import ATTENTION, TASKS, TOKENS, TaskRow
 from service.schema.version_policy import LATEST, VersionPolicy
 from service.schema.vocabulary import Datatype, MetadataTensor, Task
 
@@ -62,6 +62,28 @@ class Contract(Record):
     def prediction(self) -> str:
         """Name of the output that holds the prediction."""
         return self._task_row.output
+
+    @cached_property
+    def token_modules(self) -> dict[str, int]:
+        """The modules whose attention is an output, and their numbers of tokens."""
+        modules: dict[str, int] = {}
+        for output in self.outputs:
+            if output.name == ATTENTION and len(output.shape) == 5:
+                names = (f"module_{number}" for number in range(1, output.shape[1] + 1))
+                modules |= dict.fromkeys(names, output.shape[2])
+            elif output.name.startswith(f"{ATTENTION}_") and len(output.shape) == 4:
+                modules[output.name.removeprefix(f"{ATTENTION}_")] = output.shape[1]
+        return modules
+
+    @cached_property
+    def attention_outputs(self) -> list[str]:
+        """Names of the outputs that hold the attention of tokens."""
+        return [each.name for each in self.outputs if each.name.startswith(ATTENTION)]
+
+    @cached_property
+    def has_tokens(self) -> bool:
+        """Whether the tokens are an output."""
+        return any(each.name == TOKENS and len(each.shape) == 3 for each in self.outputs)
 
     @property
     def _task_row(self) -> TaskRow:

@@ -1,10 +1,14 @@
 """Read and check the files of a model repository entry."""
 
 import hashlib
+import io
 import json
+import zipfile
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from service.errors import InvalidEntry
@@ -49,6 +53,16 @@ def read_certified(folder: Path, certificate: Certificate, file: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise InvalidEntry(f"{file} does not have the SHA-256 that certificate.json states")
     return data
+
+
+def read_arrays(folder: Path, certificate: Certificate, file: str) -> dict[str, npt.NDArray[Any]]:
+    """Read a certified `.npz` file of the version."""
+    data = read_certified(folder, certificate, file)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidEntry(f"{file} cannot be read as arrays") from error
 
 
 def _read(path: Path) -> bytes:

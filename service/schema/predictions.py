@@ -1,4 +1,4 @@
-"""Wire types of `/v1/classify`, `/v1/segment` and of error responses.
+"""Wire types of the predictions of `/v1`, and of error responses.
 
 Predictions are plain dictionaries, which orjson serializes directly; creating a pydantic model for
 each class would take longer than writing the JSON.
@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from service.schema.vocabulary import Wire
+from service.schema.vocabulary import Task, Wire
 
 
 class ErrorResponse(Wire):
@@ -93,3 +93,86 @@ class SegmentResponse(TypedDict):
     model: str
     version: str
     predictions: list[Segmentation]
+
+
+class ExplainedClass(TypedDict):
+    """The class whose contributions are given."""
+
+    label: str
+    index: int
+    score: float
+    logit: float
+    bias: Annotated[float, Field(description="The contributions sum to `logit` less this.")]
+
+
+class TokenMap(TypedDict):
+    """Where a token looks."""
+
+    index: int
+    attention: Annotated[
+        str, Field(description="UINT8 in base64, row by row; 255 is the token's `maximum`.")
+    ]
+    maximum: Annotated[float, Field(description="Largest attention; a token's map sums to 1.")]
+    share: Annotated[
+        float,
+        Field(description="Mean over the grid of its part of all tokens' attention; sums to 1."),
+    ]
+    entropy: Annotated[float, Field(description="From 0, a single cell, to 1, uniform.")]
+    centre: Annotated[
+        tuple[float, float],
+        Field(description="Mean position of its attention, in pixels of the upright photo."),
+    ]
+    contribution: NotRequired[
+        Annotated[float, Field(description="What it adds to the logit of the explained class.")]
+    ]
+
+
+class TokenModule(TypedDict):
+    """The tokens of one VT module or of one pyramid level."""
+
+    name: str
+    grid: Annotated[tuple[int, int], Field(description="Rows and columns of each map.")]
+    tokens: list[TokenMap]
+    similarity_row: Annotated[
+        int | None,
+        Field(description="Row of its first token in `similarity`; null if it has none."),
+    ]
+
+
+class Explanation(TypedDict):
+    """Where the tokens of a model look in one photo."""
+
+    width: int
+    height: int
+    box: Annotated[
+        tuple[float, float, float, float],
+        Field(description="Left, top, right, bottom of the part that the grids cover."),
+    ]
+    classes: NotRequired[Annotated[list[ClassScore], Field(description="Classification only.")]]
+    explained: NotRequired[Annotated[ExplainedClass, Field(description="Classification only.")]]
+    modules: list[TokenModule]
+    similarity: Annotated[
+        list[list[float]], Field(description="Cosine similarity of the final tokens.")
+    ]
+
+
+class ExplainResponse(TypedDict):
+    """Where the tokens look in each photo, in the order of the request."""
+
+    model: str
+    version: str
+    task: Task
+    predictions: list[Explanation]
+
+
+Vector = list[float]
+
+
+class EmbedResponse(TypedDict):
+    """A vector for each photo, or with `tokens=true` one for each of its tokens."""
+
+    model: str
+    version: str
+    dimensions: int
+    normalized: bool
+    embeddings: list[Vector] | list[list[Vector]]

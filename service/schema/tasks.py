@@ -11,6 +11,11 @@ from service.schema.vocabulary import Datatype, Task
 
 Array = npt.NDArray[Any]
 
+TOKENS = "tokens"
+"""The output [tokens, channels] of visual tokens, whatever the task."""
+ATTENTION = "token_attention"
+"""The output of their attention, or the start of the names of several such outputs."""
+
 
 @dataclass(frozen=True)
 class TaskRow:

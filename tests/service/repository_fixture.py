@@ -27,7 +27,8 @@ def classification_graph(scale: float = 0.05) -> bytes:
         helper.make_node("ReduceMean", ["pixels", "axes"], ["means"], keepdims=0),
         helper.make_node("Gemm", ["means", "weights", "bias"], ["logits"]),
         helper.make_node("Reshape", ["means", "token_shape"], ["tokens"]),
-        helper.make_node("Reshape", ["means", "attention_shape"], ["token_attention"]),
+        helper.make_node("Softmax", ["logits"], ["attention"]),
+        helper.make_node("Reshape", ["attention", "attention_shape"], ["token_attention"]),
     ]
     constants = {
         "axes": np.array([1, 2], np.int64),
@@ -197,6 +198,7 @@ def write_entry(
     golden: dict[str, np.ndarray] | None = None,
     *,
     fp32_accuracy: Json | None = None,
+    head: dict[str, np.ndarray] | None = None,
     **others: Precision,
 ) -> Path:
     """Write an entry with the hashes that belong to it; return its folder."""
@@ -204,6 +206,8 @@ def write_entry(
     (folder / version).mkdir(parents=True, exist_ok=True)
     golden = golden_arrays(config) if golden is None else golden
     files = {"model.onnx": graph, "golden.npz": _npz(golden)}
+    if head is not None:
+        files["head.npz"] = _npz(head)
     precisions = {
         "fp32": {
             "file": "model.onnx",
@@ -269,6 +273,7 @@ def _certificate(name: str, version: str, files: dict[str, bytes], precisions: J
             file: {"sha256": sha256(data), "bytes": len(data)} for file, data in files.items()
         },
         "golden": "golden.npz",
+        **({"head": "head.npz"} if "head.npz" in files else {}),
         "precisions": precisions,
     }
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.http.accept import prefers_html
+from service.http.accept import prefers
 from service.http.middleware.exchange import exchange_of
 from service.http.path_prefix import PathPrefix
 from service.http.reply import Reply
@@ -22,6 +22,8 @@ PAGE: dict[int | str, dict[str, Any]] = {
 ENDPOINTS = {
     "POST /v1/classify": "Classify the photo in the body.",
     "POST /v1/segment": "Segment the photo in the body.",
+    "POST /v1/explain": "Show where the visual tokens look in the photo in the body.",
+    "POST /v1/embed": "Turn the photo in the body into a vector.",
     "GET /v1/models": "List the model versions with their states.",
     "GET /v1/models/{model}": "Describe a model version, with its contract and certificate.",
     "GET /v2/health/live": "Liveness: the process responds.",
@@ -60,7 +62,7 @@ class OperationsRoutes:
     async def root(self, request: Request) -> Response:
         """List the endpoints; a browser gets the playground, a page to try the models."""
         exchange = exchange_of(request.scope)
-        if self._playground is not None and prefers_html(exchange.header(b"accept")):
+        if self._playground is not None and prefers(exchange.header(b"accept"), "text/html"):
             return (await self._playground.page(exchange)).response()
         prefix = self._prefix.of(exchange)
         listed = {name.replace(" ", f" {prefix}"): text for name, text in self._endpoints.items()}

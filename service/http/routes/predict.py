@@ -1,27 +1,24 @@
 """`POST /v1/classify` and `POST /v1/segment`: photos in, classes and masks out."""
 
 from collections.abc import Mapping
-from time import perf_counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import Field
 
-from service.engine.call import Call
 from service.engine.classify import classify
 from service.engine.segment import MaskFormat, draw_mask, draw_overlay, segment
 from service.errors import InvalidRequest
-from service.http.accept import preferred, prefers_png
+from service.http.accept import preferred, prefers
 from service.http.middleware.exchange import Exchange, exchange_of
 from service.http.middleware.fast_path import Endpoint, FastRoute
 from service.http.reply import Reply
 from service.http.request_body import TIMEOUT_HEADER_PARAMETER, unless_disconnected
 from service.http.routes.errors import describe_errors
-from service.http.routes.images_in_body import images_in_body, is_raw
 from service.http.routes.query import VersionQuery
 from service.http.routes.serving import Serving, answered
-from service.images.overlays import PictureFormat
+from service.images.overlays import PictureChoice, PictureFormat
 from service.schema.json import encode
 from service.schema.predictions import ClassifyResponse, SegmentResponse
 from service.schema.vocabulary import Task
@@ -155,14 +152,14 @@ class PredictRoutes:
         """Return the classes of each photo as JSON."""
         version = self._engine.repository.find(Task.CLASSIFICATION, query.model, query.version)
         async with self._serving.call(exchange, version) as call:
-            images = await self._images(exchange, call)
+            images = await self._serving.read_images(exchange, call)
             work = classify(call, images, query.top_k)
             return answered(call, Reply(encode(await unless_disconnected(exchange, work))))
 
     async def segment(self, exchange: Exchange, query: SegmentQuery) -> Reply:
         """Return the areas and the mask of each photo as JSON, or one photo's mask as a PNG."""
         accept = exchange.header(b"accept")
-        wants_image = query.overlay or prefers_png(accept)
+        wants_image = query.overlay or prefers(accept, "image/png")
         if wants_image and query.mask != "png":
             raise InvalidRequest(
                 f"An image response cannot be combined with mask={query.mask}; remove one of them."
@@ -174,10 +171,10 @@ class PredictRoutes:
         version = self._engine.repository.find(Task.SEGMENTATION, query.model, query.version)
         pool = self._engine.image_threads
         async with self._serving.call(exchange, version) as call:
-            images = await self._images(exchange, call)
+            images = await self._serving.read_images(exchange, call)
             if wants_image:
                 drawing = (
-                    draw_overlay(call, pool, images, query.format, _accepted_picture(accept))
+                    draw_overlay(call, pool, images, picture_choice(accept, query.format))
                     if query.overlay
                     else draw_mask(call, pool, images)
                 )
@@ -185,19 +182,8 @@ class PredictRoutes:
             work = segment(call, pool, images, query.mask)
             return answered(call, Reply(encode(await unless_disconnected(exchange, work))))
 
-    async def _images(self, exchange: Exchange, call: Call) -> list[bytes]:
-        body = await self._serving.read_body(exchange, call)
-        content_type = exchange.header(b"content-type")
-        if is_raw(content_type):
-            return [body]
-        began = perf_counter()
-        images = await self._engine.image_threads.run(
-            images_in_body, content_type, body, self._engine.max_images
-        )
-        call.timings.receive = (call.timings.receive or 0.0) + perf_counter() - began
-        return images
 
-
-def _accepted_picture(accept: str) -> PictureFormat | None:
+def picture_choice(accept: str, asked: PictureFormat | None = None) -> PictureChoice:
+    """Return what a request says about the format of its picture, in its query and `Accept`."""
     media_type = preferred(accept, [*PICTURES])
-    return None if media_type is None else PICTURES[media_type]
+    return PictureChoice(asked, None if media_type is None else PICTURES[media_type])

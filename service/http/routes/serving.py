@@ -9,6 +9,7 @@ from service.http.content_encoding import decompress
 from service.http.middleware.exchange import Exchange
 from service.http.reply import Reply
 from service.http.request_body import BodyLimits, receive_body, requested_timeout
+from service.http.routes.images_in_body import images_in_body, is_raw
 from service.repository.version import ModelVersion
 
 
@@ -44,6 +45,19 @@ class Serving:
             return body
         finally:
             call.timings.receive = perf_counter() - began
+
+    async def read_images(self, exchange: Exchange, call: Call) -> list[bytes]:
+        """Receive the body, and return the image files in it."""
+        body = await self.read_body(exchange, call)
+        content_type = exchange.header(b"content-type")
+        if is_raw(content_type):
+            return [body]
+        began = perf_counter()
+        images = await self.engine.image_threads.run(
+            images_in_body, content_type, body, self.engine.max_images
+        )
+        call.timings.receive = (call.timings.receive or 0.0) + perf_counter() - began
+        return images
 
 
 def answered(call: Call, reply: Reply) -> Reply:

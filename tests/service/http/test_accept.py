@@ -1,6 +1,6 @@
 import pytest
 
-from service.http.accept import preferred, prefers_png
+from service.http.accept import preferred, prefers
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from service.http.accept import preferred, prefers_png
 def test_a_png_is_preferred_if_accept_names_it_and_does_not_prefer_json(
     accept: str, png: bool
 ) -> None:
-    assert prefers_png(accept) is png
+    assert prefers(accept, "image/png") is png
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.images.resize import resize
+from service.images.resize import resize, visible_box
 from service.schema.preprocessing import Preprocessing
 from tests.service.images.decoding import SQUASH, preprocessing
 from tests.service.photos import noise, solid
@@ -80,3 +80,27 @@ def test_a_strip_does_not_become_a_huge_image_before_it_is_cropped(size: tuple[i
 )
 def test_a_photo_of_the_right_size_is_not_touched(rules: Preprocessing) -> None:
     assert resize(noise(32, 32), rules).tobytes() == noise(32, 32).tobytes()
+
+
+CROP = {"mode": "crop", "short_side": 40, "height": 32, "width": 36}
+
+
+@pytest.mark.parametrize("size", [(120, 90), (91, 160), (40, 40), (700, 30), (20, 900)])
+def test_the_visible_box_is_what_the_crop_shows(size: tuple[int, int]) -> None:
+    """Resizing only the box gives the same pixels, up to the rounding of the cut."""
+    crop, photo = preprocessing("bilinear", **CROP), gradient_to(*size)
+    box = visible_box(*size, crop)
+    again = np.asarray(photo.resize((36, 32), Image.Resampling.BILINEAR, box), int)
+    assert np.abs(again - np.asarray(resize(photo, crop))).max() <= 2
+
+
+def gradient_to(width: int, height: int) -> Image.Image:
+    """Red rises to the right and green downwards, from 0 to 255."""
+    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    values = np.stack([255 * columns, 255 * rows, 0 * rows], axis=2)
+    return Image.fromarray(values.round().astype(np.uint8))
+
+
+def test_the_whole_photo_is_visible_unless_it_is_cropped() -> None:
+    assert visible_box(90, 30, SQUASH) == (0, 0, 90, 30)
+    assert visible_box(90, 30, preprocessing(mode="buckets", sizes=BUCKETS)) == (0, 0, 90, 30)

@@ -75,7 +75,10 @@ class Models:
         return asyncio.create_task(self.repository.unload(name))
 
     def instance(
-        self, name: str | None = None, version: str | None = None, task: Task = CLASSIFICATION
+        self,
+        name: str | None = None,
+        version: str | None = None,
+        task: Task | None = CLASSIFICATION,
     ) -> Any:
         return self.repository.find(task, name, version).ready_instance()
 
@@ -311,3 +314,13 @@ async def test_finding_a_ready_instance_takes_two_calls(models: Models, name: st
     finally:
         sys.setprofile(None)
     assert calls == ["find", "ready_instance"]
+
+
+async def test_a_request_of_any_task_finds_the_only_model(models: Models, tmp_path: Path) -> None:
+    assert models.found(None, None, None) == models.found("colour", None, None) == "colour 1"
+    assert models.found("colour", "2", None) == models.found("colour", "2", CLASSIFICATION)
+    write_segmenter(tmp_path)
+    await models.load("pixels")
+    assert models.found(None, None, None) == "Name one of the models in `model`: colour, pixels."
+    assert models.found("pixels", None, None) == "pixels 1"
+    assert models.found("lions", None, None).startswith("There is no model lions")

@@ -16,6 +16,7 @@ from tests.service.repository_fixture import (
     write_segmenter,
     write_versions,
 )
+from tests.service.token_models import write_token_classifier, write_token_segmenter
 
 
 def test_a_valid_contract_is_read_and_unknown_keys_are_kept(tmp_path: Path) -> None:
@@ -132,3 +133,15 @@ def test_contracts_read_from_equal_files_are_equal(tmp_path: Path) -> None:
     assert one.preprocessing.common_size == (8, 8)
     assert one == other
     assert one.as_read() == other.as_read()
+
+
+def test_the_modules_of_the_tokens_follow_from_the_outputs(tmp_path: Path) -> None:
+    classifier = read_contract(write_token_classifier(tmp_path))
+    assert classifier.token_modules == {"module_1": 2, "module_2": 2}
+    assert classifier.attention_outputs == ["token_attention"]
+    segmenter = read_contract(write_token_segmenter(tmp_path))
+    assert segmenter.token_modules == {"stride_4": 2, "stride_8": 2}
+    assert segmenter.has_tokens
+    plain = read_contract(write_segmenter(tmp_path))
+    assert not plain.token_modules
+    assert not plain.has_tokens

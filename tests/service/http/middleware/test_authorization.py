@@ -20,6 +20,8 @@ def used(service: Running, key: str, outcome: str) -> float | None:
 PREDICTIONS = [
     "/v1/classify",
     "/v1/segment",
+    "/v1/explain?model=colour",
+    "/v1/embed?model=colour",
     "/v2/models/colour/infer",
     "/v2/models/colour/versions/1/infer",
 ]
@@ -299,7 +301,7 @@ def test_every_described_route_needs_the_right_scope(repository: Path) -> None:
         for method in methods
     }
     assert {key for key, need in needs.items() if need == "predict"} == {
-        ("POST", path.replace("colour", "{model}").replace("/1/", "/{version}/"))
+        ("POST", path.partition("?")[0].replace("colour", "{model}").replace("/1/", "/{version}/"))
         for path in PREDICTIONS
     }
     assert {key for key, need in needs.items() if need == "admin"} == {

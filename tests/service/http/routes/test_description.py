@@ -14,6 +14,8 @@ SCHEMES = {"bearer", "api_key"}
 PREDICTIONS = {
     ("POST", "/v1/classify"),
     ("POST", "/v1/segment"),
+    ("POST", "/v1/explain"),
+    ("POST", "/v1/embed"),
     ("POST", "/v2/models/{model}/infer"),
     ("POST", "/v2/models/{model}/versions/{version}/infer"),
 }
