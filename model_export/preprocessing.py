@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,9 +26,13 @@ RgbArray = npt.NDArray[np.uint8]
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 BUCKET_RATIOS = ((1, 1), (7, 6), (4, 3), (3, 2), (16, 9), (7, 3), (3, 1))
 """Long to short side: common camera formats and steps in between, at most a third apart."""
+JPEG_REDUCING_GAP = 2.0
+"""How many times larger than resized a JPEG is decoded, at least."""
 MAX_ASPECT_RATIO = 16
 """Limit before a crop: scaling a narrow strip would make a huge image."""
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_TURNED = frozenset({5, 6, 7, 8})
+"""The orientations that swap width and height."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -97,6 +102,7 @@ class Preprocessing:
     fill: tuple[int, int, int] = (255, 255, 255)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    jpeg_reducing_gap: float | None = JPEG_REDUCING_GAP
     exif_orientation: bool = field(default=True, init=False)
     color_space: str = field(default="RGB", init=False)
     color_profile: str = SRGB
@@ -107,6 +113,8 @@ class Preprocessing:
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         if self.color_profile == IGNORED:
             del data["color_profile"]
+        if self.jpeg_reducing_gap is None:
+            del data["jpeg_reducing_gap"]
         return data
 
     @property
@@ -137,31 +145,86 @@ class Preprocessing:
             mean=tuple(data["mean"]),
             std=tuple(data["std"]),
             color_profile=data.get("color_profile", IGNORED),
+            jpeg_reducing_gap=data.get("jpeg_reducing_gap"),
         )
 
+    def read(self, path: Path) -> RgbArray:
+        """An image file to the graph's input, UINT8 `[height, width, 3]`.
+
+        A JPEG is decoded at the smallest scale of libjpeg that keeps `jpeg_reducing_gap` times the
+        size to which it is resized. Raises `InvalidData` with the file name.
+        """
+        image, scale = _decoded(path, self._scale_down)
+        return np.array(self.resized(self.to_rgb(image), scale))
+
+    def _scale_down(self, image: Image.Image) -> "Scale | None":
+        """Set the scale of an opened JPEG; None if the image is decoded in full."""
+        if image.format not in ("JPEG", "MPO"):
+            return None  # the others know their orientation only once they are loaded
+        orientation, stored = _orientation(image), image.size
+        size = stored[::-1] if orientation in _TURNED else stored
+        resized = self._resized_size(*size)
+        if self.jpeg_reducing_gap is None or resized is None:
+            return None
+        width, height = (math.ceil(self.jpeg_reducing_gap * side) for side in resized)
+        drafted = image.draft(None, (height, width) if orientation in _TURNED else (width, height))
+        if drafted is None or image.size == stored:
+            return None
+        return Scale(size, _upright_box(drafted[1][2:], image.size, orientation))
+
+    def _resized_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """The size to which a photo is resized as a whole; None if it is cut before."""
+        match self.resize:
+            case Squash():
+                return self.resize.width, self.resize.height
+            case Buckets():
+                return self.resize.size(width, height)
+            case Crop(short_side):
+                if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+                    return None
+                return _short_side_size((width, height), short_side)
+
     def __call__(self, image: Image.Image) -> RgbArray:
-        """A decoded image to the graph's input, UINT8 `[height, width, 3]`."""
+        """An image decoded in full to the graph's input, UINT8 `[height, width, 3]`."""
         return np.array(self.resized(self.to_rgb(image)))
 
     def to_rgb(self, image: Image.Image) -> Image.Image:
         """A decoded image to upright 8-bit RGB."""
         return to_rgb(image, self.fill, converts_profile=self.color_profile == SRGB)
 
-    def resized(self, image: Image.Image) -> Image.Image:
+    def resized(self, image: Image.Image, scale: "Scale | None" = None) -> Image.Image:
         """Resize and crop an RGB image by the contract's mode, unless it has the right size."""
-        match self.resize:
-            case Squash(height, width):
-                return self._scaled(image, (width, height))
-            case Crop(short_side, height, width):
-                longest = MAX_ASPECT_RATIO * min(image.size)
-                middle = _centre(image, min(image.width, longest), min(image.height, longest))
-                scaled = self._scaled(middle, _short_side_size(middle.size, short_side))
-                return _centre(scaled, width, height)
-            case Buckets():
-                return self._scaled(image, self.resize.size(*image.size))
+        scale = scale or Scale(image.size, (0, 0, *image.size))
+        if (resized := self._resized_size(*scale.size)) is None:
+            longest = MAX_ASPECT_RATIO * min(image.size)
+            return self.resized(
+                _centre(image, min(image.width, longest), min(image.height, longest))
+            )
+        if scale.size != resized:
+            image = image.resize(resized, _FILTERS[self.filter], scale.box)
+        if isinstance(self.resize, Crop):
+            return _centre(image, self.resize.width, self.resize.height)
+        return image
 
-    def _scaled(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
-        return image if image.size == size else image.resize(size, _FILTERS[self.filter])
+
+@dataclass(frozen=True)
+class Scale:
+    """The size of an upright photo, and the box that it fills in an image decoded at a scale."""
+
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+
+def _upright_box(
+    photo: tuple[float, float], image: tuple[int, int], orientation: int
+) -> tuple[float, float, float, float]:
+    """The box of a photo that fills the top left of an image before it is turned upright."""
+    (width, height), margins = photo, (image[0] - photo[0], image[1] - photo[1])
+    if orientation in _TURNED:
+        width, height, margins = height, width, margins[::-1]
+    left = margins[0] if orientation in (2, 3, 6, 7) else 0.0
+    top = margins[1] if orientation in (3, 4, 7, 8) else 0.0
+    return left, top, left + width, top + height
 
 
 def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -201,12 +264,16 @@ def _to_rgb(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
 
 def _turned_upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
     """Turn pixels as the metadata of the image that they come from say."""
+    transpose = _UPRIGHT.get(_orientation(image))
+    return rgb if transpose is None else rgb.transpose(transpose)
+
+
+def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
-        return rgb  # a photo with broken metadata is still readable
-    transpose = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return rgb if transpose is None else rgb.transpose(transpose)
+        return 1  # a photo with broken metadata is still readable
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _stretched(values: npt.NDArray[np.float64]) -> Image.Image:
@@ -219,12 +286,19 @@ def _stretched(values: npt.NDArray[np.float64]) -> Image.Image:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode the first frame of an image file; raises `InvalidData` with the file name."""
+    """Decode the first frame of an image file in full; raises `InvalidData` with the file name."""
+    return _decoded(path)[0]
+
+
+def _decoded(
+    path: Path, scale_down: Callable[[Image.Image], "Scale | None"] = lambda _: None
+) -> "tuple[Image.Image, Scale | None]":
     try:
         data = path.read_bytes()
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+        scale = scale_down(image)
         image.load()
         note_white(image, data)
     except Exception as error:  # Pillow's decoders raise all kinds of errors on broken bytes
         raise InvalidData(f"{path} cannot be read as an image: {error}") from error
-    return image
+    return image, scale

@@ -64,7 +64,27 @@ def _exif(orientation: int) -> bytes:
     return encode(quarters(80, 60), "JPEG", exif=exif, quality=95)
 
 
+def _large(mode: str = "RGB", size: tuple[int, int] = (801, 607), orientation: int = 1) -> bytes:
+    """A JPEG that is decoded at a reduced scale."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = noise(40, 30).resize(size, Image.Resampling.BICUBIC).convert(mode)
+    return encode(picture, "JPEG", exif=exif, quality=90)
+
+
+LARGE = {
+    **{
+        f"large, exif {orientation}": _large(orientation=orientation)
+        for orientation in (1, 3, 6, 7)
+    },
+    "large CMYK": _large("CMYK"),
+    "large grey": _large("L"),
+    "large, high": _large(size=(413, 1203)),
+    "large strip": _large(size=(4800, 280)),
+    "large progressive": encode(noise(40, 30).resize((640, 480)), "JPEG", progressive=True),
+}
 FILES = {
+    **LARGE,
     **{f"{width}x{height}": encode(noise(width, height)) for width, height in SIZES},
     **{f"exif {orientation}": _exif(orientation) for orientation in range(1, 9)},
     "16-bit": _grey_16(),
@@ -99,9 +119,33 @@ def test_service_and_export_see_the_same_pixels(
     contract = ServedPreprocessing.model_validate(json.loads(json.dumps(rule.as_dict())))
     path = tmp_path / "image"
     path.write_bytes(FILES[name])
-    exported = rule(open_image(path))
+    exported = rule.read(path)
     served = prepare(FILES[name], contract, LIMITS).pixels
     np.testing.assert_array_equal(served, exported)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("name", LARGE)
+def test_a_jpeg_decoded_at_a_scale_looks_like_the_whole(name: str, resize: str, tmp_path) -> None:
+    rule = Preprocessing(RESIZES[resize])
+    (tmp_path / "image").write_bytes(LARGE[name])
+    whole = rule(open_image(tmp_path / "image"))
+    scaled = rule.read(tmp_path / "image")
+    assert scaled.shape == whole.shape
+    if name == "large strip" and resize == "crop":  # it is cut before it is resized
+        np.testing.assert_array_equal(scaled, whole)
+    else:
+        assert 0 < np.abs(scaled.astype(int) - whole).mean() < 2
+
+
+@pytest.mark.parametrize("name", ["640x480", "WebP", "exif 6", *LARGE])
+def test_a_contract_without_the_rule_decodes_in_full(name: str, tmp_path) -> None:
+    rule = Preprocessing(RESIZES["buckets"], jpeg_reducing_gap=None)
+    (tmp_path / "image").write_bytes(FILES[name])
+    whole = rule(open_image(tmp_path / "image"))
+    contract = ServedPreprocessing.model_validate(json.loads(json.dumps(rule.as_dict())))
+    np.testing.assert_array_equal(rule.read(tmp_path / "image"), whole)
+    np.testing.assert_array_equal(prepare(FILES[name], contract, LIMITS).pixels, whole)
 
 
 def test_the_comparison_sees_a_different_rule() -> None:

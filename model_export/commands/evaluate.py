@@ -9,12 +9,15 @@ from typing import Any
 from model_export.commands.arguments import (
     add_measurement,
     add_version,
+    positive,
     precisions_from,
     providers_of,
     version_from,
 )
 from model_export.commands.inputs import samples_in
 from model_export.comparison.accuracy import accuracy
+from model_export.comparison.predictors import graph_predictor
+from model_export.comparison.scaled_decoding import scaled_decoding
 from model_export.entry.precisions import PrecisionName
 from model_export.entry.publish import record
 from model_export.entry.version import Version
@@ -22,6 +25,7 @@ from model_export.errors import InvalidData
 from model_export.execution_providers import PROVIDERS
 from model_export.samples import Sample
 
+DECODED_IMAGES = 200
 SUMMARY = "Measure accuracy through ONNX Runtime."
 
 
@@ -35,6 +39,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data-name", help="name of the data in the certificate (default: the folder's name)"
     )
+    command.add_argument(
+        "--decoded-images",
+        type=positive,
+        default=DECODED_IMAGES,
+        metavar="NUMBER",
+        help="with --record: photos to decode at a reduced scale and in full, to compare the "
+        f"answers (default: {DECODED_IMAGES})",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -42,20 +54,35 @@ def run(options: argparse.Namespace) -> None:
     version = version_from(options)
     version.check_files()
     provider = PROVIDERS[options.execution_provider]
-    results = accuracy(
-        version,
-        precisions_from(options, version),
-        _samples(options.data, version),
-        data=options.data_name or options.data.name,
-        provider=provider,
-    )
-    print(json.dumps(results, indent=2))
+    samples, data = _samples(options.data, version), options.data_name or options.data.name
+    precisions = precisions_from(options, version)
+    results = accuracy(version, precisions, samples, data=data, provider=provider)
+    decoding = _decoding(version, samples, data, options) if options.record else {}
+    print(json.dumps({**results, **decoding}, indent=2))
     if options.record:
-        _record(version, results, provider)
+        _record(version, results, decoding, provider)
 
 
-def _record(version: Version, results: Mapping[PrecisionName, Any], provider: str) -> None:
-    certificate = version.certificate()
+def _decoding(
+    version: Version, samples: Sequence[Sample], data: str, options: argparse.Namespace
+) -> dict[str, Any]:
+    """The `scaled_decoding` of the certificate, if the contract has the rule; by the fp32 graph."""
+    if version.preprocessing.jpeg_reducing_gap is None:
+        return {}
+    predict = graph_predictor(version.graph(), PROVIDERS[options.execution_provider])
+    section = scaled_decoding(
+        predict, samples, version.preprocessing, data=data, images=options.decoded_images
+    )
+    return {"scaled_decoding": section}
+
+
+def _record(
+    version: Version,
+    results: Mapping[PrecisionName, Any],
+    decoding: Mapping[str, Any],
+    provider: str,
+) -> None:
+    certificate = {**version.certificate(), **decoding}
     for precision, result in results.items():
         providers_of(certificate, precision).setdefault(provider, {})["accuracy"] = result
     record(version, certificate)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from model_export.errors import InvalidData
 from model_export.files import sha256
 from model_export.models.registry import Dimensions
-from model_export.preprocessing import Preprocessing, RgbArray, open_image
+from model_export.preprocessing import Preprocessing, RgbArray
 from model_export.samples import IGNORED, Sample, load_labels
 
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -160,7 +160,7 @@ def _batches(
     batch: list[Sample] = []
     images: list[RgbArray] = []
     for sample in tqdm(samples, desc="evaluate", unit="image", disable=None, leave=False):
-        image = preprocessing(open_image(sample.image))
+        image = preprocessing.read(sample.image)
         if batch and (len(batch) == batch_size or image.shape != images[0].shape):
             yield batch, np.stack(images)
             batch, images = [], []

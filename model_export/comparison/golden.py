@@ -10,7 +10,7 @@ from torch import nn
 
 from model_export.comparison.evaluation import Predict
 from model_export.models.registry import Task
-from model_export.preprocessing import Preprocessing, RgbArray, open_image
+from model_export.preprocessing import Preprocessing, RgbArray
 
 COUNT = 4
 ANSWERS = {"classification": "logits", "segmentation": "labels"}
@@ -61,7 +61,7 @@ def _npz(arrays: dict[str, Any]) -> bytes:
 def _images(preprocessing: Preprocessing, photos: Sequence[Path]) -> list[RgbArray]:
     if photos:
         spread = np.linspace(0, len(photos) - 1, min(COUNT, len(photos))).astype(int)
-        return [preprocessing(open_image(photos[index])) for index in spread]
+        return [preprocessing.read(photos[index]) for index in spread]
     height, width = preprocessing.common_size
     noise = np.random.default_rng(0).integers(0, 256, (COUNT, height, width, 3))
     return list(noise.astype(np.uint8))

@@ -202,8 +202,7 @@ def inputs(
 
 
 def _photo(path: Path, preprocessing: Preprocessing, height: int, width: int) -> RgbArray:
-    image = open_image(path)
-    array = preprocessing(image)
+    array = preprocessing.read(path)
     if array.shape[:2] == (height, width):
         return array
-    return np.asarray(preprocessing.to_rgb(image).resize((width, height)))
+    return np.asarray(preprocessing.to_rgb(open_image(path)).resize((width, height)))

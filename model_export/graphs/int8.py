@@ -21,7 +21,7 @@ from onnxruntime.quantization import (
 from model_export.errors import InvalidEntry
 from model_export.execution_providers import CPU
 from model_export.graphs.trace import INPUT_NAME
-from model_export.preprocessing import Preprocessing, RgbArray, open_image
+from model_export.preprocessing import Preprocessing, RgbArray
 from model_export.quiet import quiet
 
 CALIBRATION_IMAGES = 256
@@ -58,7 +58,7 @@ def int8_graph(graph: Path, preprocessing: Preprocessing, photos: Sequence[Path]
             quantize_static(
                 float32,
                 int8,
-                _Calibration(preprocessing(open_image(photo)) for photo in photos),
+                _Calibration(preprocessing.read(photo) for photo in photos),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(QUANTIZED_OPERATORS),
                 nodes_to_exclude=[_scoring_layer(folded.graph).name],

@@ -14,12 +14,12 @@ from PIL import (  # imports the plug-ins now, so that no request waits for it
     GifImagePlugin,  # noqa: F401
     Image,
     ImageOps,
-    JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
     TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
+from PIL.JpegImagePlugin import JpegImageFile
 
 from service.errors import (
     InvalidRequest,
@@ -32,7 +32,9 @@ from service.images.color import to_rgb
 from service.images.color_profile import to_srgb
 from service.images.frames import check_first_frame, load_frame
 from service.images.jpeg import decodable
+from service.images.jpeg_scale import scale_down
 from service.images.quiet import silence_decoders
+from service.images.resize import Scale
 from service.images.structure import MAX_SIDE, check_structure, significant_bits, skip_metadata
 from service.images.tiff import check_kind, check_unread, is_inverted, white_level
 from service.schema.preprocessing import Preprocessing
@@ -79,7 +81,17 @@ class ImageLimits:
 def decode(
     data: bytes, preprocessing: Preprocessing, limits: ImageLimits, frame: int | None = None
 ) -> Image.Image:
+    """Return a frame, upright, in full size, as 8-bit RGB; otherwise like `decode_scaled`."""
+    in_full = preprocessing.model_copy(update={"jpeg_reducing_gap": None})
+    return decode_scaled(data, in_full, limits, frame)[0]
+
+
+def decode_scaled(
+    data: bytes, preprocessing: Preprocessing, limits: ImageLimits, frame: int | None = None
+) -> tuple[Image.Image, Scale | None]:
     """Return a frame, by default the first visible one, upright, as 8-bit RGB.
+
+    The scale is that of a JPEG which was decoded just as large as the contract requires.
 
     Raises:
         UnsupportedMediaType: the format, or this kind of it, is not supported.
@@ -92,10 +104,11 @@ def decode(
         if name is None:
             raise UnsupportedMediaType("it is not a JPEG, PNG, WebP, BMP, GIF or TIFF file")
         image = _open(name, data, limits)
+        scale = _scale_down(image, preprocessing)
         load_frame(image, data, frame, limits.max_pixels)
-        transpose = _UPRIGHT.get(_orientation(image)) if preprocessing.exif_orientation else None
+        transpose = _transpose(image, preprocessing)
         image = _to_rgb(image, data, preprocessing)  # frees the image as it was decoded
-        return image if transpose is None else image.transpose(transpose)
+        return image if transpose is None else image.transpose(transpose), scale
     except ServiceError:
         raise
     except MemoryError as error:
@@ -181,6 +194,17 @@ def _tile_pixels(image: TiffImagePlugin.TiffImageFile) -> int:
     sides = (image.tag_v2.get(tag) for tag in (TiffImagePlugin.TILEWIDTH, 323))
     width, height = (side if isinstance(side, int) else 1 for side in sides)
     return width * height
+
+
+def _scale_down(image: Image.Image, preprocessing: Preprocessing) -> Scale | None:
+    if preprocessing.jpeg_reducing_gap is None or not isinstance(image, JpegImageFile):
+        return None
+    return scale_down(image, preprocessing, _transpose(image, preprocessing))
+
+
+def _transpose(image: Image.Image, preprocessing: Preprocessing) -> Image.Transpose | None:
+    """Return what turns an image upright; formats other than JPEG say so once they are loaded."""
+    return _UPRIGHT.get(_orientation(image)) if preprocessing.exif_orientation else None
 
 
 def _orientation(image: Image.Image) -> int:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from service.errors import ServiceError
 from service.images.color import WARNING
-from service.images.decode import ImageLimits, decode, signed_format
+from service.images.decode import ImageLimits, decode, decode_scaled, signed_format
 from service.images.resize import resize
 from service.schema.preprocessing import Preprocessing
 
@@ -109,6 +109,7 @@ def prepare(
     data: bytes, preprocessing: Preprocessing, limits: ImageLimits, frame: int | None = None
 ) -> PreparedImage:
     """Turn an image file into the graph's input, as the contract describes."""
-    photo = decode(data, preprocessing, limits, frame)
-    pixels = np.asarray(resize(photo, preprocessing))
-    return PreparedImage(pixels, photo.width, photo.height, photo.info.get(WARNING))
+    photo, scale = decode_scaled(data, preprocessing, limits, frame)
+    pixels = np.asarray(resize(photo, preprocessing, scale))
+    size = scale.size if scale else photo.size
+    return PreparedImage(pixels, *size, photo.info.get(WARNING))

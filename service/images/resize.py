@@ -1,5 +1,6 @@
 """Resize and crop an RGB image as the contract describes."""
 
+import math
 from typing import NamedTuple
 
 from PIL import Image
@@ -9,10 +10,12 @@ from service.schema.preprocessing import Buckets, Crop, Preprocessing, Squash
 MAX_ASPECT_RATIO = (
     16  # beyond it, a strip is cut before scaling; otherwise it would become a huge image
 )
+Size = tuple[int, int]
+"""Width and height."""
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels of a photo; the right and bottom edges are not part of it."""
+    """A rectangle in pixels of an image; the right and bottom edges are not part of it."""
 
     left: float
     top: float
@@ -20,22 +23,51 @@ class Box(NamedTuple):
     bottom: float
 
 
+class Scale(NamedTuple):
+    """A photo's own size, and the part of the smaller decoded image that it covers."""
+
+    size: Size
+    box: Box
+
+
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """Resize (and crop) an RGB image in the contract's mode; one of the right size is unchanged."""
+def resize(
+    image: Image.Image, preprocessing: Preprocessing, scale: Scale | None = None
+) -> Image.Image:
+    """Resize (and crop) an RGB image in the contract's mode; one of the right size is unchanged.
+
+    `scale` is the one at which the photo was decoded.
+    """
+    scale = scale or _full(image)
     resample = _FILTERS[preprocessing.filter]
     match preprocessing.resize:
         case Crop() as crop:
-            return _crop(image, crop, resample)
+            return _crop(image, crop, resample, scale)
         case Squash() | Buckets():
-            return _scale(image, preprocessing.input_size(*image.size), resample)
+            return _scale(image, preprocessing.input_size(*scale.size), resample, scale)
 
 
-def _crop(image: Image.Image, crop: Crop, resample: Image.Resampling) -> Image.Image:
-    image = _cut_centre(image, *_uncut_size(*image.size))
-    scaled = _scale(image, _short_side_size(image.size, crop.short_side), resample)
+def least_decoded_size(preprocessing: Preprocessing, size: Size) -> Size:
+    """Return the least size at which a JPEG of this size may be decoded."""
+    gap, resize = preprocessing.jpeg_reducing_gap, preprocessing.resize
+    if gap is None:
+        return size
+    if isinstance(resize, Crop):
+        if _uncut_size(*size) != size:
+            return size
+        width, height = _short_side_size(size, resize.short_side)
+    else:
+        width, height = preprocessing.input_size(*size)
+    return math.ceil(gap * width), math.ceil(gap * height)
+
+
+def _crop(image: Image.Image, crop: Crop, resample: Image.Resampling, scale: Scale) -> Image.Image:
+    if (uncut := _uncut_size(*scale.size)) != scale.size:  # the photo was decoded in full
+        image = _cut_centre(image, *uncut)
+        scale = _full(image)
+    scaled = _scale(image, _short_side_size(scale.size, crop.short_side), resample, scale)
     return _cut_centre(scaled, crop.width, crop.height)
 
 
@@ -58,16 +90,20 @@ def _visible(side: int, uncut: int, scaled: int, cropped: int) -> tuple[float, f
     return start, start + cropped * uncut / scaled
 
 
-def _uncut_size(width: int, height: int) -> tuple[int, int]:
+def _uncut_size(width: int, height: int) -> Size:
     longest = MAX_ASPECT_RATIO * min(width, height)
     return min(width, longest), min(height, longest)
 
 
-def _scale(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
-    return image if image.size == size else image.resize(size, resample)
+def _full(image: Image.Image) -> Scale:
+    return Scale(image.size, Box(0.0, 0.0, float(image.width), float(image.height)))
 
 
-def _short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+def _scale(image: Image.Image, size: Size, resample: Image.Resampling, scale: Scale) -> Image.Image:
+    return image if scale.size == size else image.resize(size, resample, scale.box)
+
+
+def _short_side_size(size: Size, short_side: int) -> Size:
     scale = short_side / min(size)
     width, height = size
     return max(short_side, int(width * scale + 0.5)), max(short_side, int(height * scale + 0.5))

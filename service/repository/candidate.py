@@ -67,6 +67,7 @@ def open_candidate(
 ) -> Candidate:
     """Read a version's files and open its sessions, blocking the thread; raises `InvalidEntry`."""
     certificate = read_certificate(folder, contract, version)
+    contract = _as_certified(contract, certificate)
     open_graph = partial(
         Graph,
         folder=folder,
@@ -85,6 +86,18 @@ def open_candidate(
     golden = read_golden(folder, contract, certificate, choice.precision)
     head = read_token_head(folder, contract, certificate)
     return Candidate(contract, certificate, choice, graph, golden, head)
+
+
+def _as_certified(contract: Contract, certificate: Certificate) -> Contract:
+    """Decode JPEGs in full unless the certificate shows that a reduced scale gives the answers."""
+    if contract.preprocessing.jpeg_reducing_gap is None:
+        return contract
+    scaled = certificate.scaled_decoding
+    reason = "the certificate has no figures" if scaled is None else scaled.objection
+    if reason is None:
+        return contract
+    _log.info("decoding_in_full", model=contract.name, reason=reason)
+    return contract.decoding_in_full()
 
 
 def _with_profile(options: LoadOptions, contract: Contract) -> LoadOptions:

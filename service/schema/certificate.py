@@ -80,6 +80,26 @@ class PrecisionRecord(Record):
         return [record.accuracy for record in records if record.accuracy is not None]
 
 
+class ScaledDecoding(Record):
+    """How often photos decoded at a reduced scale get the answers of photos decoded in full."""
+
+    data: str
+    sha256: Sha256
+    images: PositiveInt
+    agreement: Share
+    limit: Share
+
+    @property
+    def objection(self) -> str | None:
+        """The reason against decoding at a reduced scale; None if there is none."""
+        if self.agreement >= self.limit:
+            return None
+        return (
+            f"{100 * self.agreement:.2f} % of the answers stay the same; "
+            f"at least {100 * self.limit:.2f} % is required"
+        )
+
+
 class Certificate(Record):
     """`certificate.json`: measurements and hashes of a version's files."""
 
@@ -90,6 +110,7 @@ class Certificate(Record):
     golden: ArrayFile
     head: ArrayFile | None = None
     precisions: dict[str, PrecisionRecord]
+    scaled_decoding: ScaledDecoding | None = None
 
     def precision(self, name: str) -> PrecisionRecord:
         """Return the record of a precision."""

@@ -54,6 +54,11 @@ class Contract(Record):
         """Return whether both contracts describe this version alike, so it can stay loaded."""
         return self._of(version) == other._of(version)
 
+    def decoding_in_full(self) -> "Contract":
+        """Return the contract without the rule that decodes JPEGs at a reduced scale."""
+        preprocessing = self.preprocessing.model_copy(update={"jpeg_reducing_gap": None})
+        return self.model_copy(update={"preprocessing": preprocessing})
+
     def _of(self, version: str) -> "Contract":
         versions = {version: self.versions.get(version)}
         return self.model_copy(update={"versions": versions, "version_policy": LATEST})

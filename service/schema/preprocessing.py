@@ -55,6 +55,8 @@ class Preprocessing(Record):
     fill: Color
     filter: Literal["bilinear", "bicubic"]
     resize: Resize
+    jpeg_reducing_gap: Annotated[float, Field(ge=1, le=64)] | None = None
+    """How many times larger than resized a JPEG is decoded, at least; None decodes it in full."""
 
     @cached_property
     def input_sizes(self) -> list[tuple[int, int]]:

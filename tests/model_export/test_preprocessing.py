@@ -234,6 +234,7 @@ def test_the_dictionary_is_the_documented_one():
         "exif_orientation": True,
         "fill": [255, 255, 255],
         "filter": "bilinear",
+        "jpeg_reducing_gap": 2.0,
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
         "resize": {"mode": "squash", "height": 224, "width": 224},
@@ -257,8 +258,8 @@ def test_preprocessing_survives_a_round_trip_through_json(preprocessing):
 
 def test_the_hash_is_that_of_the_json_with_sorted_keys_and_no_spaces():
     text = (
-        '{"color_profile":"srgb","color_space":"RGB","exif_orientation":true,"fill":[255,255,255],"filter":"bilinear",'
-        '"mean":[0.485,0.456,0.406],"resize":{"height":224,"mode":"squash","width":224},'
+        '{"color_profile":"srgb","color_space":"RGB","exif_orientation":true,"fill":[255,255,255],'
+        '"filter":"bilinear","jpeg_reducing_gap":2.0,"mean":[0.485,0.456,0.406],"resize":{"height":224,"mode":"squash","width":224},'
         '"std":[0.229,0.224,0.225]}'
     )
     digest = hashlib.sha256(text.encode()).hexdigest()

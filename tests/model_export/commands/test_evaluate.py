@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from model_export.commands.evaluate import in_label_order
+from model_export.comparison import scaled_decoding
 from model_export.samples import Sample
 from tests.model_export.files import (
     COLORS,
@@ -41,13 +42,18 @@ def test_the_accuracy_on_class_folders_is_printed(run, weights, tmp_path):
     }
 
 
-def test_the_accuracy_of_every_precision_is_recorded(run, three_precisions, colors):
+def test_the_accuracy_of_every_precision_is_recorded(run, three_precisions, colors, monkeypatch):
+    monkeypatch.setattr(scaled_decoding, "PIXELS", 40_000)
     arguments = ["evaluate", "colors", colors, "--weights-dir", three_precisions]
-    status, out, err = run(*arguments, "--record")
+    status, out, err = run(*arguments, "--record", "--decoded-images", 3)
     assert (status, err) == (0, "")
     results, digest = json.loads(out), folders_sha256(colors)
+    decoding = results.pop("scaled_decoding")
+    certificate = json_of(three_precisions / "colors/1/certificate.json")
+    assert certificate["scaled_decoding"] == decoding
+    assert (decoding["data"], decoding["images"], decoding["limit"]) == (colors.name, 3, 0.995)
     assert list(results) == ["fp32", "int8", "fp16"]
-    precisions = json_of(three_precisions / "colors/1/certificate.json")["precisions"]
+    precisions = certificate["precisions"]
     for name, result in results.items():
         providers = precisions[name]["execution_providers"]
         assert providers["CPUExecutionProvider"]["accuracy"] == result

@@ -33,11 +33,13 @@ from tests.model_export.networks import photographs
 PREPROCESSING = {
     "resize": {"height": 64, "width": 64, "mode": "squash"},
     "filter": "bilinear",
+    "jpeg_reducing_gap": 2.0,
     "fill": [255, 255, 255],
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
     "exif_orientation": True,
     "color_space": "RGB",
+    "color_profile": "srgb",
 }
 
 

@@ -21,12 +21,15 @@ from tests.service.conftest import Running, Start, version_loader
 from tests.service.photos import GREEN, encode, solid
 from tests.service.repository_fixture import (
     INT8_SCALE,
+    Json,
     accuracy,
+    certify,
     classification_config,
     classification_graph,
     externalize,
     golden_arrays,
     write_classifier,
+    write_config,
     write_entry,
     write_quantized_classifier,
 )
@@ -311,3 +314,52 @@ async def test_on_a_gpu_every_shape_runs_before_the_model_is_ready(start: Start)
         sizes = contract.preprocessing.input_sizes
         assert len(sizes) == 5
         assert {(n, height, width) for width, height in sizes for n in (1, 2, 4)} <= shapes
+
+
+def scaling_classifier(repository: Path, **certified: Any) -> Path:
+    """A classifier whose contract allows that JPEGs are decoded at a reduced scale."""
+    config = classification_config("colour")
+    config["preprocessing"]["jpeg_reducing_gap"] = 2
+    folder = write_entry(repository, config, classification_graph())
+    certify(folder, **certified)
+    write_config(folder, config, {"1": (folder / "1/certificate.json").read_bytes()})
+    return folder
+
+
+def scaled_decoding(agreement: float) -> Json:
+    facts = {"data": "colours/val", "sha256": "c" * 64, "images": 10, "megapixels": 12}
+    return facts | {"agreement": agreement, "limit": 0.995}
+
+
+def test_jpegs_are_decoded_at_a_scale_within_the_limit_of_the_certificate(tmp_path: Path) -> None:
+    instance = load(scaling_classifier(tmp_path, scaled_decoding=scaled_decoding(0.996)))
+    assert instance.contract.preprocessing.jpeg_reducing_gap == 2
+
+
+@pytest.mark.parametrize(
+    ("certified", "reason"),
+    [
+        ({}, "the certificate has no figures"),
+        (
+            {"scaled_decoding": scaled_decoding(0.99)},
+            "99.00 % of the answers stay the same; at least 99.50 % is required",
+        ),
+    ],
+)
+def test_otherwise_jpegs_are_decoded_in_full_and_the_reason_is_logged(
+    tmp_path: Path, certified: Json, reason: str
+) -> None:
+    folder = scaling_classifier(tmp_path, **certified)
+    with structlog.testing.capture_logs() as lines:
+        instance = load(folder)
+    assert instance.contract.preprocessing.jpeg_reducing_gap is None
+    assert [line["reason"] for line in lines if line["event"] == "decoding_in_full"] == [reason]
+
+
+async def test_clients_see_the_contract_that_was_read(start: Start, repository: Path) -> None:
+    scaling_classifier(repository)
+    async with start() as service:
+        detail = (await service.http.get("/v1/models/colour")).json()
+        assert detail["contract"]["preprocessing"]["jpeg_reducing_gap"] == 2
+        key = "/v2/repository/models/colour/load"
+        assert (await service.http.post(key)).status_code == 200

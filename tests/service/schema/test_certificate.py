@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import InvalidEntry
-from service.schema.certificate import AccuracyRecord, Certificate, Limits
+from service.schema.certificate import AccuracyRecord, Certificate, Limits, ScaledDecoding
 from service.schema.files import read_certificate, read_certified, read_contract
 from service.schema.vocabulary import Task
 from tests.service.repository_fixture import SELF_TEST, certify, write_classifier
@@ -79,3 +79,12 @@ def test_each_task_has_its_metric() -> None:
     record = AccuracyRecord(data="colours/val", images=1, top1=0.75, miou=0.5)
     assert record.metric(Task.CLASSIFICATION) == 0.75
     assert record.metric(Task.SEGMENTATION) == 0.5
+
+
+@pytest.mark.parametrize(("agreement", "allowed"), [(1.0, True), (0.995, True), (0.9949, False)])
+def test_scaled_decoding_is_measured_against_its_limit(agreement: float, allowed: bool) -> None:
+    scaled = ScaledDecoding(
+        data="colours/val", sha256="c" * 64, images=10, agreement=agreement, limit=0.995
+    )
+    objection = "99.49 % of the answers stay the same; at least 99.50 % is required"
+    assert scaled.objection == (None if allowed else objection)
