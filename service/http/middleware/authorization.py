@@ -159,7 +159,8 @@ def needed(method: str, path: str) -> Need:
 
 def _is_file_of_page(path: str) -> bool:
     """Return whether a path is a file of the playground, which holds nothing of the models."""
-    return path.startswith("/playground/") and not path.startswith("/playground/examples")
+    folder, _, name = path.rpartition("/")
+    return folder == "/playground" and name != "examples"
 
 
 def matching_route(routes: Sequence[BaseRoute], scope: Scope) -> BaseRoute | None:

@@ -18,9 +18,12 @@ export function showPair(container, photos, active, pick) {
 }
 
 /** The cosine similarity of two normalized embeddings, from -1 to 1. */
+export function similarityOf({ embeddings: [first, second] }) {
+  return first.reduce((sum, value, index) => sum + value * second[index], 0);
+}
+
 export function showSimilarity(container, answer) {
-  const [first, second] = answer.embeddings;
-  const similarity = first.reduce((sum, value, index) => sum + value * second[index], 0);
+  const similarity = similarityOf(answer);
   container.replaceChildren(
     make("h3", {}, "Similarity"),
     make("p", { class: "big" }, similarity.toFixed(3)),

@@ -43,7 +43,10 @@ function details(model, models) {
   const title = make("span", { class: "name" }, ...words.flatMap((word) => [word, make("wbr")]));
   const state = make("span", { class: "state" }, model.state.toLowerCase());
   const lines = [make("span", { class: "line" }, title, state)];
-  if (model.state === "READY") lines.push(make("span", { class: "facts" }, facts(model)));
+  if (model.state === "READY") {
+    const known = facts(model).map((each) => make("span", {}, each));
+    lines.push(make("span", { class: "facts" }, ...known));
+  }
   if (model.reason) lines.push(make("span", { class: "reason" }, model.reason));
   return lines;
 }
@@ -54,5 +57,5 @@ function facts(model) {
   const accuracy = model.accuracy;
   if (accuracy?.top1 != null) known.push(`${percent(accuracy.top1)} top-1`);
   else if (accuracy?.miou != null) known.push(`${percent(accuracy.miou)} mIoU`);
-  return known.join(" · ");
+  return known;
 }

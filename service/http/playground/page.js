@@ -2,64 +2,20 @@
 
 import { ApiError, apiKey, getJson, predict, send, setApiKey } from "./api.js";
 import { Camera } from "./camera.js";
-import { showClasses } from "./classes.js";
-import { showPair, showSimilarity, SLOTS } from "./compare.js";
+import { showPair, SLOTS } from "./compare.js";
 import { find, make, roving } from "./dom.js";
-import { showMask } from "./mask.js";
-import { followModels, idOf, showModels } from "./models.js";
+import { markExamples, openExample, showExamples } from "./examples.js";
+import { followModels, showModels } from "./models.js";
 import { acceptPhotos, openPhoto } from "./photos.js";
 import { showCode } from "./snippets.js";
 import { Stage } from "./stage.js";
+import { serves, state } from "./state.js";
 import { showTiming } from "./timing.js";
-import { showTokens } from "./tokens.js";
+import { VIEWS } from "./views.js";
 
 const stage = new Stage(find("#stage"));
 const camera = new Camera();
 const tabs = [...document.querySelectorAll("[role=tab]")];
-const state = {
-  endpoints: [], // such as "POST /v1/classify"
-  models: [],
-  examples: {},
-  model: null, // the chosen version, with its contract
-  view: "predict",
-  photo: null,
-  pair: [null, null],
-  slot: 0,
-  opacity: { value: 0.6 },
-  running: null, // aborts the request in progress
-};
-
-// What each view asks of the service, and how it shows the answer.
-const VIEWS = {
-  predict: {
-    title: "Prediction",
-    photos: () => [state.photo],
-    call: () => (segments()
-      ? { path: "v1/segment", query: { mask: "rle" } }
-      : { path: "v1/classify", query: { top_k: 5 } }),
-    show: (container, answer, call) => (segments()
-      ? showMask(container, stage, answer, { model: state.model, call, opacity: state.opacity })
-      : showClasses(container, answer)),
-    offered: () => true,
-  },
-  tokens: {
-    title: "Tokens",
-    photos: () => [state.photo],
-    call: () => ({ path: "v1/explain", query: {} }),
-    show: (container, answer) => showTokens(container, stage, answer, state.photo),
-    offered: (outputs) => serves("v1/explain") && outputs.some((name) => name.startsWith("token_attention")),
-  },
-  compare: {
-    title: "Compare",
-    photos: () => state.pair,
-    call: () => ({ path: "v1/embed", query: { normalize: true } }),
-    show: (container, answer) => showSimilarity(container, answer),
-    offered: (outputs) => serves("v1/embed") && outputs.includes("tokens"),
-  },
-};
-
-const serves = (path) => state.endpoints.some((each) => each.endsWith(`/${path}`));
-const segments = () => state.model.task === "segmentation";
 
 /** Ask the service about the photos of the view, unless one is missing. */
 async function ask() {
@@ -86,8 +42,9 @@ async function ask() {
 }
 
 function showAnswer(view, call, answer, timing) {
-  if (state.view !== "compare") stage.show(state.photo, answer.predictions[0].width ? answer.predictions[0] : state.photo);
-  view.show(find("#result"), answer, call);
+  if (state.view !== "compare") stage.show(state.photo, answer.predictions[0]);
+  view.show(find("#result"), stage, answer, call);
+  if (!camera.isOn) find("#said").textContent = view.summary(answer);
   showTiming(find("#timing"), timing);
   if (!camera.isOn || find("#code").hidden) showCode(find("#code"), call);
 }
@@ -117,30 +74,24 @@ async function takePhoto(photo, target = null) {
     stage.show(photo);
     find("#result").replaceChildren();
   }
-  markExample();
+  markExamples();
   await ask();
 }
 
-async function takeExample(model, file) {
-  const response = await send(`playground/examples/${encodeURIComponent(model)}/${encodeURIComponent(file)}`);
-  const photo = await openPhoto(await response.blob(), file);
-  await takePhoto({ ...photo, example: `${model}/${file}` });
-}
+const takeExample = async (model, file) => takePhoto(await openExample(model, file));
 
 async function chooseModel(model) {
   const detail = await getJson(`v1/models/${encodeURIComponent(model.name)}?version=${model.version}`);
   const isOther = state.model?.name !== model.name;
   state.model = detail;
-  showModels(find("#models"), state.models, model, chosen);
+  showModels(find("#models"), state.models, model, chooseModel);
   offerViews();
   const files = state.examples[model.name] ?? [];
-  if (isOther) await showExamples(model.name, files);
+  if (isOther) showExamples(model.name, files, takeExample);
   const keeps = state.photo && !state.photo.example;
   if (keeps || state.view === "compare" || !isOther || !files.length) await ask();
   else await takeExample(model.name, files[Math.min(1, files.length - 1)]);
 }
-
-const chosen = (model) => chooseModel(model).catch(showError);
 
 /** Offer the views that the chosen model has outputs for. */
 function offerViews() {
@@ -171,7 +122,7 @@ function showView(name) {
   }
   if (compares) showSlots();
   if (state.photo && !compares) stage.show(state.photo);
-  markExample();
+  markExamples();
 }
 
 function showSlots() {
@@ -186,35 +137,6 @@ function showSlots() {
   }
 }
 
-async function showExamples(model, files) {
-  const list = find("#examples");
-  list.replaceChildren(...files.map((file) => {
-    const image = make("img", { alt: "", width: 96, height: 72, loading: "lazy" });
-    const name = file.replace(/\.\w+$/, "").replaceAll("_", " ");
-    loadImage(image, `playground/examples/${encodeURIComponent(model)}/${encodeURIComponent(file)}`);
-    return make("button", {
-      class: "thumb", type: "button", title: name, "aria-label": `Example: ${name}`,
-      "data-example": `${model}/${file}`, click: () => takeExample(model, file).catch(showError),
-    }, image);
-  }));
-  roving(list, "button");
-}
-
-async function loadImage(image, path) {
-  try {
-    image.src = URL.createObjectURL(await (await send(path)).blob());
-  } catch {
-    image.alt = "not available";
-  }
-}
-
-function markExample() {
-  const shown = state.view === "compare" ? state.pair.map((each) => each?.example) : [state.photo?.example];
-  for (const thumb of find("#examples").children) {
-    thumb.setAttribute("aria-pressed", shown.includes(thumb.dataset.example));
-  }
-}
-
 async function toggleCamera() {
   if (camera.isOn) {
     camera.stop();
@@ -223,16 +145,14 @@ async function toggleCamera() {
   }
   if (state.view === "compare") showView("predict");
   try {
-    const running = camera.run(async (photo, fps) => {
+    await camera.run(async (photo, fps) => {
       showCamera();
       state.photo = photo;
+      markExamples();
       await ask();
       if (camera.isOn && fps) stage.note(`${fps.toFixed(1)} frames per second`);
       if (!find("#error").hidden) camera.stop();
     });
-    await running;
-  } catch (error) {
-    showError(error);
   } finally {
     camera.stop();
     showCamera();
@@ -252,13 +172,17 @@ async function followService() {
   state.examples = await getJson("playground/examples");
   await followModels(async (models) => {
     state.models = models;
-    showModels(find("#models"), models, state.model, chosen);
+    showModels(find("#models"), models, state.model, chooseModel);
     const ready = models.filter((each) => each.state === "READY");
     if (!state.model && ready.length) await chooseModel(ready[0]);
   });
 }
 
 function followInput() {
+  addEventListener("unhandledrejection", (event) => { // of any handler below
+    event.preventDefault();
+    showError(event.reason);
+  });
   roving(find(".tabs"), "[role=tab]");
   for (const tab of tabs) {
     tab.addEventListener("click", () => { showView(tab.dataset.view); ask(); });
@@ -280,13 +204,9 @@ function followInput() {
 }
 
 async function start() {
-  try {
-    showError(null);
-    await followService();
-    if (state.photo) await ask();
-  } catch (error) {
-    showError(error);
-  }
+  showError(null);
+  await followService();
+  if (state.photo) await ask();
 }
 
 showView("predict");

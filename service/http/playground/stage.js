@@ -18,10 +18,10 @@ export class Stage {
     this.frame.addEventListener("pointerleave", () => this.#leave());
   }
 
-  /** Show a photo, without an overlay. */
-  show(photo, size = photo) {
-    const width = size.width ?? 4;
-    const height = size.height ?? 3;
+  /** Show a photo, without an overlay; an answer may know the size of one that has no bitmap. */
+  show(photo, answer = {}) {
+    const width = photo.width ?? answer.width ?? 4;
+    const height = photo.height ?? answer.height ?? 3;
     const scale = Math.min(1, MAX_SIDE / Math.max(width, height));
     this.photo.width = Math.round(width * scale);
     this.photo.height = Math.round(height * scale);

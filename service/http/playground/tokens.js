@@ -4,12 +4,12 @@ import { bar, make, percent, roving } from "./dom.js";
 
 const THUMB_WIDTH = 120;
 const CLAIMS_SHOWN = 3;
-const COLORS = [ // from "not at all" to "most", with opacity
-  [0, [18, 10, 50, 0.72]],
-  [0.3, [84, 32, 140, 0.5]],
-  [0.6, [220, 70, 90, 0.42]],
-  [0.85, [252, 160, 60, 0.42]],
-  [1, [255, 236, 140, 0.5]],
+const COLORS = [ // by share of the maximum, with opacity
+  [0, [14, 12, 44, 0.6]],
+  [0.12, [76, 40, 160, 0.58]],
+  [0.35, [196, 60, 150, 0.56]],
+  [0.65, [250, 130, 70, 0.6]],
+  [1, [255, 232, 120, 0.7]],
 ];
 const PALETTE = Array.from({ length: 256 }, (_, value) => colorOf(value / 255));
 

@@ -82,7 +82,8 @@ def test_the_page_predicts_an_example_at_once_and_shows_what_each_model_is(
     expect(cards).to_have_count(2)
     expect(cards.first).to_contain_text("colour")
     expect(cards.first).to_contain_text("ready")
-    expect(cards.first).to_contain_text("classification · fp32 on CPU")
+    for fact in ("classification", "fp32 on CPU"):
+        expect(cards.first).to_contain_text(fact)
     expect(page.get_by_role("button", name="Example: red")).to_have_attribute(
         "aria-pressed", "true"
     )
@@ -103,6 +104,12 @@ def test_an_error_is_the_servers_own_sentence(opened: Opened) -> None:
     drop(opened.page, encode(solid(GREEN)))
     expect(error).to_be_hidden()
     expect(best(opened.page)).to_contain_text("green")
+
+
+def test_a_photo_that_the_browser_cannot_show_is_predicted_all_the_same(opened: Opened) -> None:
+    drop(opened.page, encode(solid(GREEN), "TIFF"), "photo.tif")
+    expect(best(opened.page)).to_contain_text("green")
+    expect(opened.page.locator("#stage")).to_contain_text("This browser cannot show this format.")
 
 
 CENTRES = [(0.25, 0.25, "red"), (0.75, 0.25, "green"), (0.25, 0.75, "blue"), (0.75, 0.75, "red")]
@@ -151,6 +158,32 @@ def test_mask_and_overlay_are_downloaded_as_the_service_makes_them(
     assert download.value.suggested_filename == f"quarters.{name}.png"
     with Image.open(download.value.path()) as image:
         assert (image.size, image.mode) == ((96, 64), mode)
+
+
+def test_tokens_show_where_they_look_and_which_of_them_claim_a_pixel(opened: Opened) -> None:
+    page = opened.page
+    page.get_by_role("tab", name="Tokens").click()
+    tokens = page.locator("#result .token")
+    expect(tokens).to_have_count(1)
+    expect(tokens.first).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#result .facts")).to_contain_text("Share of attention")
+    assert alpha_at(page, 0.5, 0.5) > 0
+    box = page.locator("#stage .photo").bounding_box()
+    for x, share in ((0.2, "100 %"), (0.8, "0 %")):  # its map is the mean of red, green and blue
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + 0.5 * box["height"])
+        expect(page.locator("#stage .tip")).to_have_text(f"token 0: {share}")
+    expect(page.locator("#code")).to_contain_text("/v1/explain?model=colour")
+
+
+def test_two_dropped_photos_are_compared(opened: Opened) -> None:
+    page = opened.page
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.locator("#result")).to_contain_text("Choose the second photo.")
+    drop(page, encode(solid(RED)), "red.png")
+    expect(page.locator("#result .big")).to_have_text("1.000")
+    drop(page, encode(solid(GREEN)), "green.png")
+    expect(page.locator("#result .big")).to_have_text("0.000")
+    expect(page.get_by_role("button", name="The first photo: green.png")).to_be_visible()
 
 
 def test_everything_is_reached_with_the_keyboard(opened: Opened) -> None:

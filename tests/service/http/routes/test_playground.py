@@ -75,7 +75,7 @@ async def test_the_page_is_open_and_what_it_shows_of_models_follows_the_keys(
     start: Start, keys_file: Path
 ) -> None:
     async with start(api_keys_file=keys_file, require_key_for_metadata=True) as service:
-        for path in ("/", "/playground/page.js"):
+        for path in ("/", *(f"/playground/{file.name}" for file in FILES)):
             assert (await service.http.get(path, headers=BROWSER)).status_code == 200
         for path in ("/playground/examples", "/playground/examples/colour/green.png"):
             assert (await service.http.get(path)).status_code == 401
