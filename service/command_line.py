@@ -54,7 +54,7 @@ def _make_key(name: str, scopes: Sequence[Scope]) -> int:
 
 def _serve(settings: Settings) -> int:
     return_large_blocks()
-    configure_log(settings.log_format, settings.log_level)
+    output = configure_log(settings.log_format, settings.log_level)
     log = structlog.get_logger()
     with ExitStack() as sockets:
         listeners = [sockets.enter_context(bind(settings.host, settings.port))]
@@ -71,12 +71,16 @@ def _serve(settings: Settings) -> int:
         else:
             log.info("listening", **_addresses(listeners), version=__version__)
         engine, asgi = app.state.engine, app.asgi
+        if output is not None:
+            output.on_drop = engine.metrics.server.log_line_dropped
         _freeze_garbage_collector()
         Server(asgi, engine.admission, engine.metrics.server, settings).run(sockets=listeners)
         ended = engine.devices.close(CLOSE_SECONDS)
     if not ended:
         log.warning("threads_left", seconds=CLOSE_SECONDS)
     log.info("stopped")
+    if output is not None:
+        output.finish(CLOSE_SECONDS)
     if not ended:
         _exit_now(0)
     return 0

@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     max_header_bytes: PositiveInt = 32 * 1024
     header_timeout_seconds: Seconds = 10.0
     send_timeout_seconds: Seconds = 20.0
+    keep_alive_timeout_seconds: Seconds = 75.0
 
     max_body_bytes: PositiveInt = 16 * 1024 * 1024
     max_image_pixels: PositiveInt = 64 * 1024 * 1024

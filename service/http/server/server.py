@@ -17,7 +17,7 @@ from uvicorn.config import STARTUP_FAILURE
 from service.engine.admission import Admission
 from service.errors import InvalidConfiguration
 from service.file_watch import FileWatch
-from service.http.server.connections import Connections
+from service.http.server.connections import RESERVED, Connections
 from service.http.server.open_files import connections_within
 from service.http.server.protocol import BoundedProtocol, ConnectionLimits
 from service.http.server.tls import Tls
@@ -34,10 +34,11 @@ _log = structlog.get_logger()
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind the port, before anything is loaded."""
+    """Bind the port, before anything is loaded; `::` also accepts IPv4."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         raise InvalidConfiguration(
             f"Cannot listen on {host} port {port}: {error.strerror or error}."
@@ -59,6 +60,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,  # the local key is for clients on this machine
+                timeout_keep_alive=settings.keep_alive_timeout_seconds,  # type: ignore[arg-type]
                 timeout_graceful_shutdown=ABORT_SECONDS,
             )
         )
@@ -92,7 +94,7 @@ class Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
             limits=self._limits,
-            port=Connections(max_connections),
+            port=Connections(max_connections, RESERVED),
             is_draining=lambda: self._admission.stopping,
             on_drop=self._events.connection_dropped,
         )
