@@ -83,8 +83,8 @@ class Server:
         self._process = process
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that the process has used."""
-        tasks = Path(f"/proc/{self._process.pid}/task").iterdir()
+        """Return the CPU time that the process and its children have used."""
+        tasks = (task for pid in _tree(self._process.pid) for task in _tasks(pid))
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def memory(self, field: str = "VmRSS") -> float:
@@ -100,6 +100,18 @@ class Server:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
+def _tasks(pid: int) -> Iterator[Path]:
+    return Path(f"/proc/{pid}/task").iterdir()
+
+
+def _tree(pid: int) -> Iterator[int]:
+    """Yield a process and its descendants."""
+    yield pid
+    for task in _tasks(pid):
+        for child in (task / "children").read_text().split():
+            yield from _tree(int(child))
+
+
 @contextmanager
 def service(case: Case, *others: Case) -> Iterator[Server]:
     """Run the service on a repository of only these entries, in the precision of the first."""
@@ -110,42 +122,45 @@ def service(case: Case, *others: Case) -> Iterator[Server]:
         command = [sys.executable, "-m", "service", "--port", str(port)]
         command += ["--model-repository", folder]
         settings = {"VT_PRECISION": case.precision, "VT_LOG_LEVEL": "error"}
-        with _running(command, settings, port, "/v2/health/ready") as server:
+        with _running(command, settings, case, port) as server:
             yield server
 
 
 @contextmanager
-def yardstick(case: Case) -> Iterator[Server]:
-    """Run the plain server on the same graph."""
+def yardstick(case: Case, module: str = "yardstick") -> Iterator[Server]:
+    """Run another server on the same graph: plain FastAPI, or `mosec_yardstick`."""
     port = _free_port()
-    command = [sys.executable, "-m", "tests.benchmarks.yardstick"]
+    command = [sys.executable, "-m", f"tests.benchmarks.{module}"]
     command += [str(case.folder), case.precision, str(port)]
-    with _running(command, {}, port, "/openapi.json") as server:
+    with _running(command, {}, case, port) as server:
         yield server
 
 
 @contextmanager
 def _running(
-    command: list[str], settings: dict[str, str], port: int, path: str
+    command: list[str], settings: dict[str, str], case: Case, port: int
 ) -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder:
         key_file = Path(folder) / "local.key"
         environment = os.environ | settings | {"VT_LOCAL_KEY_FILE": str(key_file)}
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
-            _wait_until_ready(process, f"http://127.0.0.1:{port}{path}")
+            _wait_until_ready(process, f"http://127.0.0.1:{port}{case.route}", case.photo)
             yield Server(process, port, key_file)
         finally:
             process.terminate()
             process.wait(60)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, photo: bytes) -> None:
+    """Wait until a prediction succeeds."""
     for _ in range(1200):
         if process.poll() is not None:
             raise SystemExit(f"the server ended with {process.returncode}")
         try:
-            with urllib.request.urlopen(url):
+            with urllib.request.urlopen(url, photo, 10):
                 return
         except OSError:
             time.sleep(0.05)
