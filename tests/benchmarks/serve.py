@@ -40,7 +40,7 @@ from tests.benchmarks.yardstick import plain_session
 
 DEADLINE = 1.0
 CONNECTIONS = (1, 4, 16, 64)
-OFFERED = (0.25, 0.5, 0.75, 0.9, 1.2, 2.0)
+OFFERED = (0.25, 0.5, 0.75, 0.9, 1.2, 2.0, 4.0)
 SATURATED = 16
 CLASSIFIER, SEGMENTER = "vt_resnet18_imagenette", "vt_fpn_camvid"
 STAND_INS = {each.name: each for each in (LIGHT, FREE)}
