@@ -38,6 +38,7 @@ def _split(text: Any) -> Any:
 
 
 Seconds = Annotated[FiniteFloat, Field(gt=0)]
+NonNegativeSeconds = Annotated[FiniteFloat, Field(ge=0)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Rule = Annotated[ShadowRule, NoDecode, BeforeValidator(parse_shadow_rule)]
 GpuDevices = Annotated[
@@ -92,6 +93,7 @@ class Settings(BaseSettings):
 
     max_batch_size: PositiveInt | None = None
     max_batch_seconds: Seconds = 0.2
+    token_sample_seconds: NonNegativeSeconds = 5.0
     max_queue_delay_microseconds: NonNegativeInt | None = None
     calibration_folder: Path | None = None
 

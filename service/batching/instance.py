@@ -12,6 +12,7 @@ from service.batching.interface import Held, Inference, QueueBounds
 from service.batching.plan import ExecutionPlan
 from service.batching.queue import Answer, PendingInference, Urgency
 from service.batching.runner import BatchRunner
+from service.batching.token_sampler import TokenSampler
 from service.images.photo import Photo, PreparedImage
 from service.runtime.device import Device
 from service.runtime.execution_providers import CPU
@@ -45,6 +46,7 @@ class ModelInstance(Held):
         events: BatchEvents,
         telemetry: VersionTelemetry,
         head: TokenHead | None = None,
+        tokens: TokenSampler | None = None,
     ) -> None:
         super().__init__()
         self.identity = identity
@@ -59,6 +61,7 @@ class ModelInstance(Held):
         self.on_outage: Callable[[], None] = lambda: None
         self.prepare_first = _prepare_first(contract, build, plan)
         self._sessions = sessions
+        self._tokens = tokens
         self._events = events
         self._plan = plan
         single_seconds = plan.seconds(plan.widths[0].threads, 1)
@@ -137,9 +140,11 @@ class ModelInstance(Held):
         photos that have not started are dropped.
         """
         loop = asyncio.get_running_loop()
-        names, now = tuple(outputs), time.monotonic()
+        names, now, sampler = tuple(outputs), time.monotonic(), self._tokens
+        is_sampled = sampler is not None and now >= sampler.due_at
+        fetched = sampler.extend(names, now) if sampler is not None and is_sampled else names
         inferences = [
-            PendingInference(photo, names, urgency, now, loop.create_future()) for photo in photos
+            PendingInference(photo, fetched, urgency, now, loop.create_future()) for photo in photos
         ]
         self._batcher.submit(inferences)
         try:
@@ -150,7 +155,13 @@ class ModelInstance(Held):
         except BaseException:
             self._batcher.withdraw(inferences)
             raise
-        return _inference(answers, now, time.monotonic())
+        ended_at = time.monotonic()
+        if sampler is not None and is_sampled:
+            sampler.describe(answers[0][0])
+            answers = [
+                Answer({name: outputs[name] for name in names}, run) for outputs, run in answers
+            ]
+        return _inference(answers, now, ended_at)
 
     async def close(self) -> None:
         """Fail waiting images, wait for running batches unless they hang, and free the sessions."""

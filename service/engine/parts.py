@@ -75,6 +75,7 @@ def _load_options(settings: Settings) -> LoadOptions:
         max_queue_size=settings.max_queue_size,
         max_queue_delay_microseconds=settings.max_queue_delay_microseconds,
         max_batch_seconds=settings.max_batch_seconds,
+        token_sample_seconds=settings.token_sample_seconds,
     )
 
 

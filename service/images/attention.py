@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import InferenceFailed
-from service.schema.tasks import ATTENTION
+from service.schema.tasks import ATTENTION, TOKENS
 
 Floats = npt.NDArray[np.float32]
 
@@ -74,6 +74,24 @@ def attention_by_module(outputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[
         elif name.startswith(f"{ATTENTION}_"):
             found[name.removeprefix(f"{ATTENTION}_")] = attention(output)
     return found
+
+
+def token_statistics(outputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, float]:
+    """Return `token_similarity` and `attention_entropy_<module>` of one photo's outputs.
+
+    They are means, over the pairs of different final tokens and over the tokens of a module. The
+    certificate has their distributions over the data on which the model was evaluated.
+    """
+    statistics = {
+        f"attention_entropy_{name}": float(module.entropy.mean())
+        for name, module in attention_by_module(outputs).items()
+    }
+    tokens = outputs.get(TOKENS)
+    if tokens is not None and len(tokens) > 1:
+        cosines, count = similarity(tokens), len(tokens)
+        off_diagonal = float(cosines.sum()) - float(np.trace(cosines))
+        statistics["token_similarity"] = off_diagonal / (count * (count - 1))
+    return statistics
 
 
 def similarity(tokens: npt.NDArray[np.generic]) -> Floats:

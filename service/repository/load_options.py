@@ -19,6 +19,8 @@ class LoadOptions:
     max_queue_delay_microseconds: int | None = None
     max_batch_seconds: float = 0.2
     """Limit on the calibrated time of a batch of two or more images."""
+    token_sample_seconds: float = 0.0
+    """Time between two images whose tokens are sampled; 0 samples none."""
     require_provider: ProviderName | None = None
     """Reject models that would run on another execution provider."""
     gpu_devices: tuple[int, ...] = (0,)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from service.batching.instance import ModelInstance
 from service.batching.plan import ExecutionPlan
+from service.batching.token_sampler import TokenSampler
 from service.errors import InferenceFailed, InvalidEntry
 from service.repository.calibration import CalibrationCache, calibrate
 from service.repository.candidate import Candidate, open_candidate
@@ -77,4 +78,20 @@ def _instance(
         events=metrics.batches,
         telemetry=metrics.inference.of(candidate.identity),
         head=candidate.head,
+        tokens=_token_sampler(candidate, options, metrics),
+    )
+
+
+def _token_sampler(
+    candidate: Candidate, options: LoadOptions, metrics: PrometheusMetrics
+) -> TokenSampler:
+    """Return the sampler of a version; its reference was measured on the same precision."""
+    precision = candidate.certificate.precision(candidate.choice.precision)
+    accuracies = precision.accuracies(candidate.graph.active_provider)
+    reference = next((each.token_statistics for each in accuracies if each.token_statistics), {})
+    return TokenSampler(
+        candidate.contract,
+        candidate.graph.device.workers,
+        metrics.tokens.of(candidate.identity, reference),
+        options.token_sample_seconds,
     )

@@ -1,8 +1,8 @@
 """`certificate.json`: the measurements of a version before its publication."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from service.errors import InvalidEntry
 from service.schema.record import (
@@ -32,6 +32,19 @@ class SelfTestTolerance(Record):
     agreement: Share
 
 
+class Distribution(Record):
+    """The shares of values in bins that are separated by `bounds`."""
+
+    bounds: list[float]
+    shares: list[Share]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.shares) != len(self.bounds) + 1 or self.bounds != sorted(self.bounds):
+            raise ValueError("there must be one share more than bounds, which are in order")
+        return self
+
+
 class AccuracyRecord(Record):
     """Accuracy on a data set, which its SHA-256 identifies; None means not measured."""
 
@@ -43,6 +56,7 @@ class AccuracyRecord(Record):
     miou: Measured = None
     pixel_accuracy: Measured = None
     agreement_with_fp32: Measured = None
+    token_statistics: dict[str, Distribution] = {}
 
     def metric(self, task: Task) -> float | None:
         """Return the metric that compares models of a task."""

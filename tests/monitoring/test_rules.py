@@ -109,6 +109,7 @@ UNAVAILABLE = 'vt_model_state{model="m",state="UNAVAILABLE"}'
 PROVIDER = 'vt_provider_requested_active{model="m",requested="cuda",active="cpu"}'
 GPU_USED = 'vt_gpu_memory_used_bytes{gpu="g"}'
 GPU_TOTAL = {'vt_gpu_memory_total_bytes{gpu="g"}': "100x6000"}
+DRIFT = 'vt_token_drift_score{model="m",version="1",statistic="token_similarity"}'
 FDS = {f"process_max_fds{JOB}": "100x6000"}
 UP = {f"up{JOB}": "1x6000"}
 
@@ -168,6 +169,11 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         "28h",
         confidences("90", "135050+60x200"),
         confidences("90", "135080+80x200"),
+    ),
+    "VtServeTokensDrift": (
+        "1h",
+        {DRIFT: "0.3x100"},
+        {DRIFT: "0.3x5 0.2x80"},
     ),
     "VtServeMemoryGrows": ("3h", memory(grows=10), memory(grows=1)),
     "VtServeEventLoopLags": ("30m", lag(slow=5), lag(slow=0)),

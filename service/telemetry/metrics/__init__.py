@@ -8,6 +8,7 @@ from service.telemetry.metrics.inference import InferenceMetrics
 from service.telemetry.metrics.models import ModelMetrics
 from service.telemetry.metrics.server import ServerMetrics
 from service.telemetry.metrics.shadow import ShadowMetrics
+from service.telemetry.metrics.tokens import TokenMetrics
 from service.telemetry.metrics.versions import VersionGauges
 
 # No `_created` series beside each counter and histogram: none is ever reset.
@@ -24,7 +25,10 @@ class PrometheusMetrics:
         self.server = ServerMetrics(self.registry)
         self.inference = InferenceMetrics(self.registry)
         self.batches = BatchMetrics(self.registry, versions)
-        self.models = ModelMetrics(self.registry, versions, self.inference, self.batches)
+        self.tokens = TokenMetrics(self.registry)
+        self.models = ModelMetrics(
+            self.registry, versions, self.inference, self.batches, self.tokens
+        )
         self.shadow = ShadowMetrics(self.registry)
 
     def render(self, accept: str) -> tuple[bytes, str]:

@@ -8,6 +8,7 @@ from service.telemetry.metrics.batches import BatchMetrics
 from service.telemetry.metrics.buckets import VERSION
 from service.telemetry.metrics.histogram import Histogram
 from service.telemetry.metrics.inference import InferenceMetrics
+from service.telemetry.metrics.tokens import TokenMetrics
 from service.telemetry.metrics.versions import VersionGauges
 
 LOAD_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -22,10 +23,12 @@ class ModelMetrics:
         versions: VersionGauges,
         inference: InferenceMetrics,
         batches: BatchMetrics,
+        tokens: TokenMetrics,
     ) -> None:
         self._versions = versions
         self._inference = inference
         self._batches = batches
+        self._tokens = tokens
         self._declare_loads(registry)
         self._declare_self_tests(registry)
 
@@ -67,6 +70,7 @@ class ModelMetrics:
             gauge.remove(name, version)
         self._versions.remove(name, version)
         self._batches.model_released(name, version)
+        self._tokens.model_released(name, version)
 
     def model_state_changed(self, name: str, version: str, state: ModelState) -> None:
         """Show the new state of a version."""
