@@ -65,6 +65,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "uvicorn": ("service/http/server/*.py",),
     "pydantic_settings": ("service/settings.py",),
     "python_multipart": ("service/http/routes/images_in_body.py",),
+    "shapely": ("service/images/polygons.py",),
     "torch": ("model_export/*.py", "model_export/**/*.py"),
     "onnx": ("model_export/comparison/*.py", "model_export/entry/*.py", "model_export/graphs/*.py"),
 }

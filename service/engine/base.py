@@ -10,7 +10,15 @@ from service.engine.classify import classify
 from service.engine.embed import Embeddings, embed
 from service.engine.explain import ExplainOptions, explain
 from service.engine.inference import ImageInference
-from service.engine.segment import MaskFormat, segment
+from service.engine.segment import segment
+from service.engine.segment_options import (
+    DEFAULT_TOLERANCE,
+    Confidence,
+    Coordinates,
+    Edges,
+    MaskFormat,
+    SegmentOptions,
+)
 from service.engine.shadow import Shadow
 from service.repository.catalog import Catalog
 from service.repository.version import ModelVersion
@@ -94,13 +102,22 @@ class AnyEngine(ABC):
         model: str | None = None,
         version: str | None = None,
         mask: MaskFormat = "png",
+        edges: Edges | None = None,
+        classes: Sequence[str] | None = None,
+        confidence: Confidence = "none",
+        tolerance: float = DEFAULT_TOLERANCE,
+        coordinates: Coordinates = "pixels",
         timeout_seconds: float | None = None,
     ) -> SegmentResponse:
-        """Return the class areas and the mask of each image file; otherwise like `classify`."""
+        """Return the class areas and the mask of each image file; otherwise like `classify`.
+
+        `SegmentOptions` explains the options.
+        """
+        options = SegmentOptions(mask, edges, classes, confidence, tolerance, coordinates)
         found = self.repository.find(Task.SEGMENTATION, model, version)
         async with self.call(found, timeout_seconds) as call:
             _take(call, images)
-            return await segment(call, self.image_threads, images, mask)
+            return await segment(call, self.image_threads, images, options)
 
     async def explain(
         self,

@@ -2,7 +2,7 @@
 
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import itemgetter
 
 import numpy as np
@@ -14,6 +14,8 @@ from service.schema.predictions import ClassArea
 
 Labels = npt.NDArray[np.uint8]
 Palette = Sequence[tuple[int, int, int]]
+OTHER = 255
+"""The pixel value of classes that are not wanted, as label maps of data sets mark void."""
 PNG_OPTIONS = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 """Measured in `docs/performance.md`: the default level takes twice as long."""
 
@@ -24,6 +26,12 @@ def scale_labels(labels: Labels, width: int, height: int) -> Labels:
         return labels
     image = Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST)
     return np.asarray(image)
+
+
+def only_classes(labels: Labels, wanted: Collection[int]) -> Labels:
+    """Return a label map in which every class that is not wanted is `OTHER`."""
+    table = [index if index in wanted else OTHER for index in range(256)]
+    return np.asarray(Image.fromarray(labels).point(table))
 
 
 def class_areas(labels: Labels, names: Sequence[str]) -> list[ClassArea]:
@@ -42,6 +50,11 @@ def class_areas(labels: Labels, names: Sequence[str]) -> list[ClassArea]:
 def mask_png(labels: Labels, palette: Palette) -> bytes:
     """Encode labels as an indexed 8-bit PNG whose pixel values are class indices."""
     return _png(indexed(labels, palette))
+
+
+def grey_png(values: Labels) -> bytes:
+    """Encode values, such as labels, as an 8-bit greyscale PNG."""
+    return _png(Image.fromarray(values))
 
 
 def indexed(labels: Labels, palette: Palette) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from PIL import Image
 
 from service.errors import InvalidRequest
-from service.images.masks import PNG_OPTIONS, Labels, Palette, indexed
+from service.images.masks import OTHER, PNG_OPTIONS, Labels, Palette, indexed
 
 PictureFormat = Literal["jpeg", "webp", "png"]
 
@@ -23,13 +23,20 @@ _OPTIONS: Mapping[PictureFormat, Mapping[str, Any]] = {
 _MAX_SIDE: Mapping[PictureFormat, int] = {"jpeg": 65_500, "webp": 16_383}
 
 
-def overlay(photo: Image.Image, labels: Labels, palette: Palette) -> Image.Image:
-    """Blend the colours of a label map of the same size into an RGB photo, in place."""
+def overlay(
+    photo: Image.Image, labels: Labels, palette: Palette, *, keep_other: bool = False
+) -> Image.Image:
+    """Blend the colours of a label map of the same size into an RGB photo, in place.
+
+    With `keep_other`, pixels whose label is `OTHER` do not change.
+    """
     rows = max(1, BLEND_PIXELS // photo.width)
     for top in range(0, photo.height, rows):
         strip = (0, top, photo.width, min(photo.height, top + rows))
-        colors = indexed(labels[top : strip[3]], palette).convert("RGB")
-        photo.paste(Image.blend(photo.crop(strip), colors, OPACITY), strip)
+        part = labels[top : strip[3]]
+        colors = indexed(part, palette).convert("RGB")
+        blended = Image.blend(photo.crop(strip), colors, OPACITY)
+        photo.paste(blended, strip, Image.fromarray(part != OTHER) if keep_other else None)
     return photo
 
 

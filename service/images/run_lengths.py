@@ -1,6 +1,6 @@
 """Encode label maps as COCO compressed run lengths."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,8 @@ from service.schema.predictions import RleClass
 Counts = npt.NDArray[np.int64]
 
 
-def run_lengths(labels: Labels, names: Sequence[str]) -> list[RleClass]:
-    """Encode each class in the map as COCO compressed run lengths, in one pass over the map."""
+def run_lengths(labels: Labels, names: Sequence[str], wanted: Container[int]) -> list[RleClass]:
+    """Encode each wanted class in the map as COCO compressed run lengths."""
     height, width = labels.shape
     flat = labels.T.reshape(-1)  # COCO counts by column
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
@@ -26,6 +26,7 @@ def run_lengths(labels: Labels, names: Sequence[str]) -> list[RleClass]:
             counts=compress_counts(_alternating(starts[at], ends[at], flat.size)),
         )
         for index in np.unique(classes).tolist()
+        if index in wanted
         for at in (np.flatnonzero(classes == index),)
     ]
 

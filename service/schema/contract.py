@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
 from service.schema.preprocessing import Preprocessing
 from service.schema.record import Color, Record, Sha256, Version
-from service.schema.tasks import ATTENTION, TASKS, TOKENS, TaskRow
+from service.schema.tasks import ATTENTION, SCORES, TASKS, TOKENS, TaskRow
 from service.schema.version_policy import LATEST, VersionPolicy
 from service.schema.vocabulary import Datatype, MetadataTensor, Task
 
@@ -89,6 +89,14 @@ class Contract(Record):
     def has_tokens(self) -> bool:
         """Whether the tokens are an output."""
         return any(each.name == TOKENS and len(each.shape) == 3 for each in self.outputs)
+
+    @cached_property
+    def has_scores(self) -> bool:
+        """Whether the scores [classes, height / 4, width / 4] of a segmentation are an output."""
+        return any(
+            each.name == SCORES and len(each.shape) == 4 and each.shape[1] == len(self.labels)
+            for each in self.outputs
+        )
 
     @property
     def _task_row(self) -> TaskRow:

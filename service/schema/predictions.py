@@ -47,12 +47,22 @@ class ClassArea(TypedDict):
     index: int
     pixels: int
     fraction: float
+    confidence: NotRequired[
+        Annotated[float, Field(description="Mean over its pixels, if `confidence` was requested.")]
+    ]
 
 
 class PngMask(TypedDict):
-    """An indexed 8-bit PNG whose pixel values are class indices."""
+    """An indexed 8-bit PNG whose pixel values are class indices; 255 if not requested."""
 
     format: NotRequired[Annotated[Literal["png"], Field(json_schema_extra={"default": "png"})]]
+    data: Annotated[str, Field(description="The PNG file in base64.")]
+
+
+class GreyMask(TypedDict):
+    """An 8-bit greyscale PNG whose pixel values are class indices; 255 if not requested."""
+
+    format: NotRequired[Annotated[Literal["grey"], Field(json_schema_extra={"default": "grey"})]]
     data: Annotated[str, Field(description="The PNG file in base64.")]
 
 
@@ -72,8 +82,39 @@ class RleMask(TypedDict):
     classes: list[RleClass]
 
 
+Rings = list[list[list[float]]]
+"""A polygon: its outer ring, then its holes, as points [x, y]; the first is not repeated."""
+
+
+class PolygonClass(TypedDict):
+    """The areas of one class."""
+
+    index: int
+    label: str
+    polygons: Annotated[
+        list[Rings],
+        Field(description="Rings of [x, y] for each polygon: the outer ring, then its holes."),
+    ]
+
+
+class PolygonMask(TypedDict):
+    """A mask with a list of polygons per class; neighbouring classes share their borders."""
+
+    format: NotRequired[
+        Annotated[Literal["polygons"], Field(json_schema_extra={"default": "polygons"})]
+    ]
+    classes: list[PolygonClass]
+
+
+class ConfidenceMap(TypedDict):
+    """An 8-bit greyscale PNG of the photo's size; 255 is certain."""
+
+    format: Literal["png"]
+    data: Annotated[str, Field(description="The PNG file in base64.")]
+
+
 Mask = Annotated[
-    PngMask | RleMask | None,
+    PngMask | GreyMask | RleMask | PolygonMask | None,
     Field(description="Absent if `mask=none` was requested.", discriminator="format"),
 ]
 
@@ -85,6 +126,11 @@ class Segmentation(TypedDict):
     height: int
     classes: list[ClassArea]
     mask: NotRequired[Mask]
+    confidence: NotRequired[
+        Annotated[
+            ConfidenceMap | None, Field(description="Present if `confidence=png` was requested.")
+        ]
+    ]
 
 
 class SegmentResponse(TypedDict):

@@ -15,6 +15,8 @@ TOKENS = "tokens"
 """The output [tokens, channels] of visual tokens, whatever the task."""
 ATTENTION = "token_attention"
 """The output of their attention, or the start of the names of several such outputs."""
+SCORES = "scores"
+"""The output of a segmentation model from which it computes the labels."""
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,30 @@ def segmentation_graph(channels: int = 3) -> bytes:
     return serialize(nodes, {}, ["batch", "h", "w", channels], [info])
 
 
+def scoring_graph() -> bytes:
+    """A segmenter with scores: the means of 4x4 pixels of each channel, and their labels."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["channels"], perm=[0, 3, 1, 2]),
+        helper.make_node("Mul", ["channels", "scale"], ["scaled"]),
+        helper.make_node(
+            "AveragePool", ["scaled"], ["scores"], kernel_shape=[4, 4], strides=[4, 4]
+        ),
+        helper.make_node("Resize", ["scores", "", "enlarge"], ["large"], mode="linear"),
+        helper.make_node("ArgMax", ["large"], ["classes"], axis=1, keepdims=0),
+        helper.make_node("Cast", ["classes"], ["labels"], to=TensorProto.UINT8),
+    ]
+    constants = {
+        "scale": np.array(0.05, np.float32),
+        "enlarge": np.array([1, 1, 4, 4], np.float32),
+    }
+    infos = [
+        helper.make_tensor_value_info("labels", TensorProto.UINT8, ["batch", "h", "w"]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 3, "h_4", "w_4"]),
+    ]
+    return serialize(nodes, constants, ["batch", "h", "w", 3], infos)
+
+
 def serialize(nodes: list, constants: dict, shape: list, outputs: list) -> bytes:
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, shape)
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
@@ -333,6 +357,12 @@ def write_quantized_classifier(repository: Path, **changes: Any) -> Path:
 
 def write_segmenter(repository: Path, name: str = "pixels") -> Path:
     return write_entry(repository, segmentation_config(name), segmentation_graph())
+
+
+def write_scoring_segmenter(repository: Path, name: str = "scored") -> Path:
+    config = segmentation_config(name)
+    config["outputs"].append({"name": "scores", "datatype": "FP32", "shape": [-1, 3, -1, -1]})
+    return write_entry(repository, config, scoring_graph())
 
 
 def write_both(repository: Path) -> Path:

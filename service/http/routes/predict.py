@@ -8,7 +8,15 @@ from fastapi.routing import APIRoute
 from pydantic import Field
 
 from service.engine.classify import classify
-from service.engine.segment import MaskFormat, draw_mask, draw_overlay, segment
+from service.engine.segment import draw_mask, draw_overlay, segment
+from service.engine.segment_options import (
+    DEFAULT_TOLERANCE,
+    Confidence,
+    Coordinates,
+    Edges,
+    MaskFormat,
+    SegmentOptions,
+)
 from service.errors import InvalidRequest
 from service.http.accept import preferred, prefers
 from service.http.middleware.exchange import Exchange, exchange_of
@@ -63,6 +71,9 @@ PICTURES: Mapping[str, PictureFormat] = {
 """Media types of overlays."""
 
 
+MAX_TOLERANCE = 1000
+
+
 class ModelQuery(VersionQuery):
     """The model and its version."""
 
@@ -80,13 +91,42 @@ class ClassifyQuery(ModelQuery):
 class SegmentQuery(ModelQuery):
     """Parameters of a segmentation."""
 
-    mask: MaskFormat = Field("png", description="Encoding of the mask.")
+    mask: MaskFormat = Field(
+        "png",
+        description="Form of the mask: indexed PNG, greyscale PNG, COCO run lengths, or polygons.",
+    )
+    edges: Edges | None = Field(
+        None,
+        description="How edges are scaled to the photo; smooth by default, if the model allows it.",
+    )
+    classes: str | None = Field(
+        None, description="Labels of the wanted classes, separated by commas; by default, all."
+    )
+    confidence: Confidence = Field(
+        "none", description="Confidence of the prediction: mean of each class, or also of pixels."
+    )
+    tolerance: float = Field(
+        DEFAULT_TOLERANCE,
+        ge=0,
+        le=MAX_TOLERANCE,
+        description="Polygons: corners of less than so many pixels squared are removed.",
+    )
+    coordinates: Coordinates = Field(
+        "pixels", description="Polygons: coordinates in pixels of the photo, or from 0 to 1."
+    )
     overlay: bool = Field(False, description="Return the photo with its mask blended over it.")
     format: PictureFormat | None = Field(
         None,
         description="Format of the overlay; by default as accepted, or else JPEG for a JPEG and "
         "PNG for other photos.",
     )
+
+    def options(self) -> SegmentOptions:
+        """Return the options for the engine."""
+        classes = None if self.classes is None else [*map(str.strip, self.classes.split(","))]
+        return SegmentOptions(
+            self.mask, self.edges, classes, self.confidence, self.tolerance, self.coordinates
+        )
 
 
 class PredictRoutes:
@@ -143,8 +183,9 @@ class PredictRoutes:
     ) -> Response:
         """Return the classes of each photo, with their areas and a mask.
 
-        With `Accept: image/png`, the response is the mask as an image; with `overlay=true`, the
-        photo with its mask blended over it.
+        With `Accept: image/png`, the response is the mask as an image, or with `mask=none` and
+        `confidence=png` the confidence; with `overlay=true`, the photo with its mask blended over
+        it.
         """
         return (await self.segment(exchange_of(request.scope), query)).response()
 
@@ -160,26 +201,22 @@ class PredictRoutes:
         """Return the areas and the mask of each photo as JSON, or one photo's mask as a PNG."""
         accept = exchange.header(b"accept")
         wants_image = query.overlay or prefers(accept, "image/png")
-        if wants_image and query.mask != "png":
-            raise InvalidRequest(
-                f"An image response cannot be combined with mask={query.mask}; remove one of them."
-            )
         if query.format is not None and not query.overlay:
             raise InvalidRequest(
                 "The option format is for overlays; add overlay=true or remove it."
             )
         version = self._engine.repository.find(Task.SEGMENTATION, query.model, query.version)
-        pool = self._engine.image_threads
+        pool, options = self._engine.image_threads, query.options()
         async with self._serving.call(exchange, version) as call:
             images = await self._serving.read_images(exchange, call)
             if wants_image:
                 drawing = (
-                    draw_overlay(call, pool, images, picture_choice(accept, query.format))
+                    draw_overlay(call, pool, images, options, picture_choice(accept, query.format))
                     if query.overlay
-                    else draw_mask(call, pool, images)
+                    else draw_mask(call, pool, images, options)
                 )
                 return answered(call, Reply(*await unless_disconnected(exchange, drawing)))
-            work = segment(call, pool, images, query.mask)
+            work = segment(call, pool, images, options)
             return answered(call, Reply(encode(await unless_disconnected(exchange, work))))
 
 

@@ -7,7 +7,13 @@ import pytest
 from PIL import Image
 
 from service.errors import InferenceFailed
-from service.images.masks import class_areas, mask_png, scale_labels
+from service.images.masks import (
+    class_areas,
+    grey_png,
+    mask_png,
+    only_classes,
+    scale_labels,
+)
 
 NAMES = ["sky", "road", "tree", "car"]
 PALETTE = [(128, 128, 128), (128, 64, 128), (128, 128, 0), (64, 0, 128)]
@@ -44,3 +50,15 @@ def test_the_mask_is_an_indexed_png_of_eight_bits_with_the_palette() -> None:
     assert image.mode == "P"
     assert np.array_equal(np.asarray(image), labels)
     assert image.getpalette()[:12] == [value for color in PALETTE for value in color]
+
+
+def test_the_grey_mask_has_the_classes_as_its_pixels() -> None:
+    labels = np.array([[0, 1, 2], [3, 3, 0]], np.uint8)
+    data = grey_png(labels)
+    assert (data[24], data[25]) == (8, 0)  # bit depth, colour type
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data)).convert("L")), labels)
+
+
+def test_classes_that_are_not_wanted_become_255() -> None:
+    labels = np.array([[0, 1, 2], [3, 3, 0]], np.uint8)
+    assert only_classes(labels, {1, 3}).tolist() == [[255, 1, 255], [3, 3, 255]]

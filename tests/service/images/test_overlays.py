@@ -20,6 +20,12 @@ def test_the_overlay_blends_the_colours_into_the_photo_itself() -> None:
     assert [photo.getpixel((x, 0)) for x in (0, 1)] == [(64, 64, 64), (64, 32, 64)]
 
 
+def test_an_overlay_of_some_classes_leaves_the_rest_of_the_photo() -> None:
+    labels = np.array([[255, 1]], np.uint8)
+    image = overlay(solid((0, 0, 0), (2, 1)), labels, PALETTE, keep_other=True)
+    assert [image.getpixel((x, 0)) for x in (0, 1)] == [(0, 0, 0), (64, 32, 64)]
+
+
 def test_the_overlay_is_blended_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.arange(1500, dtype=np.uint8).reshape(50, 30) % 4
     whole, blend, sizes = overlay(noise(30, 50), labels, PALETTE).tobytes(), Image.blend, []

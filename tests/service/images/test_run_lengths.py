@@ -19,7 +19,7 @@ label_maps = arrays.arrays(
 @given(label_maps)
 @settings(max_examples=150, deadline=None)
 def test_run_lengths_are_those_of_coco(labels: np.ndarray) -> None:
-    classes = run_lengths(labels, NAMES)
+    classes = run_lengths(labels, NAMES, range(4))
     assert [each["index"] for each in classes] == sorted(np.unique(labels).tolist())
     for each in classes:
         expected = coco.encode(np.asfortranarray(labels == each["index"]))
@@ -28,11 +28,16 @@ def test_run_lengths_are_those_of_coco(labels: np.ndarray) -> None:
         assert each["label"] == NAMES[each["index"]]
 
 
+def test_only_the_wanted_classes_are_encoded() -> None:
+    labels = np.array([[0, 1, 2, 2]], np.uint8)
+    assert [each["label"] for each in run_lengths(labels, NAMES, {2, 3})] == ["tree"]
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools' own
 @pytest.mark.parametrize("shape", [(1, 1), (1000, 1200)])
 def test_long_runs_are_those_of_coco(shape: tuple[int, int]) -> None:
     labels = np.zeros(shape, np.uint8)
     labels[shape[0] // 3 :, shape[1] // 2 :] = 2
-    for each in run_lengths(labels, NAMES):
+    for each in run_lengths(labels, NAMES, range(4)):
         encoded = {"size": list(each["size"]), "counts": each["counts"].encode()}
         assert np.array_equal(coco.decode(encoded), labels == each["index"])
