@@ -116,7 +116,7 @@ function downloads(call) {
   const files = { mask: {}, overlay: { overlay: true } };
   const buttons = Object.entries(files).map(([name, query]) => make("button", {
     class: "button", type: "button", click: () => download(call, name, query),
-  }, `Download ${name}`));
+  }, `Save ${name}`));
   return make("div", { class: "row" }, ...buttons);
 }
 

@@ -174,7 +174,8 @@ async function followService() {
     state.models = models;
     showModels(find("#models"), models, state.model, chooseModel);
     const ready = models.filter((each) => each.state === "READY");
-    if (!state.model && ready.length) await chooseModel(ready[0]);
+    const newest = ready.findLast((each) => each.name === ready[0].name);
+    if (!state.model && newest) await chooseModel(newest);
   });
 }
 

@@ -20,12 +20,14 @@ from tests.tools import needs
 
 pytestmark = needs("chromium")
 
-DROP = """
-([bytes, name]) => {
+GIVE = """
+([bytes, name, type]) => {
     const transfer = new DataTransfer();
     transfer.items.add(new File([new Uint8Array(bytes)], name));
-    document.querySelector("#work").dispatchEvent(
-        new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+    const options = { bubbles: true, cancelable: true };
+    document.querySelector("#work").dispatchEvent(type === "drop"
+        ? new DragEvent("drop", { dataTransfer: transfer, ...options })
+        : new ClipboardEvent("paste", { clipboardData: transfer, ...options }));
 }
 """
 
@@ -71,7 +73,7 @@ def best(page: Page) -> Any:
 
 
 def drop(page: Page, content: bytes, name: str = "photo.png") -> None:
-    page.evaluate(DROP, [list(content), name])
+    page.evaluate(GIVE, [list(content), name, "drop"])
 
 
 def test_the_page_predicts_an_example_at_once_and_shows_what_each_model_is(
@@ -90,10 +92,17 @@ def test_the_page_predicts_an_example_at_once_and_shows_what_each_model_is(
     expect(page.locator("#timing")).to_contain_text("compute")
 
 
-def test_a_dropped_photo_is_predicted(opened: Opened) -> None:
-    drop(opened.page, encode(solid(GREEN)))
-    expect(best(opened.page)).to_contain_text("green")
-    expect(opened.page.get_by_role("img", name="photo.png")).to_be_visible()
+def test_a_photo_that_is_dropped_pasted_or_chosen_is_predicted(opened: Opened) -> None:
+    page = opened.page
+    drop(page, encode(solid(GREEN)))
+    expect(best(page)).to_contain_text("green")
+    expect(page.get_by_role("img", name="photo.png")).to_be_visible()
+    page.evaluate(GIVE, [list(encode(solid(BLUE))), "pasted.png", "paste"])
+    expect(best(page)).to_contain_text("blue")
+    file = {"name": "chosen.png", "mimeType": "image/png", "buffer": encode(solid(RED))}
+    page.get_by_label("Choose a photo").set_input_files(file)
+    expect(best(page)).to_contain_text("red")
+    expect(page.get_by_role("img", name="chosen.png")).to_be_visible()
 
 
 def test_an_error_is_the_servers_own_sentence(opened: Opened) -> None:
@@ -154,7 +163,7 @@ def test_mask_and_overlay_are_downloaded_as_the_service_makes_them(
     page = opened.page
     page.get_by_role("radio").nth(1).check(force=True)
     with page.expect_download() as download:
-        page.get_by_role("button", name=f"Download {name}").click()
+        page.get_by_role("button", name=f"Save {name}").click()
     assert download.value.suggested_filename == f"quarters.{name}.png"
     with Image.open(download.value.path()) as image:
         assert (image.size, image.mode) == ((96, 64), mode)
