@@ -18,7 +18,10 @@ from model_export.files import write_atomically
 from model_export.models.registry import Dimensions
 from model_export.models.resnet import ResNet
 
-WRAPPERS = ("ema", "model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
+WRAPPERS = (
+    *("averaged", "ema", "model_ema", "state_dict_ema"),
+    *("state_dict", "model_state_dict", "model", "network"),
+)
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "backbone.", "trunk.")
 PICKLED_SUFFIXES = (".pt", ".pth")
 SUFFIXES = (*PICKLED_SUFFIXES, ".safetensors")

@@ -2,6 +2,7 @@
 
 import math
 import random
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from model_export.errors import InvalidModel
 from model_export.preprocessing import open_image, to_rgb
 from model_export.samples import IGNORED, Sample, load_labels
 from model_export.training.augmentation import FILL
+from model_export.training.interruption import SIGNALS
 from model_export.training.processes import Processes
 from model_export.training.recipes import Recipe
 
@@ -196,5 +198,12 @@ def load(samples: Samples, parts: list[list[int]], workers: int) -> Iterator[lis
             num_workers=workers,
             generator=torch.Generator(),  # which leaves the global one alone
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_ignore_signals,
         )
     )
+
+
+def _ignore_signals(_worker: int) -> None:
+    """Ctrl-C reaches the workers, too, but it is the main process that stops, after saving."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

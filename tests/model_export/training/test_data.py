@@ -1,5 +1,7 @@
 """Random views keep image and labels together, and batches are reproducible."""
 
+import multiprocessing
+import os
 import random
 from itertools import chain
 
@@ -17,6 +19,7 @@ from model_export.training.data import (
     load,
     segmentation_view,
 )
+from model_export.training.interruption import SIGNALS
 from model_export.training.processes import Processes
 from model_export.training.recipes import RECIPES
 from tests.model_export.files import COLORS, noise_photo
@@ -97,6 +100,16 @@ def test_a_worker_process_makes_the_same_batches(samples):
     for (images, targets), (wanted_images, wanted) in zip(given, expected, strict=True):
         assert torch.equal(images, wanted_images)
         assert torch.equal(targets, wanted)
+
+
+def test_a_signal_for_the_whole_process_group_does_not_end_the_workers(samples):
+    order = parts(samples=7, batch_size=1)
+    loaded = load(viewed(samples), order, 1)
+    next(loaded)
+    (worker,) = multiprocessing.active_children()
+    for number in SIGNALS:
+        os.kill(worker.pid, number)
+    assert len(list(loaded)) == 6
 
 
 def test_loading_leaves_the_global_random_state_alone(samples):
