@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     version = version_from(options)
     version.check_files()
     provider = PROVIDERS[options.execution_provider]
-    samples, data = _samples(options.data, version), options.data_name or options.data.name
+    samples, data = samples_for(options.data, version), options.data_name or options.data.name
     precisions = precisions_from(options, version)
     results = accuracy(version, precisions, samples, data=data, provider=provider)
     decoding = _decoding(version, samples, data, options) if options.record else {}
@@ -88,7 +88,7 @@ def _record(
     record(version, certificate)
 
 
-def _samples(folder: Path, version: Version) -> list[Sample]:
+def samples_for(folder: Path, version: Version) -> list[Sample]:
     """The samples of a data set, with the class indices of the version."""
     labels = version.contract["labels"]
     samples, folders = samples_in(folder, version.dimensions.task)

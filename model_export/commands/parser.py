@@ -2,7 +2,7 @@
 
 import argparse
 
-from model_export.commands import describe, evaluate, export, quantize, train, verify
+from model_export.commands import calibrate, describe, evaluate, export, quantize, train, verify
 
 DESCRIPTION = "Train Visual Transformers and turn checkpoints into verified ONNX models."
 COMMANDS = {
@@ -12,6 +12,7 @@ COMMANDS = {
     "verify": verify,
     "quantize": quantize,
     "evaluate": evaluate,
+    "calibrate": calibrate,
 }
 """Each module has a `SUMMARY`, declares its arguments in `add_arguments` and works in `run`."""
 

@@ -81,7 +81,7 @@ def classification_accuracy(
     A tie counts as a miss, and so does NaN: constant logits recognise nothing.
     """
     ranks = []
-    for batch, images in _batches(samples, preprocessing, batch_size):
+    for batch, images in batches(samples, preprocessing, batch_size):
         logits = predict(images)["logits"]
         truth = np.array([sample.target for sample in batch])
         own = np.take_along_axis(logits, truth[:, None], axis=1)
@@ -119,7 +119,7 @@ def _confusion_over(
 ) -> npt.NDArray[np.int64]:
     """Counts `[truth, predicted]` over the labelled pixels of all samples."""
     confusion = np.zeros((classes, classes), np.int64)
-    for batch, images in _batches(samples, preprocessing, batch_size):
+    for batch, images in batches(samples, preprocessing, batch_size):
         for sample, predicted in zip(batch, predict(images)["labels"], strict=True):
             truth = load_labels(Path(str(sample.target)), classes)
             confusion += _confusion(truth, _resized_labels(predicted, truth.shape), classes)
@@ -153,7 +153,7 @@ def _confusion(truth: RgbArray, predicted: RgbArray, classes: int) -> npt.NDArra
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-def _batches(
+def batches(
     samples: Sequence[Sample], preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[tuple[list[Sample], RgbArray]]:
     """Batches in the order of the samples; all images of a batch have the same shape."""

@@ -57,10 +57,10 @@ def publish(
     return entry / version
 
 
-def record(version: Version, certificate: Mapping[str, Any]) -> None:
-    """Replace the certificate of a version and its hash in the contract."""
+def record(version: Version, certificate: Mapping[str, Any], **facts: Any) -> None:
+    """Replace the certificate of a version, and its hash and these facts in the contract."""
     write_atomically(version.folder / CERTIFICATE, _json(certificate))
-    _list_version(version.folder.parent, version.contract, version.version, certificate)
+    _list_version(version.folder.parent, version.contract, version.version, certificate, **facts)
 
 
 def _copy(paths: Sequence[Path], folder: Path) -> None:
@@ -71,10 +71,14 @@ def _copy(paths: Sequence[Path], folder: Path) -> None:
 
 
 def _list_version(
-    entry: Path, contract: Mapping[str, Any], version: str, certificate: Mapping[str, Any]
+    entry: Path,
+    contract: Mapping[str, Any],
+    version: str,
+    certificate: Mapping[str, Any],
+    **facts: Any,
 ) -> None:
     digest = hashlib.sha256(_json(certificate)).hexdigest()
-    listed = {**contract["versions"][version], "certificate_sha256": digest}
+    listed = {**contract["versions"][version], "certificate_sha256": digest, **facts}
     versions = {**contract["versions"], version: listed}
     write_atomically(entry / CONTRACT, _json({**contract, "versions": versions}))
 

@@ -168,7 +168,7 @@ class Call:
                 0 if inferred is None else len(inferred.images),
                 request_bytes=self._body_bytes,
                 response_bytes=self.response_bytes,
-                predictions=() if inferred is None else inferred.describe(instance.contract),
+                predictions=() if inferred is None else inferred.describe(instance),
             )
             if parts.shadow is not None and inferred is not None:
                 parts.shadow.answered(instance, inferred)

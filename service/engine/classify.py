@@ -14,10 +14,12 @@ async def classify(
 ) -> ClassifyResponse:
     """Return the `top_k` most likely classes of each image, or all if there are fewer."""
     inferred = await call.infer(images)
-    identity, labels = call.instance.identity, call.instance.contract.labels
+    identity, contract = call.instance.identity, call.instance.contract
+    temperature = contract.versions[identity.version].temperature
     began = perf_counter()
     predictions: list[Classification] = [
-        {"classes": top_classes(each["logits"], labels, top_k)} for each in inferred.outputs
+        {"classes": top_classes(each["logits"], contract.labels, top_k, temperature)}
+        for each in inferred.outputs
     ]
     call.timings.encode = perf_counter() - began
     return {"model": identity.name, "version": identity.version, "predictions": predictions}

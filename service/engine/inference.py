@@ -25,9 +25,11 @@ class Inferred:
     photos: Sequence[Photo | PreparedImage]
     outputs: Sequence[Outputs]
 
-    def describe(self, contract: Contract) -> list[Prediction]:
+    def describe(self, instance: Instance) -> list[Prediction]:
         """Describe the images and their predictions, for the metrics."""
-        return summarize(contract, self.photos, self.outputs)
+        contract = instance.contract
+        temperature = contract.versions[instance.identity.version].temperature
+        return summarize(contract, self.photos, self.outputs, temperature)
 
 
 class ImageInference:

@@ -112,7 +112,7 @@ class Shadow:
                 )
         finally:
             other.let_go()
-        other.telemetry.predicted(inferred.describe(other.contract))
+        other.telemetry.predicted(inferred.describe(other))
         found = inferred.outputs[0][prediction]
         return TASKS[other.identity.task].agreement([(copy.prediction, found)])
 

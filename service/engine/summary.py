@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -18,10 +19,17 @@ Shares = tuple[Mapping[str, float], float | None]
 
 
 def summarize(
-    contract: Contract, photos: Sequence[Photo | PreparedImage], outputs: Sequence[Outputs]
+    contract: Contract,
+    photos: Sequence[Photo | PreparedImage],
+    outputs: Sequence[Outputs],
+    temperature: float = 1.0,
 ) -> list[Prediction]:
-    """Describe each photo; without classes if their output was not computed."""
-    describe = _top_class if TASKS[contract.task].has_scores else _class_shares
+    """Describe each photo; without classes if their output was not computed.
+
+    The confidence is the softmax of `logits / temperature`.
+    """
+    has_scores = TASKS[contract.task].has_scores
+    describe = partial(_top_class, temperature=temperature) if has_scores else _class_shares
     predictions = []
     for photo, each in zip(photos, outputs, strict=True):
         output, image = each.get(contract.prediction), photo.prepare()
@@ -31,12 +39,12 @@ def summarize(
     return predictions
 
 
-def _top_class(logits: Array, labels: Sequence[str]) -> Shares:
+def _top_class(logits: Array, labels: Sequence[str], temperature: float) -> Shares:
     """Return the most likely class of logits [classes] and its softmax; nothing for NaN."""
     top = int(logits.argmax())
     if not math.isfinite(logits[top]):
         return {}, None
-    exponents = np.exp(logits.astype(np.float32) - logits[top])
+    exponents = np.exp((logits.astype(np.float32) - logits[top]) / temperature)
     return {labels[top]: 1.0}, 1 / float(exponents.sum())
 
 

@@ -11,18 +11,18 @@ from service.schema.predictions import ClassScore
 
 
 def top_classes(
-    logits: npt.NDArray[np.generic], labels: Sequence[str], top_k: int
+    logits: npt.NDArray[np.generic], labels: Sequence[str], top_k: int, temperature: float = 1.0
 ) -> list[ClassScore]:
     """Return the `top_k` most likely classes of logits [classes], equal scores in order of index.
 
-    The scores are the softmax over all classes.
+    The scores are the softmax of `logits / temperature` over all classes.
     """
     values = logits.astype(np.float64)
     order = (-values).argsort(kind="stable")
     largest, smallest = values[order[0]], values[order[-1]]  # NaN is sorted to the end
     if not (math.isfinite(largest) and math.isfinite(smallest)):
         raise InferenceFailed("The model returned a score that is not a number.")
-    exponents = np.exp(values - largest)
+    exponents = np.exp((values - largest) / temperature)
     best = order[:top_k]
     scores = (exponents[best] / exponents.sum()).tolist()
     return [

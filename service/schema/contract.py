@@ -23,6 +23,8 @@ class VersionRecord(Record):
     """The contract's entry for one version."""
 
     certificate_sha256: Sha256
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """What the logits of a classifier are divided by before the softmax."""
 
 
 class Contract(Record):

@@ -310,6 +310,12 @@ def write_classifier(repository: Path, name: str = "colour") -> Path:
     return write_entry(repository, classification_config(name), classification_graph())
 
 
+def with_temperature(config: Json, temperature: object) -> Json:
+    """The contract, with a temperature of version 1."""
+    listed = config["versions"]["1"] | {"temperature": temperature}
+    return {**config, "versions": {**config["versions"], "1": listed}}
+
+
 def accuracy(**figures: float) -> Json:
     """What was measured on one data set."""
     return {"data": "colours/val", "sha256": "c" * 64, "images": 100, **figures}

@@ -1,10 +1,12 @@
 """The engine without HTTP: a few lines of Python, and the errors of the one tree."""
 
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.engine.engine import Engine
@@ -18,6 +20,7 @@ from service.errors import (
 )
 from service.settings import Settings
 from tests.service.photos import GREEN, RED, encode, quarters, solid
+from tests.service.repository_fixture import with_temperature, write_classifier
 
 PHOTOS = [encode(solid(GREEN), "JPEG"), encode(solid(RED))]
 
@@ -63,6 +66,20 @@ async def test_several_photos_are_classified_in_order(engine: Engine) -> None:
     labels = [row["classes"][0]["label"] for row in result["predictions"]]
     assert labels == ["green", "red"]
     assert [len(row["classes"]) for row in result["predictions"]] == [2, 2]
+
+
+async def test_the_scores_follow_the_temperature_of_the_version(tmp_path: Path) -> None:
+    path = write_classifier(tmp_path) / "config.json"
+    scores = []
+    for temperature in (1.0, 3.0):
+        path.write_text(json.dumps(with_temperature(json.loads(path.read_text()), temperature)))
+        async with Engine.from_settings(Settings(model_repository=tmp_path)) as engine:
+            result = await engine.classify(PHOTOS[:1], top_k=3)
+        classes = sorted(result["predictions"][0]["classes"], key=lambda each: each["index"])
+        scores.append(np.array([each["score"] for each in classes]))
+    expected = scores[0] ** (1 / 3)
+    assert scores[1] == pytest.approx(expected / expected.sum(), abs=1e-3)
+    assert scores[0].max() - scores[1].max() > 0.01
 
 
 async def test_a_photo_is_segmented(engine: Engine) -> None:

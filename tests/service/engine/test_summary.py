@@ -32,6 +32,12 @@ def test_the_softmax_of_large_logits_does_not_overflow() -> None:
     assert prediction == (640 * 480, {"green": 1.0}, 1.0)
 
 
+def test_the_confidence_follows_the_temperature() -> None:
+    logits = np.log(np.array([1.0, 16.0, 1e-9], np.float32))
+    (prediction,) = summarize(CLASSIFIER, [PHOTO], [{"logits": logits}], 2.0)
+    assert prediction == (640 * 480, {"green": 1.0}, pytest.approx(4 / 5, abs=1e-4))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_scores_that_are_not_numbers_count_to_no_class(value: float) -> None:
     (prediction,) = summarize(CLASSIFIER, [PHOTO], [{"logits": np.array([0, value, 1])}])

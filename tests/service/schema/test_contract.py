@@ -11,6 +11,7 @@ from tests.service.repository_fixture import (
     Json,
     classification_config,
     segmentation_config,
+    with_temperature,
     write_classifier,
     write_config,
     write_segmenter,
@@ -73,6 +74,25 @@ WRONG_CLASSIFICATION = [
     ("preprocessing_sha256", "0" * 64, "preprocessing does not have the SHA-256"),
     ("dynamic_batching", {}, "max_queue_size"),
 ]
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, "warm"])
+def test_a_temperature_that_is_not_positive_is_refused(tmp_path: Path, temperature: object) -> None:
+    folder = write_classifier(tmp_path)
+    path = folder / "config.json"
+    path.write_text(json.dumps(with_temperature(json.loads(path.read_text()), temperature)))
+    with pytest.raises(InvalidEntry, match="temperature"):
+        read_contract(folder)
+
+
+def test_a_new_temperature_changes_the_contract_of_its_version(tmp_path: Path) -> None:
+    folder = write_classifier(tmp_path)
+    before = read_contract(folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(with_temperature(json.loads(path.read_text()), 1.5)))
+    after = read_contract(folder)
+    assert (before.versions["1"].temperature, after.versions["1"].temperature) == (1.0, 1.5)
+    assert not after.says_the_same_of("1", before)
 
 
 @pytest.mark.parametrize(("path", "value", "reason"), WRONG_CLASSIFICATION)
