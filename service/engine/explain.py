@@ -18,10 +18,11 @@ from service.images.heat_maps import contact_sheet, heat_map
 from service.images.overlays import Picture, PictureChoice, encode_picture
 from service.images.photo import EncodedOrPrepared, Photo, PreparedImage
 from service.images.resize import Box, visible_box
-from service.runtime.arrays import Outputs
+from service.runtime.arrays import Array, Outputs
 from service.runtime.image_threads import ImageThreads
 from service.schema.contract import Contract
 from service.schema.predictions import (
+    ClassScore,
     ExplainedClass,
     ExplainResponse,
     Explanation,
@@ -119,6 +120,7 @@ class _Explainer:
     def __init__(self, instance: Instance, options: ExplainOptions) -> None:
         contract = self._contract = instance.contract
         _check_outputs(contract)
+        self._temperature = contract.versions[instance.identity.version].temperature
         self._head = instance.head
         self._top_k = options.top_k
         self._class = None if options.class_name is None else self._index_of(options.class_name)
@@ -157,7 +159,7 @@ class _Explainer:
         )
         if self._has_scores:
             logits = outputs[contract.prediction]
-            explanation["classes"] = top_classes(logits, contract.labels, self._top_k)
+            explanation["classes"] = self._ranked(logits, self._top_k)
             if self._head is not None:
                 explanation["explained"] = self._explained(outputs)
         return explanation
@@ -166,10 +168,13 @@ class _Explainer:
         assert self._head is not None  # noqa: S101
         logits, labels = outputs[self._contract.prediction], self._contract.labels
         index = self._explained_class(outputs)
-        ranked = top_classes(logits, labels, len(labels))
+        ranked = self._ranked(logits, len(labels))
         score = next(each["score"] for each in ranked if each["index"] == index)
         logit, bias = float(logits[index]), float(self._head.bias[index])
         return ExplainedClass(label=labels[index], index=index, score=score, logit=logit, bias=bias)
+
+    def _ranked(self, logits: Array, count: int) -> list[ClassScore]:
+        return top_classes(logits, self._contract.labels, count, self._temperature)
 
     def _explained_class(self, outputs: Outputs) -> int:
         if self._class is not None:
