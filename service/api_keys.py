@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Protocol, Self, get_args
 
 import structlog
 from pydantic import (
@@ -41,6 +41,20 @@ INDEX_BYTES = 8
 _log = structlog.get_logger()
 
 
+class Bucket(Protocol):
+    """A rate limit."""
+
+    rate: float
+    burst: int
+
+    def take(self) -> float:
+        """Take a token and return 0; if there is none, return the seconds until there is one."""
+
+
+NewBucket = Callable[[bytes, float, int], Bucket]
+"""Makes the rate limit of the key with a digest, from its rate and its burst."""
+
+
 class KeyEntry(BaseModel):
     """A key as described in the file."""
 
@@ -68,7 +82,7 @@ class ApiKey:
     name: str
     digest: bytes
     scopes: frozenset[Scope]
-    bucket: TokenBucket | None
+    bucket: Bucket | None
 
     def take(self) -> float:
         """Count a request; return 0 if it is allowed, else the seconds until one would be."""
@@ -83,9 +97,15 @@ class ApiKeys:
     """
 
     def __init__(
-        self, path: Path, events: ServerEvents, clock: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        events: ServerEvents,
+        clock: Callable[[], float] = time.monotonic,
+        shared_bucket: NewBucket | None = None,
     ) -> None:
+        """Read the keys; `shared_bucket` makes rate limits that other processes share."""
         self.path = path
+        self._shared_bucket = shared_bucket
         self._events = events
         self._clock = clock
         self._keys: Mapping[bytes, ApiKey] = {}
@@ -126,12 +146,14 @@ class ApiKeys:
             keys[index] = ApiKey(name, digest, entry.scopes, self._bucket(digest, entry))
         return keys
 
-    def _bucket(self, digest: bytes, entry: KeyEntry) -> TokenBucket | None:
+    def _bucket(self, digest: bytes, entry: KeyEntry) -> Bucket | None:
         """Return the bucket of a key: the existing one, unless the limits have changed."""
         rate = entry.requests_per_second
         if rate is None:
             return None
         burst = entry.burst or ceil(rate)
+        if self._shared_bucket is not None:
+            return self._shared_bucket(digest, rate, burst)
         before = self._keys.get(digest[:INDEX_BYTES], _NOBODY).bucket
         if before is not None and (before.rate, before.burst) == (rate, burst):
             return before

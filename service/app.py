@@ -19,13 +19,12 @@ from service.http.middleware.authorization import (
     AccessRules,
     Authorization,
     AuthorizationMiddleware,
-    is_loopback,
 )
 from service.http.middleware.boundary import Boundary
 from service.http.middleware.cors import Cors
 from service.http.middleware.fast_path import FastPath
 from service.http.middleware.head import HeadRequests
-from service.http.middleware.local_key import LocalKey
+from service.http.middleware.local_key import LocalKey, is_loopback
 from service.http.middleware.metrics_port import MetricsPort
 from service.http.path_prefix import PathPrefix
 from service.http.request_body import BodyLimits
@@ -56,14 +55,16 @@ class Access:
     local_key: LocalKey | None
 
 
-def create_app(settings: Settings, engine: AnyEngine | None = None) -> DescribedApp:
+def create_app(
+    settings: Settings, engine: AnyEngine | None = None, access: Access | None = None
+) -> DescribedApp:
     """Return the application; raises `InvalidConfiguration` if there is nothing to serve.
 
     The server calls `app.asgi`. The engine is `app.state.engine`, by default one made from the
     settings; it runs as long as the application's lifespan.
     """
     engine = engine or _own_engine(settings)
-    access, tracing = _access(settings, engine.metrics), _tracing(settings)
+    access, tracing = access or _access(settings, engine.metrics), _tracing(settings)
     rules = AccessRules(
         keys=access.keys,
         local_key=access.local_key,

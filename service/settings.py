@@ -40,6 +40,7 @@ def _split(text: Any) -> Any:
 Seconds = Annotated[FiniteFloat, Field(gt=0)]
 NonNegativeSeconds = Annotated[FiniteFloat, Field(ge=0)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
+Frontends = Literal["auto"] | Annotated[int, Field(ge=0, le=64)]
 Rule = Annotated[ShadowRule, NoDecode, BeforeValidator(parse_shadow_rule)]
 GpuDevices = Annotated[
     tuple[NonNegativeInt, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)
@@ -79,7 +80,8 @@ class Settings(BaseSettings):
     max_header_bytes: PositiveInt = 32 * 1024
     header_timeout_seconds: Seconds = 10.0
     send_timeout_seconds: Seconds = 20.0
-    keep_alive_timeout_seconds: Seconds = 75.0
+
+    frontends: Frontends = 0
 
     max_body_bytes: PositiveInt = 16 * 1024 * 1024
     max_image_pixels: PositiveInt = 64 * 1024 * 1024

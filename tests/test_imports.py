@@ -36,10 +36,14 @@ PACKAGES: dict[str, set[str]] = {
         *("__init__", "api_keys", "batching", "engine", "errors", "file_watch", "http", "images"),
         *("repository", "runtime", "settings", "telemetry"),
     },
-    "command_line": {
-        *("__init__", "api_keys", "app", "engine", "errors", "http", "runtime", "settings"),
-        "telemetry",
+    "frontends": {
+        *("api_keys", "app", "batching", "engine", "errors", "http", "images", "repository"),
+        *("runtime", "schema", "settings", "telemetry"),
     },
+    "serve": {
+        *("__init__", "app", "engine", "frontends", "http", "runtime", "settings", "telemetry"),
+    },
+    "command_line": {"__init__", "api_keys", "errors", "serve", "settings"},
     "__main__": {"command_line"},
 }
 

@@ -1,14 +1,13 @@
 """A loaded model version: its identity, its limits, and inference."""
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from service.batching.batcher import DynamicBatcher
-from service.batching.interface import Held, Inference, QueueBounds
+from service.batching.interface import Held, Inference, QueueBounds, combine
 from service.batching.plan import ExecutionPlan
 from service.batching.queue import Answer, PendingInference, Urgency
 from service.batching.runner import BatchRunner
@@ -61,7 +60,8 @@ class ModelInstance(Held):
         self.on_outage: Callable[[], None] = lambda: None
         self.prepare_first = _prepare_first(contract, build, plan)
         self._sessions = sessions
-        self._tokens = tokens
+        self.tokens = tokens
+        """Samples the visual tokens, if the model has any."""
         self._events = events
         self._plan = plan
         single_seconds = plan.seconds(plan.widths[0].threads, 1)
@@ -77,6 +77,10 @@ class ModelInstance(Held):
             outage_changed=self._change_outage,
             rebuilt=self._report_rebuilt,
         )
+        self.submit = self._batcher.submit
+        """Start or queue inferences without waiting; their futures are set later."""
+        self.withdraw = self._batcher.withdraw
+        """Drop inferences whose caller has left; running ones are not interrupted."""
 
     @property
     def pending(self) -> int:
@@ -120,7 +124,8 @@ class ModelInstance(Held):
     def check(self, images: int, deadline: float) -> None:
         """Reject images that cannot be predicted in time, as `QueueBounds.check` does."""
         left = deadline - asyncio.get_running_loop().time()
-        self.bounds.check(images, self._batcher.in_flight, self.seconds_per_image, left)
+        rate = self._batcher.rate.seconds_per_image
+        self.bounds.check(images, self._batcher.in_flight, rate, left)
 
     def reserve(self, images: int, deadline: float) -> None:
         """Reserve room for a request's images until `free`; reject them as `check` does."""
@@ -140,20 +145,22 @@ class ModelInstance(Held):
         photos that have not started are dropped.
         """
         loop = asyncio.get_running_loop()
-        names, now, sampler = tuple(outputs), time.monotonic(), self._tokens
+        names, now, sampler = tuple(outputs), time.monotonic(), self.tokens
         is_sampled = sampler is not None and now >= sampler.due_at
         fetched = sampler.extend(names, now) if sampler is not None and is_sampled else names
+        futures: list[asyncio.Future[Answer]] = [loop.create_future() for _ in photos]
         inferences = [
-            PendingInference(photo, fetched, urgency, now, loop.create_future()) for photo in photos
+            PendingInference(photo, fetched, urgency, now, future)
+            for photo, future in zip(photos, futures, strict=True)
         ]
-        self._batcher.submit(inferences)
+        self.submit(inferences)
         try:
-            if len(inferences) == 1:
-                answers = [await inferences[0].future]
+            if len(futures) == 1:
+                answers = [await futures[0]]
             else:
-                answers = await asyncio.gather(*(each.future for each in inferences))
+                answers = await asyncio.gather(*futures)
         except BaseException:
-            self._batcher.withdraw(inferences)
+            self.withdraw(inferences)
             raise
         ended_at = time.monotonic()
         if sampler is not None and is_sampled:
@@ -161,7 +168,7 @@ class ModelInstance(Held):
             answers = [
                 Answer({name: outputs[name] for name in names}, run) for outputs, run in answers
             ]
-        return _inference(answers, now, ended_at)
+        return combine(answers, now, ended_at)
 
     async def close(self) -> None:
         """Fail waiting images, wait for running batches unless they hang, and free the sessions."""
@@ -196,17 +203,3 @@ def _prepare_first(contract: Contract, build: ModelBuild, plan: ExecutionPlan) -
     """
     varies = contract.preprocessing.fixed_shape is None or build.active_provider != CPU
     return varies and any(width.max_batch_size > 1 for width in plan.widths)
-
-
-def _inference(answers: Sequence[Answer], arrived_at: float, ended_at: float) -> Inference:
-    """Combine the results of a request's photos."""
-    outputs, began, preparing, executing, batch_size = [], math.inf, 0.0, 0.0, 0
-    for output, run in answers:
-        outputs.append(output)
-        began = min(began, run.started)
-        preparing += run.prepared - run.started
-        executing += run.ended - run.started
-        batch_size = max(batch_size, run.batch_size)
-    spent = ended_at - began
-    decode = spent * preparing / executing if executing else 0.0
-    return Inference(outputs, began - arrived_at, decode, spent - decode, batch_size)

@@ -1,12 +1,13 @@
 """The instance of a model version, as requests use it: in this process or in another one."""
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.batching.queue import Urgency
+from service.batching.queue import Answer, Urgency
 from service.errors import DeadlineUnreachable, PayloadTooLarge, QueueFull
 from service.images.photo import Photo, PreparedImage
 from service.runtime.arrays import Outputs
@@ -36,6 +37,20 @@ class Inference:
     batch_size: int
 
 
+def combine(answers: Sequence[Answer], arrived_at: float, ended_at: float) -> Inference:
+    """Combine the results of a request's photos."""
+    outputs, began, preparing, executing, batch_size = [], math.inf, 0.0, 0.0, 0
+    for output, run in answers:
+        outputs.append(output)
+        began = min(began, run.started)
+        preparing += run.prepared - run.started
+        executing += run.ended - run.started
+        batch_size = max(batch_size, run.batch_size)
+    spent = ended_at - began
+    decode = spent * preparing / executing if executing else 0.0
+    return Inference(outputs, began - arrived_at, decode, spent - decode, batch_size)
+
+
 class Instance(Protocol):
     """A loaded model version. Belongs to the event loop.
 
@@ -52,6 +67,7 @@ class Instance(Protocol):
     head: TokenHead | None
     build: ModelBuild
     max_batch_size: int
+    bounds: "QueueBounds"
     telemetry: VersionTelemetry
     outage: str | None
     on_outage: Callable[[], None]

@@ -1,12 +1,11 @@
 """The queue of a model, ordered by deadline, priority and arrival."""
 
-import asyncio
 import heapq
 import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from service.images.photo import Photo, PreparedImage
 from service.runtime.arrays import Outputs
@@ -47,6 +46,25 @@ class Answer(NamedTuple):
     run: Run
 
 
+class AnswerFuture(Protocol):
+    """The part of an `asyncio.Future` that the queue needs."""
+
+    def done(self) -> bool:
+        """Return whether there is a result, or the caller has left."""
+
+    def cancelled(self) -> bool:
+        """Return whether the caller has left."""
+
+    def cancel(self) -> bool:
+        """Give up the result; return whether there was none yet."""
+
+    def set_result(self, result: Answer, /) -> None:
+        """Set the result; only if not done."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Set the error; only if not done."""
+
+
 @dataclass(eq=False, slots=True)
 class PendingInference:
     """A photo that waits for its outputs.
@@ -59,7 +77,7 @@ class PendingInference:
     outputs: tuple[str, ...]
     urgency: Urgency
     arrived_at: float
-    future: "asyncio.Future[Answer]"
+    future: AnswerFuture
     has_started: bool = False
 
 

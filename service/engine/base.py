@@ -57,6 +57,10 @@ class AnyEngine(ABC):
     async def close(self) -> None:
         """Reject new calls, let the last batches end, and free the memory."""
 
+    def not_ready(self) -> list[str]:
+        """Return why the server is not ready; nothing if it is."""
+        return [version.describe() for version in self.repository.not_ready()]
+
     @abstractmethod
     async def statistics(self, version: ModelVersion | None = None) -> list[ModelStatistics]:
         """Return the statistics of a loaded version, by default of all, since it was loaded."""

@@ -9,7 +9,7 @@ from service.batching.queue import Urgency
 from service.engine.summary import summarize
 from service.errors import InvalidRequest
 from service.images.decode import ImageLimits
-from service.images.photo import EncodedOrPrepared, Photo, PreparedImage
+from service.images.photo import EncodedOrPrepared, Photo, Place, PreparedImage
 from service.runtime.arrays import Outputs
 from service.runtime.image_threads import ImageThreads
 from service.schema.contract import Contract
@@ -35,9 +35,10 @@ class Inferred:
 class ImageInference:
     """Runs images through a model version, for requests and for the shadow version."""
 
-    def __init__(self, pool: ImageThreads, limits: ImageLimits) -> None:
+    def __init__(self, pool: ImageThreads, limits: ImageLimits, place: Place | None = None) -> None:
         self.pool = pool
         self._limits = limits
+        self._place = place
 
     async def infer(
         self,
@@ -84,7 +85,7 @@ class ImageInference:
         return [
             image
             if isinstance(image, PreparedImage)
-            else Photo(image, preprocessing, self._limits, index)
+            else Photo(image, preprocessing, self._limits, index, self._place)
             for index, image in enumerate(images)
         ]
 

@@ -11,7 +11,7 @@ import structlog
 from service.batching.interface import Instance
 from service.batching.queue import Urgency
 from service.engine.inference import ImageInference, Inferred
-from service.images.photo import EncodedOrPrepared, size_in_bytes
+from service.images.photo import EncodedOrPrepared, PreparedImage, size_in_bytes
 from service.runtime.arrays import Array
 from service.schema.shadow_rule import ShadowRule
 from service.schema.tasks import TASKS
@@ -40,6 +40,13 @@ class _Copy:
     def size(self) -> int:
         """Size in bytes."""
         return self.prediction.nbytes + size_in_bytes(self.image)
+
+
+def _own(image: EncodedOrPrepared) -> EncodedOrPrepared:
+    """Return an image that stays as it is: pixels may be in memory that others will use."""
+    if not isinstance(image, PreparedImage):
+        return image
+    return PreparedImage(image.pixels.copy(), image.photo_width, image.photo_height)
 
 
 class Shadow:
@@ -72,7 +79,7 @@ class Shadow:
         self._compare_next(instance)
 
     def _copy(self, images: Sequence[EncodedOrPrepared], predictions: Sequence[Array]) -> None:
-        copies = list(map(_Copy, images, predictions))
+        copies = [_Copy(_own(image), each) for image, each in zip(images, predictions, strict=True)]
         waiting = len(self._waiting) + len(copies)
         held = sum(each.size for each in [*self._waiting, *copies])
         if waiting > MAX_WAITING or held > MAX_WAITING_BYTES:

@@ -1,5 +1,6 @@
 """An image on its way to the graph: encoded or prepared."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,6 +67,10 @@ def size_in_bytes(image: EncodedOrPrepared) -> int:
             return len(image)
 
 
+Place = Callable[[PreparedImage], PreparedImage]
+"""Moves a prepared image to where it is wanted."""
+
+
 class Photo:
     """An image file on its way to the graph; the first thread that needs it prepares it."""
 
@@ -75,12 +80,14 @@ class Photo:
         preprocessing: Preprocessing,
         limits: ImageLimits,
         index: int = 0,
+        place: Place | None = None,
     ) -> None:
         self._data: bytes = file.data if isinstance(file, ImageFrame) else file
         self._frame = file.number if isinstance(file, ImageFrame) else None
         self._preprocessing = preprocessing
         self._limits = limits
         self._index = index
+        self._place = place
         self.prepared: PreparedImage | None = None
         self.shape: tuple[int, ...] | None = preprocessing.fixed_shape
         """Shape of the prepared image; None until it is prepared if it depends on the photo."""
@@ -89,7 +96,8 @@ class Photo:
         """Return the graph's input; an error names the photo's index in its request."""
         if self.prepared is None:
             try:
-                self.prepared = prepare(self._data, self._preprocessing, self._limits, self._frame)
+                image = prepare(self._data, self._preprocessing, self._limits, self._frame)
+                self.prepared = image if self._place is None else self._place(image)
             except ServiceError as error:
                 raise type(error)(f"Image {self._index} is refused: {error}.") from error
             self.shape = self.prepared.shape

@@ -1,6 +1,6 @@
 """The versions of a model: known, wanted and ready ones, and the current one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from service.errors import ModelNotFound
 from service.repository.version import UNLOADED, ModelVersion
@@ -26,13 +26,21 @@ class Versions:
         """Reason why the contract on disk could not be read."""
         self.have_served = False
         """Whether any version was ever ready."""
-        self._shadow = shadow
+        self.shadow = shadow
         self._events = events
         self._changed = changed
         self._active: dict[str, ModelVersion] = {}
         self.current = self._newest()
         """The version for requests that do not name one: the newest that is ready or, if none is,
         the newest that should be. The shadow version is chosen last."""
+
+    def restore(
+        self, contract: Contract | None, refusal: str | None, active: Iterable[ModelVersion]
+    ) -> None:
+        """Take over the versions of another process, without events."""
+        self.contract, self.refusal = contract, refusal
+        self._active = {each.version: each for each in active}
+        self.current = self._newest()
 
     def refresh(self) -> None:
         """Update `current`; an instance calls this when an outage begins or ends."""
@@ -42,7 +50,7 @@ class Versions:
     def _newest(self) -> ModelVersion:
         ready = [each for each in self._active.values() if each.is_ready]
         choice = ready or self._active.values() or self.known
-        return max(choice, key=lambda each: (each.version != self._shadow, each.number))
+        return max(choice, key=lambda each: (each.version != self.shadow, each.number))
 
     @property
     def active(self) -> list[ModelVersion]:

@@ -1,6 +1,7 @@
-"""Returns freed memory to the operating system, if the C library supports it (glibc)."""
+"""Freed memory: returned to the operating system, if the C library supports it (glibc)."""
 
 import ctypes
+import gc
 
 LARGE_BYTES = 4 << 20
 """Blocks of at least this size are returned when freed; only large photos usually need them."""
@@ -22,3 +23,12 @@ def trim_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def freeze_garbage_collector() -> None:
+    """Exclude what is loaded by now from garbage collection, which stops every thread.
+
+    Models are loaded later and are collected as usual.
+    """
+    gc.collect()
+    gc.freeze()

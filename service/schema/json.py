@@ -1,4 +1,4 @@
-"""JSON as bytes, for responses and log lines; the only module that imports `orjson`."""
+"""JSON as bytes, for responses, the log and other processes; the only module with `orjson`."""
 
 from typing import Any
 
@@ -17,3 +17,8 @@ def encode(value: Any, default: Any = None) -> bytes:
     to a supported one. NaN and infinity become null.
     """
     return orjson.dumps(value, default, _OPTIONS)
+
+
+def decode(text: bytes | memoryview) -> Any:
+    """Return the value of JSON text that this service has written."""
+    return orjson.loads(text)

@@ -4,6 +4,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from service.errors import Outcome
 from service.schema.open_inference import (
@@ -37,6 +38,10 @@ class Statistics:
     """
 
     def __init__(self) -> None:
+        self._executions: defaultdict[int, _Duration] = defaultdict(_Duration)
+        self._forget_requests()
+
+    def _forget_requests(self) -> None:
         self._images = 0
         self._last_inference = 0.0
         self._succeeded = _Duration()
@@ -44,7 +49,6 @@ class Statistics:
         self._stages: defaultdict[Stage, float] = defaultdict(float)
         """Total seconds of the requests that succeeded."""
         self._failures: Counter[Outcome] = Counter()
-        self._executions: defaultdict[int, _Duration] = defaultdict(_Duration)
 
     def answered(self, outcome: Outcome, images: int, stages: Mapping[Stage, float]) -> None:
         """Count a request: its outcome, the images predicted and the time of each stage."""
@@ -69,6 +73,33 @@ class Statistics:
         executions = self._executions[batch_size]
         executions.count += 1
         executions.seconds += seconds
+
+    def take(self) -> dict[str, Any]:
+        """Return the counts of requests as JSON data, and begin again at zero."""
+        counts = {
+            "images": self._images,
+            "last_inference": self._last_inference,
+            "succeeded": (self._succeeded.count, self._succeeded.seconds),
+            "failed": (self._failed.count, self._failed.seconds),
+            "stages": self._stages,
+            "failures": self._failures,
+        }
+        self._forget_requests()
+        return counts
+
+    def absorb(self, counts: Mapping[str, Any]) -> None:
+        """Add the counts that `take` returned in another process."""
+        self._images += counts["images"]
+        self._last_inference = max(self._last_inference, counts["last_inference"])
+        for own, (count, seconds) in (
+            (self._succeeded, counts["succeeded"]),
+            (self._failed, counts["failed"]),
+        ):
+            own.count += count
+            own.seconds += seconds
+        for stage, seconds in counts["stages"].items():
+            self._stages[stage] += seconds
+        self._failures.update(counts["failures"])
 
     def wire(self, name: str, version: str) -> ModelStatistics:
         """Return the counts as the wire type."""

@@ -1,6 +1,5 @@
 """Authorization of requests by method, path and headers, before a body is read."""
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +9,7 @@ from starlette.routing import BaseRoute, Match
 from service.api_keys import ApiKey, ApiKeys
 from service.errors import Forbidden, RateLimited, ServiceError, Unauthorized
 from service.http.middleware.exchange import App, Exchange, Receive, Scope, Send, exchange_of
-from service.http.middleware.local_key import LocalKey
+from service.http.middleware.local_key import LocalKey, is_loopback
 from service.http.reply import error_reply
 from service.telemetry.events import ServerEvents
 
@@ -184,11 +183,3 @@ def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
         if name == b"x-api-key":
             found = value.strip()
     return found
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address, or the name `localhost`, is this machine's own."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,6 +1,7 @@
 """The local key: proof that a request comes from the server's own user on its own machine."""
 
 import hmac
+import ipaddress
 import os
 import secrets
 from collections.abc import Iterator
@@ -21,9 +22,13 @@ class LocalKey:
     loopback address, and forwards any headers of its clients.
     """
 
-    def __init__(self, path: Path | None, port: int) -> None:
-        """Keep the key in `path`, by default in the user's cache folder, named after the port."""
-        self.token = secrets.token_urlsafe(TOKEN_BYTES)
+    def __init__(self, path: Path | None, port: int, token: str | None = None) -> None:
+        """Keep the key in `path`, by default in the user's cache folder, named after the port.
+
+        With a `token`, another process has made the key and keeps it.
+        """
+        self.token = token or secrets.token_urlsafe(TOKEN_BYTES)
+        self._is_own = token is None
         self._path = path
         self._port = port
 
@@ -34,6 +39,9 @@ class LocalKey:
     @contextmanager
     def written(self) -> Iterator[None]:
         """Keep the key in its file; if that fails, log it: the key is then unusable."""
+        if not self._is_own:
+            yield
+            return
         try:
             path = self._path or Path.home() / ".cache" / "vt-serve" / f"{self._port}.key"
             self._write(path)
@@ -61,3 +69,11 @@ class LocalKey:
         with suppress(OSError):
             if path.read_text() == self.token:
                 path.unlink()
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address, or the name `localhost`, is this machine's own."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

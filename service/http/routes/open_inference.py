@@ -71,7 +71,7 @@ class OpenInferenceRoutes:
         """Readiness probe: all required models are loaded and warm."""
         if self._admission.stopping:
             raise ServerStopping("The server is stopping and accepts no more requests.")
-        waiting = [version.describe() for version in self._repository.not_ready()]
+        waiting = self._engine.not_ready()
         if waiting:
             raise ModelNotReady(f"Not every model is ready: {'; '.join(waiting)}.")
         return ServerReady(ready=True)

@@ -1,13 +1,15 @@
 """The connections of one port: their limit, and the one to close for a new one."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
+from service.engine.tally import LocalTally, Tally
+
 LOG_SECONDS = 60.0
-RESERVED = 16
-"""Places of a full port for health checks and metrics."""
 
 _log = structlog.get_logger()
 
@@ -19,18 +21,33 @@ class Connection(Protocol):
         """Close the connection for another, unless a request or response is in progress."""
 
 
+def _nowhere() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The connections that are open and idle, over all processes.
+
+    `close_elsewhere` asks for an idle connection of another process to be closed, and returns
+    whether there is one.
+    """
+
+    open: Tally = field(default_factory=LocalTally)
+    idle: Tally = field(default_factory=LocalTally)
+    close_elsewhere: Callable[[], bool] = _nowhere
+
+
 class Connections:
     """At most `limit` connections; at the limit, the longest-idle one is closed for a new one.
 
-    If none is idle, `reserved` more are admitted for health checks and metrics. A client that holds
-    connections open, or trickles requests through them, therefore cannot make probes fail.
+    A client that only holds connections open therefore cannot lock out others, such as probes.
     """
 
-    def __init__(self, limit: int, reserved: int = 0) -> None:
+    def __init__(self, limit: int, counts: Counts | None = None) -> None:
         self._limit = limit
-        self._reserved = reserved
+        self._counts = counts or Counts()
         self._open: set[Connection] = set()
-        self._for_probes: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
         """Connections without a request, longest idle first."""
         self._closed = self._refused = 0
@@ -38,50 +55,47 @@ class Connections:
 
     def admit(self, connection: Connection) -> bool:
         """Add an idle connection; return whether there was room."""
-        if len(self._open) >= self._limit:
-            is_full = len(self._open) >= self._limit + self._reserved
-            if not self._make_room(is_full=is_full) and is_full:
-                return False
-            if len(self._open) >= self._limit:
-                self._for_probes.add(connection)
+        if self._counts.open.total >= self._limit and not self._make_room():
+            return False
         self._open.add(connection)
-        self._idle[connection] = None
+        self._counts.open.add(1)
+        self.set_idle(connection)
         return True
-
-    def is_for_probes(self, connection: Connection) -> bool:
-        """Return whether a connection holds a reserved place; it leaves it once others are free."""
-        if connection in self._for_probes and len(self._open) <= self._limit:
-            self._for_probes.discard(connection)
-        return connection in self._for_probes
-
-    def refuse(self) -> None:
-        """Count a request that is not a probe on a connection with a reserved place."""
-        self._refused += 1
 
     def set_busy(self, connection: Connection) -> None:
         """Mark a connection as busy: a request has begun."""
-        self._idle.pop(connection, None)
+        if self._idle.pop(connection, self) is None:
+            self._counts.idle.add(-1)
 
     def set_idle(self, connection: Connection) -> None:
         """Mark a connection as idle: no request is in progress."""
-        if connection in self._open:
+        if connection in self._open and connection not in self._idle:
             self._idle[connection] = None
+            self._counts.idle.add(1)
 
     def forget(self, connection: Connection) -> None:
         """Remove a closed connection."""
-        self._open.discard(connection)
-        self._for_probes.discard(connection)
-        self._idle.pop(connection, None)
+        if connection in self._open:
+            self._open.remove(connection)
+            self._counts.open.add(-1)
+        self.set_busy(connection)
 
-    def _make_room(self, *, is_full: bool) -> bool:
+    def close_idle(self) -> bool:
+        """Close the longest-idle connection; return whether there was one."""
         leaves = next((each for each in self._idle if each.give_way()), None)
-        if leaves is None:
-            self._refused += is_full
-        else:
-            self._closed += 1
+        if leaves is not None:
             self.forget(leaves)
-        self._log_full()
         return leaves is not None
+
+    def _make_room(self) -> bool:
+        """Close an idle connection, here or in another process."""
+        has_room = self.close_idle() or self._counts.close_elsewhere()
+        if has_room:
+            self._closed += 1
+        else:
+            self._refused += 1
+        self._log_full()
+        return has_room
 
     def _log_full(self) -> None:
         """Log that the limit is reached, at most once a minute."""

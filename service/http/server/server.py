@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -17,7 +17,7 @@ from uvicorn.config import STARTUP_FAILURE
 from service.engine.admission import Admission
 from service.errors import InvalidConfiguration
 from service.file_watch import FileWatch
-from service.http.server.connections import RESERVED, Connections
+from service.http.server.connections import Connections, Counts
 from service.http.server.open_files import connections_within
 from service.http.server.protocol import BoundedProtocol, ConnectionLimits
 from service.http.server.tls import Tls
@@ -34,11 +34,10 @@ _log = structlog.get_logger()
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind the port, before anything is loaded; `::` also accepts IPv4."""
+    """Bind the port, before anything is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise InvalidConfiguration(
             f"Cannot listen on {host} port {port}: {error.strerror or error}."
@@ -49,8 +48,14 @@ class Server(uvicorn.Server):
     """Uvicorn, except that the port stays open and reports "not ready" during the drain."""
 
     def __init__(
-        self, app: App, admission: Admission, events: ServerEvents, settings: Settings
+        self,
+        app: App,
+        admission: Admission,
+        events: ServerEvents,
+        settings: Settings,
+        counts: Sequence[Counts] = (),
     ) -> None:
+        """Prepare to serve; `counts` has the counts of each port, if other processes share it."""
         super().__init__(
             uvicorn.Config(
                 _until_cancelled(app),
@@ -60,10 +65,12 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,  # the local key is for clients on this machine
-                timeout_keep_alive=settings.keep_alive_timeout_seconds,  # type: ignore[arg-type]
                 timeout_graceful_shutdown=ABORT_SECONDS,
             )
         )
+        self.ports: list[Connections] = []
+        """The connections of each port."""
+        self._counts = counts
         self._admission = admission
         self._events = events
         self._limits = ConnectionLimits(
@@ -83,10 +90,15 @@ class Server(uvicorn.Server):
             sys.exit(STARTUP_FAILURE)
         sockets = sockets or []
         limit = connections_within(self._max_connections, len(sockets))
-        self.servers = [await self._listen(self._protocol(limit), each) for each in sockets]
+        counts = self._counts or [Counts() for _ in sockets]
+        self.ports = [Connections(limit, each) for each in counts[: len(sockets)]]
+        self.servers = [
+            await self._listen(self._protocol(port), each)
+            for port, each in zip(self.ports, sockets, strict=True)
+        ]
         self.started = True
 
-    def _protocol(self, max_connections: int) -> Callable[[], asyncio.Protocol]:
+    def _protocol(self, port: Connections) -> Callable[[], asyncio.Protocol]:
         """Return the factory of the connections of one port."""
         return partial(
             BoundedProtocol,
@@ -94,7 +106,7 @@ class Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
             limits=self._limits,
-            port=Connections(max_connections, RESERVED),
+            port=port,
             is_draining=lambda: self._admission.stopping,
             on_drop=self._events.connection_dropped,
         )

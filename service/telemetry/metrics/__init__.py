@@ -1,11 +1,12 @@
 """The service's metrics: one collector per subject turns that subject's events into numbers."""
 
-from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client import ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from service.telemetry.metrics.batches import BatchMetrics
 from service.telemetry.metrics.inference import InferenceMetrics
 from service.telemetry.metrics.models import ModelMetrics
+from service.telemetry.metrics.registry import Registry
 from service.telemetry.metrics.server import ServerMetrics
 from service.telemetry.metrics.shadow import ShadowMetrics
 from service.telemetry.metrics.tokens import TokenMetrics
@@ -19,8 +20,8 @@ class PrometheusMetrics:
     """The collectors of one application and their registry; see `docs/metrics.md`."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.registry = Registry()
+        self.process = ProcessCollector(registry=self.registry)
         versions = VersionGauges(self.registry)
         self.server = ServerMetrics(self.registry)
         self.inference = InferenceMetrics(self.registry)

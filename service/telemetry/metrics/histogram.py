@@ -47,7 +47,7 @@ class Histogram(Collector):
         self.labelnames = tuple(labelnames)
         self.bounds = tuple(buckets)
         """The upper bounds of the buckets, without infinity."""
-        self._children: dict[tuple[str, ...], HistogramChild] = {}
+        self.children: dict[tuple[str, ...], HistogramChild] = {}
         if not self.labelnames:
             self.labels()  # exists before its first observation
         registry.register(self)
@@ -57,9 +57,9 @@ class Histogram(Collector):
         if len(values) != len(self.labelnames):
             raise ValueError(f"{self.name} has the labels {self.labelnames}")
         key = tuple(map(str, values))
-        child = self._children.get(key)
+        child = self.children.get(key)
         if child is None:
-            child = self._children[key] = HistogramChild(self.bounds)
+            child = self.children[key] = HistogramChild(self.bounds)
         return child
 
     def observe(self, value: float) -> None:
@@ -74,7 +74,7 @@ class Histogram(Collector):
         """Return the metric with the cumulative counts of its buckets."""
         family = HistogramMetricFamily(self.name, self.documentation, labels=self.labelnames)
         bounds = [floatToGoString(each) for each in (*self.bounds, float("inf"))]  # type: ignore[no-untyped-call]
-        for values, child in self._children.items():
+        for values, child in self.children.items():
             counts = zip(bounds, accumulate(child.counts), strict=True)
             family.add_metric(values, [*counts], child.sum)
         yield family

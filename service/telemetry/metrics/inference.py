@@ -102,6 +102,16 @@ class InferenceMetrics:
         self.requests.labels(name, version, task or "", outcome).inc()
         self._unavailable[name, version] += 1
 
+    def take_unavailable(self) -> list[tuple[str, str, int]]:
+        """Return those counts as a list, and begin again at zero."""
+        counts = [(*key, count) for key, count in self._unavailable.items()]
+        self._unavailable.clear()
+        return counts
+
+    def add_unavailable(self, name: str, version: str, count: int) -> None:
+        """Add what another process has counted."""
+        self._unavailable[name, version] += count
+
     def unavailable(self) -> Mapping[tuple[str, str], int]:
         """Return the number of requests for versions that were not ready, by model and version."""
         return self._unavailable

@@ -17,6 +17,10 @@ class ServerMetrics:
     """Implements `ServerEvents`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.files: dict[str, bool] = {}
+        """Whether the last reload of each file succeeded."""
+        self.certificate_ends_at: float | None = None
+        """When the certificate in use expires, if there is one."""
         self._declare_process(registry)
         self._declare_http(registry)
         self._declare_files(registry)
@@ -96,11 +100,6 @@ class ServerMetrics:
             ("reason",),
             registry=registry,
         )
-        self._log_lines_dropped = Counter(
-            "vt_log_lines_dropped_total",
-            "Total number of log lines dropped because they could not be written.",
-            registry=registry,
-        )
 
     def _resolve(self, method: str, route: str, status: int) -> tuple[Counter, HistogramChild]:
         labels = (method, route, str(status))
@@ -120,10 +119,6 @@ class ServerMetrics:
         """Count a closed connection."""
         self._connections_dropped.labels(reason).inc()
 
-    def log_line_dropped(self) -> None:
-        """Count a line of the log that could not be written."""
-        self._log_lines_dropped.inc()
-
     def _declare_files(self, registry: CollectorRegistry) -> None:
         self._last_reload = Gauge(
             "vt_last_reload_successful",
@@ -141,8 +136,10 @@ class ServerMetrics:
 
     def file_reloaded(self, file: WatchedFile, *, ok: bool) -> None:
         """Set whether the last reload of a file succeeded."""
+        self.files[file] = ok
         self._last_reload.labels(file).set(ok)
 
     def certificate_loaded(self, ends_at: float) -> None:
         """Set when the certificate expires."""
+        self.certificate_ends_at = ends_at
         self._certificate_expiry.labels("certificate").set(ends_at)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from service.batching import recovery
-from service.batching.instance import Inference, ModelInstance, _inference
+from service.batching.instance import ModelInstance
+from service.batching.interface import Inference, combine
 from service.batching.plan import ExecutionPlan
 from service.batching.queue import Answer, Run, Urgency
 from service.errors import (
@@ -299,7 +300,7 @@ async def test_an_outage_is_announced_when_it_begins_and_when_it_ends(
 def test_the_time_of_a_request_is_split_in_the_proportion_of_its_executions() -> None:
     one = Answer({"labels": 1}, Run(started=13.0, prepared=14.0, ended=16.0, batch_size=2))
     two = Answer({"labels": 2}, Run(started=12.0, prepared=12.0, ended=13.0, batch_size=1))
-    inference = _inference([one, two], arrived_at=10.0, ended_at=20.0)
+    inference = combine([one, two], arrived_at=10.0, ended_at=20.0)
     assert inference == Inference(
         outputs=[{"labels": 1}, {"labels": 2}],
         queue_seconds=2.0,

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from service.http.middleware.authorization import is_loopback, needed, presented_token
+from service.http.middleware.authorization import needed, presented_token
+from service.http.middleware.local_key import is_loopback
 from tests.service.clients import asked_from, bearer, error_of
 from tests.service.conftest import ADMIN, LIMITED, PREDICT, Running, Start
 from tests.service.photos import GREEN, encode, solid
