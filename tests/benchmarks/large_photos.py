@@ -1,26 +1,35 @@
 """Measure what a photo of 12 megapixels costs on one core: decoding, overlays and masks.
 
-    python -m tests.benchmarks.large_photos
+    python -m tests.benchmarks.large_photos [--serve]
 
 The photo is an example of the segmenter, enlarged, with the noise of a camera. Its label map is the
 one of the test data. Each row is the least processor time of several runs in one thread. No model
-runs."""
+runs. With `--serve`, the service classifies the photo on 16 connections instead, at the scale of
+the contract and in full, in turns."""
 
 import argparse
+import hashlib
 import io
+import json
+import shutil
+import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvloop
 from PIL import Image
 
 from service.images.masks import Labels, indexed, scale_labels
 from service.images.overlays import encode_picture, overlay
 from service.images.photo import Photo
 from service.schema.files import read_contract
-from tests.benchmarks.serve import LIMITS, SEGMENTER
+from tests.benchmarks.load import closed_loop
+from tests.benchmarks.serve import CLASSIFIER, LIMITS, SATURATED, SEGMENTER, Case, Server, service
 
 SIZE = (4000, 3000)
 MASKS: dict[str, dict[str, Any]] = {
@@ -63,14 +72,64 @@ def _show(name: str, call: Callable[[], object], runs: int) -> None:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--weights-dir", type=Path, default=Path("weights"))
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--serve", action="store_true", help="measure the service instead")
+    parser.add_argument("--precision", default="int8")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each run")
     options = parser.parse_args()
-    folder = options.weights_dir / SEGMENTER
-    contract = read_contract(folder)
-    data = enlarged(folder / "examples" / "0016E5_08033.jpg")
+    data = enlarged(options.weights_dir / SEGMENTER / "examples" / "0016E5_08033.jpg")
+    if options.serve:
+        _serve(Case(options.weights_dir / CLASSIFIER, options.precision, data), options)
+    else:
+        _measure(data, options)
+
+
+def _serve(case: Case, options: argparse.Namespace) -> None:
+    """Print the throughput and the processor time of both ways to decode."""
+    rows: dict[str, list[tuple[float, float]]] = {"at the contract's scale": [], "in full": []}
+    with tempfile.TemporaryDirectory() as folder:
+        in_full = replace(case, folder=_decoding_in_full(case.folder, Path(folder)))
+        with service(case) as scaled, service(in_full) as full:
+            for _ in range(options.runs):
+                for row, server in zip(rows.values(), (scaled, full), strict=True):
+                    row.append(_busy(server, case.request(), options.seconds))
+    for name, runs in rows.items():
+        throughput, cpu = map(statistics.median, zip(*runs, strict=True))
+        print(f"{name:28}{throughput:8.1f} images/s{cpu:8.1f} ms of CPU per image")
+
+
+def _busy(server: Server, request: bytes, seconds: float) -> tuple[float, float]:
+    """Return the images per second of a busy server, and its processor time per image in ms."""
+    uvloop.run(closed_loop(server.port, request, SATURATED, seconds / 4))
+    cpu = server.cpu_seconds()
+    results = uvloop.run(closed_loop(server.port, request, SATURATED, seconds))
+    if set(results.statuses) != {200}:
+        raise SystemExit(f"not every response was successful: {dict(results.statuses)}")
+    return results.throughput, 1000 * (server.cpu_seconds() - cpu) / len(results.latencies)
+
+
+def _decoding_in_full(entry: Path, folder: Path) -> Path:
+    """Return a copy of an entry whose contract has no `jpeg_reducing_gap`."""
+    copy = folder / entry.name
+    shutil.copytree(entry, copy, copy_function=_link)
+    config = json.loads((copy / "config.json").read_bytes())
+    config["preprocessing"].pop("jpeg_reducing_gap", None)
+    canonical = json.dumps(config["preprocessing"], sort_keys=True, separators=(",", ":"))
+    config["preprocessing_sha256"] = hashlib.sha256(canonical.encode()).hexdigest()
+    (copy / "config.json").unlink()
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+def _link(source: str, to: str) -> None:
+    Path(to).symlink_to(Path(source).resolve())
+
+
+def _measure(data: bytes, options: argparse.Namespace) -> None:
+    contract = read_contract(options.weights_dir / SEGMENTER)
     labels = _labels(Path("tests/data/camvid/0016E5_08033.png"), len(contract.labels))
 
     def show(name: str, call: Callable[[], object]) -> None:

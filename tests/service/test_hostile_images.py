@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.images.decode import is_image_file
+from service.images.decode import signed_format
 from tests.service.clients import error_of
 from tests.service.conftest import Start
 from tests.service.hostile_images import (
@@ -63,9 +63,9 @@ def test_an_interlaced_png_is_the_same_picture() -> None:
 async def test_work_in_the_event_loop_would_be_noticed(loop_calls: LoopCalls) -> None:
     photo = encode(quarters())
     loop_calls.clear()
-    assert await asyncio.to_thread(is_image_file, photo)
+    assert await asyncio.to_thread(signed_format, photo)
     assert loop_calls.modules == set()
-    assert is_image_file(photo)
+    assert signed_format(photo)
     assert (loop_calls.work, loop_calls.count > 0) == ({"service.images.decode"}, True)
 
 

@@ -3,13 +3,14 @@
 import struct
 import tracemalloc
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
 from service.errors import InvalidRequest, PayloadTooLarge, ServiceError, UnsupportedMediaType
 from service.images import decode
-from tests.service.images.decoding import GREY, decoded, middle
+from tests.service.images.decoding import GREY, LIMITS, SQUASH, decoded, middle
 from tests.service.photos import encode, noise, png_chunk, png_header, solid
 
 
@@ -125,6 +126,21 @@ def test_mutated_files_raise_nothing_but_refusals(name: str, some_are_decoded: b
         except (InvalidRequest, PayloadTooLarge, UnsupportedMediaType):
             refused_files += 1
     assert (decoded_files > 0, refused_files > 0) == (some_are_decoded, True)
+
+
+def test_mutated_jpegs_are_refused_or_decoded_at_a_scale() -> None:
+    scaled = SQUASH.model_copy(update={"jpeg_reducing_gap": 1})
+    random = np.random.default_rng(7)
+    original = np.frombuffer(encode(noise(160, 120), "JPEG", quality=50), np.uint8)
+    sizes = set()
+    for _ in range(150):
+        data = original.copy()
+        at = random.integers(0, min(len(data), 700), 4)
+        data[at] = random.integers(0, 256, at.size, np.uint8)
+        with suppress(InvalidRequest, PayloadTooLarge, UnsupportedMediaType):
+            image, _ = decode.decode_scaled(data.tobytes(), scaled, LIMITS)
+            sizes.add(image.size)
+    assert (80, 60) in sizes
 
 
 def test_a_webp_of_more_pixels_than_pillow_copies_quickly_is_refused(
