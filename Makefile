@@ -5,8 +5,11 @@ SERVE := .venv/serve
 DEV := .venv/dev
 GPU := .venv/gpu
 AUDIT := .venv/audit
+DATA ?= data
+RUNS ?= runs
+SEEDS ?= 0
 
-.PHONY: serve test test-gpu check bench sbom audit manifests format clean
+.PHONY: serve test test-gpu check weights-gpu bench sbom audit manifests format clean
 
 serve: $(SERVE)/.installed  ## serve the shipped weights on VT_HOST:VT_PORT (127.0.0.1:8000)
 	@exec $(SERVE)/bin/vt-serve
@@ -21,6 +24,9 @@ check: $(DEV)/.installed  ## check lint, formatting and types
 	$(DEV)/bin/ruff check
 	$(DEV)/bin/ruff format --check
 	$(DEV)/bin/mypy
+
+weights-gpu: $(GPU)/.installed  ## train the default models on a GPU, from DATA into RUNS; again to resume
+	BASELINES=$(BASELINES) PATH="$(CURDIR)/$(GPU)/bin:$$PATH" model_export/training/default_weights.sh $(DATA) $(RUNS) $(SEEDS)
 
 bench: $(DEV)/.installed  ## compare the service with the machine's ceiling and a plain server; about five minutes on an idle machine
 	$(DEV)/bin/python -m tests.benchmarks.serve --json bench.json
