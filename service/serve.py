@@ -17,21 +17,24 @@ from service.http.server.listeners import bind, bind_shared
 from service.runtime.allocator import freeze_garbage_collector, return_large_blocks
 from service.settings import Settings, unknown_variables
 from service.telemetry.log import configure_log, is_text
+from service.telemetry.log_output import LogOutput
 from service.telemetry.terminal import greeting
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104
 """Where to reach a server on this machine that listens on every address."""
+LOG_SECONDS = 2.0
+"""Time to write the last lines of the log."""
 
 
 def serve(settings: Settings) -> int:
     """Serve until a signal; return the exit status."""
     return_large_blocks()
-    configure_log(settings.log_format, settings.log_level)
+    output = configure_log(settings.log_format, settings.log_level)
     count = front_end_count(settings)
-    return _serve_with(count, settings) if count else _serve_alone(settings)
+    return _serve_with(count, settings, output) if count else _serve_alone(settings, output)
 
 
-def _serve_alone(settings: Settings) -> int:
+def _serve_alone(settings: Settings, output: LogOutput | None) -> int:
     """Serve in this process; only then import what serves."""
     from service.app import create_app  # noqa: PLC0415
     from service.engine.engine import CLOSE_SECONDS, Engine  # noqa: PLC0415
@@ -43,6 +46,8 @@ def _serve_alone(settings: Settings) -> int:
         engine = Engine.from_settings(settings)
         asgi = create_app(settings, engine).asgi
         _announce(settings)
+        if output is not None:
+            output.on_drop = engine.metrics.server.log_line_dropped
         freeze_garbage_collector()
         server = Server(asgi, engine.admission, engine.metrics.server, settings)
         server.run(sockets=listeners)
@@ -50,12 +55,14 @@ def _serve_alone(settings: Settings) -> int:
     if not ended:
         structlog.get_logger().warning("threads_left", seconds=CLOSE_SECONDS)
     structlog.get_logger().info("stopped")
+    if output is not None:
+        output.finish(CLOSE_SECONDS)
     if not ended:
         _exit_now(0)
     return 0
 
 
-def _serve_with(front_ends: int, settings: Settings) -> int:
+def _serve_with(front_ends: int, settings: Settings, output: LogOutput | None) -> int:
     """Serve with front ends and an engine, which are processes of their own."""
     with ExitStack() as sockets:
         ports = [bind_shared(settings.host, each, front_ends) for each in _ports(settings)]
@@ -72,6 +79,8 @@ def _serve_with(front_ends: int, settings: Settings) -> int:
             status = supervisor.run()
     if status == 0:
         structlog.get_logger().info("stopped")
+    if output is not None:
+        output.finish(LOG_SECONDS)
     return status
 
 

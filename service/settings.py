@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     max_header_bytes: PositiveInt = 32 * 1024
     header_timeout_seconds: Seconds = 10.0
     send_timeout_seconds: Seconds = 20.0
+    keep_alive_timeout_seconds: Seconds = 75.0
 
     frontends: Frontends = 0
 

@@ -1,6 +1,7 @@
 """Forms batches of waiting images, runs them on free slots, and delivers their outputs."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,9 +33,10 @@ class DynamicBatcher:
     result, including those that are being decoded. The caller updates it; the chosen widths follow
     its mean.
 
-    On a CPU, executions of light images take turns. Side by side they would spend more time on the
-    interpreter's lock and on changes of threads than on the images. Images that arrive meanwhile
-    form the next batch.
+    On a CPU, a core takes its share of the waiting images, so that none is idle while another has
+    a long batch. Executions of light images take turns there. Side by side they would spend more
+    time on the interpreter's lock and on changes of threads than on the images. Images that arrive
+    meanwhile form the next batch.
     """
 
     def __init__(
@@ -169,11 +171,19 @@ class DynamicBatcher:
             return False
         has_shape = group[0] is not None
         limit = min(width.max_batch_size, self.recovery.largest_batch) if has_shape else 1
-        reason = self._reason_to_leave(group, limit)
+        count = min(limit, self._share())
+        reason = self._reason_to_leave(group, count, limit)
         if reason is None or (reason != "full" and self._device.free < width.threads):
             return False
-        self._start_in_time(self.queue.take(group, limit), width, reason, limit)
+        self._start_in_time(self.queue.take(group, count), width, reason, limit)
         return True
+
+    def _share(self) -> int:
+        """Return how many of the waiting images one execution may take."""
+        waiting = len(self.queue.waiting)
+        if not self._is_on_cpu or self._takes_turns or self._plan.max_queue_delay_seconds > 0:
+            return waiting
+        return math.ceil(waiting / self._device.slots)
 
     def _choose_width(self, waiting: int, *, is_background: bool) -> Width | None:
         free, narrowest = self._device.free, self._plan.widths[0]
@@ -188,10 +198,10 @@ class DynamicBatcher:
             recent.append(now)
         return width
 
-    def _reason_to_leave(self, group: Group, limit: int) -> DispatchReason | None:
+    def _reason_to_leave(self, group: Group, count: int, limit: int) -> DispatchReason | None:
         """Return the reason to dispatch a batch now; None, with a timer set, if it can wait."""
         oldest, delay = self.queue.oldest, self._plan.max_queue_delay_seconds
-        if self.queue.holds(group, limit):
+        if count == limit and self.queue.holds(group, limit):
             return "full"
         if delay <= 0 or self._closing or oldest is None:
             return "idle"

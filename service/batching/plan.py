@@ -1,6 +1,6 @@
 """The execution plan of a model: the widths to choose from, and their measurements."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,10 +8,11 @@ from service.schema.model_status import Measurement, Width
 
 MIN_SPEED_UP = 1.1
 """Smallest factor by which a wider execution must shorten the latency of one image."""
-ENOUGH_THROUGHPUT = 0.95
+ENOUGH_THROUGHPUT = 0.97
 """The share of the best throughput that the chosen batch size must reach."""
-ENOUGH_THROUGHPUT_ON_CPU = 0.8
-"""The same on a CPU, where small batches cost little throughput and finish sooner."""
+
+CLEARLY_MORE = 1.1
+"""On a CPU, batches in which an image costs this many times more than alone are not used."""
 
 EXECUTION_SECONDS = 0.25e-3
 """Cost of an execution besides the run that calibration measures: work on the event loop, and two
@@ -81,7 +82,7 @@ def choose_widths(
     *,
     max_batch_size: int,
     max_seconds: float = float("inf"),
-    enough: float = ENOUGH_THROUGHPUT,
+    is_on_cpu: bool = False,
 ) -> tuple[Width, ...]:
     """Choose among the measured widths, in ascending order.
 
@@ -92,34 +93,41 @@ def choose_widths(
     by_threads: dict[int, list[Measurement]] = {}
     for row in sorted(measurements, key=lambda row: row.threads):
         by_threads.setdefault(row.threads, []).append(row)
+    choose = largest_batch_size if is_on_cpu else smallest_batch_size
     widths: list[Width] = []
     latency = float("inf")
     for threads, rows in by_threads.items():
-        single = min(row.seconds for row in rows if row.batch_size == 1)
-        if latency >= MIN_SPEED_UP * single:
-            size = min(
-                best_batch_size(rows, max_seconds=max_seconds, enough=enough), max_batch_size
-            )
+        costs = _costs(rows, max_seconds)
+        if latency >= MIN_SPEED_UP * costs[1]:
+            size = min(choose(costs), max_batch_size)
             widths.append(Width(threads=threads, max_batch_size=size))
-            latency = single
+            latency = costs[1]
     return tuple(widths)
 
 
-def best_batch_size(
-    rows: Sequence[Measurement],
-    *,
-    max_seconds: float = float("inf"),
-    enough: float = ENOUGH_THROUGHPUT,
-) -> int:
-    """Return the smallest batch size that reaches the share `enough` of the best throughput.
+def smallest_batch_size(costs: Mapping[int, float]) -> int:
+    """Return the smallest batch size with nearly the lowest cost of an image.
 
-    Each execution costs `EXECUTION_SECONDS` more than was measured. Batch sizes above 1 that take
-    more than `max_seconds` are left out.
+    `costs` are the seconds per image by batch size.
     """
-    costs = {
+    best = min(costs.values())
+    return min(size for size, cost in costs.items() if cost * ENOUGH_THROUGHPUT <= best)
+
+
+def largest_batch_size(costs: Mapping[int, float]) -> int:
+    """Return the largest batch size in which an image does not cost clearly more than alone.
+
+    On a CPU, batches save a tenth at best, which is hardly more than the error of a measurement. A
+    large limit does no harm, because no image waits for a batch to be filled, and a core takes only
+    its share of the images that wait.
+    """
+    return max(size for size, cost in costs.items() if cost <= CLEARLY_MORE * costs[1])
+
+
+def _costs(rows: Sequence[Measurement], max_seconds: float) -> dict[int, float]:
+    """Return the seconds per image by batch size, without batches that take too long."""
+    return {
         row.batch_size: (row.seconds + EXECUTION_SECONDS) / row.batch_size
         for row in rows
         if row.seconds <= max_seconds or row.batch_size == 1
     }
-    best = min(costs.values())
-    return min(size for size, cost in costs.items() if cost * enough <= best)

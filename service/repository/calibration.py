@@ -23,6 +23,12 @@ BUDGET_SECONDS = 0.15
 """Time limit per model; further measurements are skipped."""
 WORTHWHILE = 1.05
 """Gain in throughput that a batch of twice the size must show for a larger one to be tried."""
+CPU_BATCH_SECONDS = 0.08
+MAX_CPU_BATCH_SIZE = 16
+"""The batch to measure on a CPU: as many images as run in this time, and at most this many. Larger
+batches cost as much per image and take longer."""
+METHOD = 2
+"""Version of the measurement, which is part of the cache's key."""
 
 _MEASUREMENTS = TypeAdapter(list[Measurement])
 
@@ -46,12 +52,13 @@ async def calibrate(
     measure: Measure,
     threads: Sequence[int],
     max_batch_size: int,
+    is_on_cpu: bool,
     budget_seconds: float = BUDGET_SECONDS,
 ) -> list[Measurement]:
-    """Measure single images on each number of threads, then batches of 2, 4 ... on the fewest.
+    """Measure single images on each number of threads, then batches on the fewest.
 
-    Larger batches are measured while they raise the throughput and time is left. Each figure is the
-    minimum of several rounds, since other work on the machine can only slow a round down.
+    On a CPU, a single batch size is measured. On a GPU, batches of 2, 4 ... are measured while they
+    raise the throughput and time is left. Each figure is the median of several rounds.
     """
     measurements: list[Measurement] = []
     spent = 0.0
@@ -63,13 +70,18 @@ async def calibrate(
         while len(rounds) < MAX_ROUNDS and sum(rounds) + rounds[-1] <= share:
             rounds.append(await measure(count, batch_size))
         spent += sum(rounds)
-        seconds = min(rounds)
+        seconds = statistics.median(rounds)
         measurements.append(Measurement(threads=count, batch_size=batch_size, seconds=seconds))
         return measurements[-1]
 
     last = await add(threads[0], 1)
     for count in threads[1:]:
         await add(count, 1)
+    if is_on_cpu:
+        size = min(MAX_CPU_BATCH_SIZE, max_batch_size, int(CPU_BATCH_SECONDS / last.seconds))
+        if size > 1:
+            await add(threads[0], size)
+        return measurements
     while last.batch_size * 2 <= max_batch_size and spent + 2 * last.seconds <= budget_seconds:
         larger = await add(threads[0], last.batch_size * 2)
         if 2 * last.seconds < WORTHWHILE * larger.seconds:
@@ -79,7 +91,11 @@ async def calibrate(
 
 
 class Bench:
-    """Runs blank images as the device will run real ones: with as many batches at once as fit.
+    """Runs images as the device will run real ones: with as many batches at once as fit.
+
+    `prepare` returns the graph's input for one image. It is part of the measurement: on a CPU, the
+    thread that runs a batch also decodes its photos, and each of the two evicts the other's data
+    from the caches, the less often the larger the batches are.
 
     Nothing else runs meanwhile; between two runs, others that wait for the device get a turn. Every
     session must have run a single image before.
@@ -88,14 +104,17 @@ class Bench:
     def __init__(
         self,
         sessions: GraphSessions,
-        image: ImageArray,
+        prepare: Callable[[], ImageArray],
         outputs: Sequence[str],
         device: Device,
+        *,
+        is_on_cpu: bool,
     ) -> None:
         self._sessions = sessions
-        self._image = image
+        self._prepare = prepare
         self._outputs = outputs
         self._device = device
+        self._is_on_cpu = is_on_cpu
         self._warm = {(threads, 1) for threads in sessions.threads}
 
     async def seconds(self, threads: int, batch_size: int) -> float:
@@ -105,9 +124,9 @@ class Bench:
 
     async def _warm_up(self, threads: int, batch_size: int) -> None:
         """Run a shape once on each GPU: the first run allocates memory and chooses algorithms."""
-        if (threads, batch_size) in self._warm:
+        if self._is_on_cpu or (threads, batch_size) in self._warm:
             return
-        batch = [self._image] * batch_size
+        batch = [self._prepare()] * batch_size
         sessions = [session for count, session in self._sessions.each() if count == threads]
         await run_on_each(self._device, sessions, batch, self._outputs)
         self._warm.add((threads, batch_size))
@@ -119,9 +138,12 @@ class Bench:
             return statistics.mean(await asyncio.gather(*runs))
 
     def _timed(self, threads: int, batch_size: int) -> float:
-        started = time.perf_counter()
-        self._sessions.run([self._image] * batch_size, self._outputs, threads)
-        return time.perf_counter() - started
+        """Run a batch. A run in this thread alone is timed in CPU time, as if it were alone."""
+        clock = time.thread_time if self._is_on_cpu and threads == 1 else time.perf_counter
+        started = clock()
+        images = [self._prepare() for _ in range(batch_size)]
+        self._sessions.run(images, self._outputs, threads)
+        return clock() - started
 
 
 async def run_on_each(

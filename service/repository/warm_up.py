@@ -11,14 +11,18 @@ from functools import partial
 import numpy as np
 import structlog
 
-from service.batching.plan import (
-    ENOUGH_THROUGHPUT,
-    ENOUGH_THROUGHPUT_ON_CPU,
-    ExecutionPlan,
-    choose_widths,
-)
+from service.batching.plan import ExecutionPlan, choose_widths
 from service.errors import InferenceFailed, InvalidEntry
-from service.repository.calibration import Bench, CalibrationCache, Measure, run_on_each
+from service.images.decode import ImageLimits
+from service.images.photo import ImageArray, prepare
+from service.images.sample import sample_photo
+from service.repository.calibration import (
+    METHOD,
+    Bench,
+    CalibrationCache,
+    Measure,
+    run_on_each,
+)
 from service.repository.candidate import Candidate
 from service.repository.golden_check import GoldenInput, compare
 from service.repository.load_options import LoadOptions
@@ -29,8 +33,12 @@ from service.runtime.io_binding import padded
 from service.schema.model_status import Measurement
 from service.telemetry.events import ModelEvents
 
-Calibrate = Callable[[Measure, Sequence[int], int], Awaitable[list[Measurement]]]
-"""Measures batches of up to a number of images, on each of these numbers of threads."""
+Calibrate = Callable[[Measure, Sequence[int], int, bool], Awaitable[list[Measurement]]]
+"""Measures batches of up to a number of images, on each of these numbers of threads, on a CPU or
+not."""
+
+SAMPLE_SCALE = 2
+"""Sides of the photo that is decoded for a measurement, relative to those of the graph's input."""
 
 _log = structlog.get_logger()
 
@@ -90,7 +98,7 @@ async def plan_execution(
         measurements,
         max_batch_size=limit,
         max_seconds=options.max_batch_seconds,
-        enough=ENOUGH_THROUGHPUT_ON_CPU if graph.is_on_cpu else ENOUGH_THROUGHPUT,
+        is_on_cpu=graph.is_on_cpu,
     )
     graph.sessions.keep([each.threads for each in widths])
     width, height = contract.preprocessing.common_size
@@ -104,6 +112,7 @@ async def _measurements(
     width, height = candidate.contract.preprocessing.common_size
     graph, device, sessions = candidate.graph, candidate.graph.device, candidate.graph.each_session
     key = {
+        "method": METHOD,
         "graph": graph.sha256,
         "size": [height, width],
         "max_batch_size": limit,
@@ -115,13 +124,30 @@ async def _measurements(
     }
     measurements = await asyncio.to_thread(calibrations.read, key)
     if measurements is None:
-        image, outputs = np.zeros((height, width, 3), np.uint8), [candidate.contract.prediction]
+        prepare, outputs = _sample(candidate), [candidate.contract.prediction]
         if not graph.is_on_cpu:  # the golden inputs may have another size
-            await run_on_each(device, sessions, [image], outputs)
-        bench = Bench(graph.sessions, image, outputs, device)
-        measurements = await calibrate(bench.seconds, graph.sessions.threads, limit)
+            await run_on_each(device, sessions, [prepare()], outputs)
+        bench = Bench(graph.sessions, prepare, outputs, device, is_on_cpu=graph.is_on_cpu)
+        threads = graph.sessions.threads
+        measurements = await calibrate(bench.seconds, threads, limit, graph.is_on_cpu)
         await asyncio.to_thread(calibrations.write, key, measurements)
     return measurements
+
+
+def _sample(candidate: Candidate) -> Callable[[], ImageArray]:
+    """Return a function that prepares an image as the threads of the device do.
+
+    On a CPU they decode photos: a golden input as a JPEG of twice the size. On a GPU they get
+    images that are ready.
+    """
+    preprocessing = candidate.contract.preprocessing
+    width, height = preprocessing.common_size
+    if not candidate.graph.is_on_cpu:
+        blank = np.zeros((height, width, 3), np.uint8)
+        return lambda: blank
+    photo = sample_photo(candidate.golden[0].image, SAMPLE_SCALE * width, SAMPLE_SCALE * height)
+    limits = ImageLimits(SAMPLE_SCALE**2 * width * height)
+    return lambda: prepare(photo, preprocessing, limits).pixels
 
 
 async def warm_up(candidate: Candidate, plan: ExecutionPlan) -> None:

@@ -10,9 +10,6 @@ from pathlib import Path
 from service.runtime.execution_providers import CPU
 from service.runtime.worker_threads import WorkerThreads
 
-SPARE_WORKERS = 1
-"""Number of threads beyond the cores: while one waits for the interpreter lock, another computes.
-On two cores, one such thread gave 6 to 13 % more images per second; a second one gave no more."""
 WORKERS_OF_A_GPU = 2
 """Threads per GPU: while the batch of one runs, the other copies its batch to or from the GPU."""
 
@@ -114,7 +111,7 @@ class Devices:
     """The device of each execution provider, and the thread that opens sessions."""
 
     def __init__(self, cores: int, gpus: int = 1) -> None:
-        self._cpu = Device(cores, "cpu", SPARE_WORKERS)
+        self._cpu = Device(cores, "cpu")
         self._gpu = Device(gpus, "gpu", gpus * (WORKERS_OF_A_GPU - 1))
         self.opener = WorkerThreads(1, "open")
 

@@ -4,21 +4,31 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import BinaryIO, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from service.schema.json import encode
+from service.telemetry.log_output import LogOutput, LogText
 from service.telemetry.terminal import TerminalLines
 
 
-def configure_log(log_format: str, level: str) -> None:
-    """Write the lines of structlog and of other libraries to standard error, in one format."""
+def configure_log(log_format: str, level: str) -> LogOutput | None:
+    """Write the lines of structlog and of other libraries to standard error, in one format.
+
+    Return the output; None if standard error is not a file of the system.
+    """
     wrapper = structlog.make_filtering_bound_logger(level)
+    try:
+        output = LogOutput(sys.stderr.fileno())
+    except OSError:
+        output = None
     if is_text(log_format):
-        _configure_console(wrapper)
+        _configure_console(wrapper, LogText(output) if output else sys.stderr)
     else:
-        _configure_json(wrapper)
+        _configure_json(wrapper, output)
+    return output
 
 
 def is_text(log_format: str) -> bool:
@@ -26,14 +36,16 @@ def is_text(log_format: str) -> bool:
     return log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
 
 
-def _configure_json(wrapper: type[structlog.typing.FilteringBoundLogger]) -> None:
+def _configure_json(
+    wrapper: type[structlog.typing.FilteringBoundLogger], output: LogOutput | None
+) -> None:
     structlog.configure(
         processors=[_json_line],
         wrapper_class=wrapper,
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", output or sys.stderr.buffer)),
         cache_logger_on_first_use=True,
     )
-    _format_libraries([], _json_text)
+    _format_libraries([], _json_text, LogText(output) if output else sys.stderr)
 
 
 def _json_line(_: WrappedLogger, level: str, fields: EventDict) -> bytes:
@@ -54,7 +66,9 @@ def _json_text(_: WrappedLogger, level: str, fields: EventDict) -> str:
     return _json_line(_, level, fields).decode()
 
 
-def _configure_console(wrapper: type[structlog.typing.FilteringBoundLogger]) -> None:
+def _configure_console(
+    wrapper: type[structlog.typing.FilteringBoundLogger], output: LogText | TextIO
+) -> None:
     common: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -63,15 +77,17 @@ def _configure_console(wrapper: type[structlog.typing.FilteringBoundLogger]) -> 
     structlog.configure(
         processors=[*common, renderer],
         wrapper_class=wrapper,
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", output)),
         cache_logger_on_first_use=True,
     )
-    _format_libraries(common, renderer)
+    _format_libraries(common, renderer, output)
 
 
-def _format_libraries(common: list[Processor], renderer: Processor) -> None:
+def _format_libraries(
+    common: list[Processor], renderer: Processor, output: LogText | TextIO
+) -> None:
     """Write the warnings of the libraries, which use the standard library's logging."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=common,

@@ -2,8 +2,8 @@
 
     make bench            (python -m tests.benchmarks.serve)
 
-For each model, three candidates run in turns: the ceiling, the service, and a plain FastAPI server
-with the same graph. The ceiling decodes, preprocesses and calls `session.run` in a plain loop
+For each model, four candidates run in turns: the ceiling, the service, a plain FastAPI server and
+mosec with the same graph. The ceiling decodes, preprocesses and calls `session.run` in a plain loop
 without HTTP, on one wide session or on a narrow one per core, whichever is faster. Then the service
 runs alone under closed and open loops. Client and server share the cores of the machine."""
 
@@ -40,7 +40,7 @@ from tests.benchmarks.yardstick import plain_session
 
 DEADLINE = 1.0
 CONNECTIONS = (1, 4, 16, 64)
-OFFERED = (0.25, 0.5, 0.75, 0.9, 1.2, 2.0)
+OFFERED = (0.25, 0.5, 0.75, 0.9, 1.2, 2.0, 4.0)
 SATURATED = 16
 CLASSIFIER, SEGMENTER = "vt_resnet18_imagenette", "vt_fpn_camvid"
 STAND_INS = {each.name: each for each in (LIGHT, FREE)}
@@ -83,8 +83,8 @@ class Server:
         self._process = process
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that the process has used."""
-        tasks = Path(f"/proc/{self._process.pid}/task").iterdir()
+        """Return the CPU time that the process and its children have used."""
+        tasks = (task for pid in _tree(self._process.pid) for task in _tasks(pid))
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def memory(self, field: str = "VmRSS") -> float:
@@ -100,6 +100,18 @@ class Server:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
+def _tasks(pid: int) -> Iterator[Path]:
+    return Path(f"/proc/{pid}/task").iterdir()
+
+
+def _tree(pid: int) -> Iterator[int]:
+    """Yield a process and its descendants."""
+    yield pid
+    for task in _tasks(pid):
+        for child in (task / "children").read_text().split():
+            yield from _tree(int(child))
+
+
 @contextmanager
 def service(case: Case, *others: Case) -> Iterator[Server]:
     """Run the service on a repository of only these entries, in the precision of the first."""
@@ -110,42 +122,45 @@ def service(case: Case, *others: Case) -> Iterator[Server]:
         command = [sys.executable, "-m", "service", "--port", str(port)]
         command += ["--model-repository", folder]
         settings = {"VT_PRECISION": case.precision, "VT_LOG_LEVEL": "error"}
-        with _running(command, settings, port, "/v2/health/ready") as server:
+        with _running(command, settings, case, port) as server:
             yield server
 
 
 @contextmanager
-def yardstick(case: Case) -> Iterator[Server]:
-    """Run the plain server on the same graph."""
+def yardstick(case: Case, module: str = "yardstick") -> Iterator[Server]:
+    """Run another server on the same graph: plain FastAPI, or `mosec_yardstick`."""
     port = _free_port()
-    command = [sys.executable, "-m", "tests.benchmarks.yardstick"]
+    command = [sys.executable, "-m", f"tests.benchmarks.{module}"]
     command += [str(case.folder), case.precision, str(port)]
-    with _running(command, {}, port, "/openapi.json") as server:
+    with _running(command, {}, case, port) as server:
         yield server
 
 
 @contextmanager
 def _running(
-    command: list[str], settings: dict[str, str], port: int, path: str
+    command: list[str], settings: dict[str, str], case: Case, port: int
 ) -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder:
         key_file = Path(folder) / "local.key"
         environment = os.environ | settings | {"VT_LOCAL_KEY_FILE": str(key_file)}
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
-            _wait_until_ready(process, f"http://127.0.0.1:{port}{path}")
+            _wait_until_ready(process, f"http://127.0.0.1:{port}{case.route}", case.photo)
             yield Server(process, port, key_file)
         finally:
             process.terminate()
             process.wait(60)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, photo: bytes) -> None:
+    """Wait until a prediction succeeds."""
     for _ in range(1200):
         if process.poll() is not None:
             raise SystemExit(f"the server ended with {process.returncode}")
         try:
-            with urllib.request.urlopen(url):
+            with urllib.request.urlopen(url, photo, 10):
                 return
         except OSError:
             time.sleep(0.05)
@@ -253,34 +268,45 @@ def _require_good(results: Results) -> None:
 
 
 def compare(case: Case, rounds: int, seconds: float) -> dict[str, Any]:
-    """Run ceiling, service and yardstick in turns; return the medians of the rounds."""
+    """Run ceiling, service and yardsticks in turns; return the medians of the rounds."""
     loop, request = PlainLoop(case), case.request()
-    rows: list[tuple[Ceiling, Saturated, float, Saturated]] = []
-    with service(case) as ours, yardstick(case) as plain:
+    rows: list[tuple[Ceiling, Saturated, float, Saturated, Saturated]] = []
+    with (
+        service(case) as ours,
+        yardstick(case) as plain,
+        yardstick(case, "mosec_yardstick") as mosec,
+    ):
         for _ in range(rounds):
             ceiling = loop.measure(seconds)
             served = _saturated(ours, request, seconds)
+            others = [_saturated(each, request, seconds) for each in (mosec, plain)]
             single = _single_milliseconds(ours, request, seconds / 2)
-            rows.append((ceiling, served, single, _saturated(plain, request, seconds)))
+            rows.append((ceiling, served, single, others[1], others[0]))
 
-    def median(value: Callable[[Ceiling, Saturated, float, Saturated], float]) -> float:
+    def median(value: Callable[[Ceiling, Saturated, float, Saturated, Saturated], float]) -> float:
         return round(statistics.median(value(*row) for row in rows), 3)
 
     return {
-        "ceiling_per_second": median(lambda c, s, one, y: c.throughput),
-        "service_per_second": median(lambda c, s, one, y: s.throughput),
-        "yardstick_per_second": median(lambda c, s, one, y: y.throughput),
-        "service_over_ceiling": median(lambda c, s, one, y: s.throughput / c.throughput),
-        "service_over_yardstick": median(lambda c, s, one, y: s.throughput / y.throughput),
-        "ceiling_single_ms": median(lambda c, s, one, y: c.milliseconds),
-        "service_single_ms": median(lambda c, s, one, y: one),
-        "single_difference_ms": median(lambda c, s, one, y: one - c.milliseconds),
-        "ceiling_cpu_ms": median(lambda c, s, one, y: c.cpu_milliseconds),
-        "service_cpu_ms": median(lambda c, s, one, y: s.cpu_milliseconds),
-        "client_cpu_ms": median(lambda c, s, one, y: s.client_cpu_milliseconds),
-        "yardstick_cpu_ms": median(lambda c, s, one, y: y.cpu_milliseconds),
-        "cpu_over_yardstick": median(lambda c, s, one, y: s.cpu_milliseconds / y.cpu_milliseconds),
-        "cpu_over_ceiling": median(lambda c, s, one, y: s.cpu_milliseconds / c.cpu_milliseconds),
+        "ceiling_per_second": median(lambda c, s, one, y, m: c.throughput),
+        "service_per_second": median(lambda c, s, one, y, m: s.throughput),
+        "yardstick_per_second": median(lambda c, s, one, y, m: y.throughput),
+        "mosec_per_second": median(lambda c, s, one, y, m: m.throughput),
+        "service_over_ceiling": median(lambda c, s, one, y, m: s.throughput / c.throughput),
+        "service_over_yardstick": median(lambda c, s, one, y, m: s.throughput / y.throughput),
+        "service_over_mosec": median(lambda c, s, one, y, m: s.throughput / m.throughput),
+        "ceiling_single_ms": median(lambda c, s, one, y, m: c.milliseconds),
+        "service_single_ms": median(lambda c, s, one, y, m: one),
+        "single_difference_ms": median(lambda c, s, one, y, m: one - c.milliseconds),
+        "ceiling_cpu_ms": median(lambda c, s, one, y, m: c.cpu_milliseconds),
+        "service_cpu_ms": median(lambda c, s, one, y, m: s.cpu_milliseconds),
+        "client_cpu_ms": median(lambda c, s, one, y, m: s.client_cpu_milliseconds),
+        "yardstick_cpu_ms": median(lambda c, s, one, y, m: y.cpu_milliseconds),
+        "mosec_cpu_ms": median(lambda c, s, one, y, m: m.cpu_milliseconds),
+        "cpu_over_ceiling": median(lambda c, s, one, y, m: s.cpu_milliseconds / c.cpu_milliseconds),
+        "cpu_over_yardstick": median(
+            lambda c, s, one, y, m: s.cpu_milliseconds / y.cpu_milliseconds
+        ),
+        "cpu_over_mosec": median(lambda c, s, one, y, m: s.cpu_milliseconds / m.cpu_milliseconds),
     }
 
 
@@ -301,6 +327,36 @@ def loops(case: Case, seconds: float) -> dict[str, Any]:
             )
         peak = server.memory("VmHWM")
     return {"rows": rows, "capacity_per_second": capacity, "peak_memory_mb": round(peak)}
+
+
+def tail(case: Case, seconds: float, rounds: int, share: float = 0.75) -> dict[str, Any]:
+    """Compare the latency of the service and of mosec in an open loop, in turns.
+
+    The load is a share of what mosec serves, or of what the service serves if that is less.
+    """
+    request, rows = case.request(), list[tuple[Results, Results]]()
+    with service(case) as ours, yardstick(case, "mosec_yardstick") as mosec:
+        capacity = min(_saturated(each, request, seconds).throughput for each in (ours, mosec))
+        for seed in range(rounds):
+            runs = [
+                uvloop.run(open_loop(each.port, request, share * capacity, 2 * seconds, seed=seed))
+                for each in (ours, mosec)
+            ]
+            rows.append((runs[0], runs[1]))
+
+    def median(percent: int, which: int) -> float:
+        return round(statistics.median(row[which].percentile(percent) for row in rows) * 1000, 1)
+
+    return {
+        "offered_per_second": round(share * capacity, 1),
+        "service_p50_ms": median(50, 0),
+        "mosec_p50_ms": median(50, 1),
+        "service_p99_ms": median(99, 0),
+        "mosec_p99_ms": median(99, 1),
+        "p99_over_mosec": round(
+            statistics.median(ours.percentile(99) / mosec.percentile(99) for ours, mosec in rows), 3
+        ),
+    }
 
 
 def _loaded(server: Server, run: Any) -> dict[str, Any]:
@@ -347,6 +403,7 @@ def main() -> None:
                 continue
             case = named_case(options.weights_dir, Path(folder), name, precision)
             result = compare(case, options.rounds, options.seconds)
+            result |= tail(case, options.seconds, options.rounds)
             if not options.compare_only:
                 result["load"] = loops(case, options.seconds)
             if options.memory_requests:

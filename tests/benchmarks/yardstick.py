@@ -7,6 +7,7 @@ preprocessing and responses, without batching, limits, deadlines or metrics."""
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -17,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from service.images.classes import top_classes
 from service.images.decode import ImageLimits
 from service.images.masks import class_areas, scale_labels
-from service.images.photo import prepare
+from service.images.photo import PreparedImage, prepare
 from service.schema.contract import Contract
 from service.schema.files import read_certificate, read_contract
 from service.schema.vocabulary import Task
@@ -31,24 +32,46 @@ def main() -> None:
     uvicorn.run(create_app(folder, precision), port=port, log_level="warning", access_log=False)
 
 
+class Predictor:
+    """Prepares photos and runs a graph, with the service's own preprocessing and responses."""
+
+    def __init__(self, folder: Path, precision: str, threads: int = 0) -> None:
+        self.contract = read_contract(folder)
+        self._session = plain_session(folder, self.contract, precision, threads)
+
+    def prepare(self, data: bytes) -> PreparedImage:
+        """Decode and resize a photo."""
+        return prepare(data, self.contract.preprocessing, LIMITS)
+
+    def run(self, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return the prediction of a batch, UINT8 [batch, height, width, 3]."""
+        outputs: np.ndarray[Any, Any] = self._session.run(
+            [self.contract.prediction], {"images": images}
+        )[0]
+        return outputs
+
+    def describe(self, image: PreparedImage, output: np.ndarray[Any, Any]) -> object:
+        """Return the response for one photo."""
+        contract = self.contract
+        if contract.task is Task.CLASSIFICATION:
+            return top_classes(output, contract.labels, 5)
+        labels = scale_labels(output.astype(np.uint8), image.photo_width, image.photo_height)
+        return class_areas(labels, contract.labels)
+
+
 def create_app(folder: Path, precision: str) -> FastAPI:
     """Return the application for one entry."""
-    contract = read_contract(folder)
-    session = plain_session(folder, contract, precision)
+    predictor = Predictor(folder, precision)
     app = FastAPI()
 
     def predict(data: bytes) -> object:
-        image = prepare(data, contract.preprocessing, LIMITS)
-        output = session.run([contract.prediction], {"images": image.pixels[None]})[0]
-        if contract.task is Task.CLASSIFICATION:
-            return top_classes(output[0], contract.labels, 5)
-        labels = scale_labels(output[0].astype(np.uint8), image.photo_width, image.photo_height)
-        return class_areas(labels, contract.labels)
+        image = predictor.prepare(data)
+        return predictor.describe(image, predictor.run(image.pixels[None])[0])
 
     async def answer(request: Request) -> object:
         return await run_in_threadpool(predict, await request.body())
 
-    route = "classify" if contract.task is Task.CLASSIFICATION else "segment"
+    route = "classify" if predictor.contract.task is Task.CLASSIFICATION else "segment"
     app.add_api_route(f"/v1/{route}", answer, methods=["POST"])
     return app
 

@@ -99,7 +99,9 @@ class Running:
         await self.engine.repository.close()
 
 
-async def measured(_: object, threads: Sequence[int], max_batch_size: int) -> list[Measurement]:
+async def measured(
+    _: object, threads: Sequence[int], max_batch_size: int, _on_cpu: bool
+) -> list[Measurement]:
     """What a machine might measure on which batches pay."""
     singles = [Measurement(threads=count, batch_size=1, seconds=1e-6 / count) for count in threads]
     larger = [Measurement(threads=threads[0], batch_size=n, seconds=1.2e-6) for n in (2, 4)]

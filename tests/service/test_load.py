@@ -241,7 +241,9 @@ async def test_a_timeout_other_than_a_number_of_milliseconds_is_refused(
     assert "X-Request-Timeout-Ms must be a whole number" in error_of(response)
 
 
-async def slow(_: object, threads: Sequence[int], max_batch_size: int) -> list[Measurement]:
+async def slow(
+    _: object, threads: Sequence[int], max_batch_size: int, _on_cpu: bool
+) -> list[Measurement]:
     """Measurements of a model that needs 20 seconds for each image."""
     return [Measurement(threads=count, batch_size=1, seconds=20.0) for count in threads]
 

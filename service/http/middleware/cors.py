@@ -39,6 +39,7 @@ class Cors(CORSMiddleware):
             allow_methods=("GET", "HEAD", "POST"),
             allow_headers=ASKED,
             expose_headers=ANSWERED,
+            allow_private_network=True,
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:

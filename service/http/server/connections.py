@@ -10,6 +10,8 @@ import structlog
 from service.engine.tally import LocalTally, Tally
 
 LOG_SECONDS = 60.0
+RESERVED = 16
+"""Places of a full port for health checks and metrics."""
 
 _log = structlog.get_logger()
 
@@ -41,13 +43,16 @@ class Counts:
 class Connections:
     """At most `limit` connections; at the limit, the longest-idle one is closed for a new one.
 
-    A client that only holds connections open therefore cannot lock out others, such as probes.
+    If none is idle, `reserved` more are admitted for health checks and metrics. A client that holds
+    connections open, or trickles requests through them, therefore cannot make probes fail.
     """
 
-    def __init__(self, limit: int, counts: Counts | None = None) -> None:
+    def __init__(self, limit: int, reserved: int = 0, counts: Counts | None = None) -> None:
         self._limit = limit
+        self._reserved = reserved
         self._counts = counts or Counts()
         self._open: set[Connection] = set()
+        self._for_probes: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
         """Connections without a request, longest idle first."""
         self._closed = self._refused = 0
@@ -55,12 +60,28 @@ class Connections:
 
     def admit(self, connection: Connection) -> bool:
         """Add an idle connection; return whether there was room."""
-        if self._counts.open.total >= self._limit and not self._make_room():
-            return False
+        opened = self._counts.open.total
+        if opened >= self._limit:
+            is_full = opened >= self._limit + self._reserved
+            has_room = self._make_room(is_full=is_full)
+            if is_full and not has_room:
+                return False
+            if not has_room:
+                self._for_probes.add(connection)
         self._open.add(connection)
         self._counts.open.add(1)
         self.set_idle(connection)
         return True
+
+    def is_for_probes(self, connection: Connection) -> bool:
+        """Return whether a connection holds a reserved place; it leaves it once others are free."""
+        if connection in self._for_probes and self._counts.open.total <= self._limit:
+            self._for_probes.discard(connection)
+        return connection in self._for_probes
+
+    def refuse(self) -> None:
+        """Count a request that is not a probe on a connection with a reserved place."""
+        self._refused += 1
 
     def set_busy(self, connection: Connection) -> None:
         """Mark a connection as busy: a request has begun."""
@@ -78,6 +99,7 @@ class Connections:
         if connection in self._open:
             self._open.remove(connection)
             self._counts.open.add(-1)
+        self._for_probes.discard(connection)
         self.set_busy(connection)
 
     def close_idle(self) -> bool:
@@ -87,13 +109,13 @@ class Connections:
             self.forget(leaves)
         return leaves is not None
 
-    def _make_room(self) -> bool:
+    def _make_room(self, *, is_full: bool) -> bool:
         """Close an idle connection, here or in another process."""
         has_room = self.close_idle() or self._counts.close_elsewhere()
         if has_room:
             self._closed += 1
         else:
-            self._refused += 1
+            self._refused += is_full
         self._log_full()
         return has_room
 

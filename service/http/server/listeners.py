@@ -8,7 +8,7 @@ BACKLOG = 2048
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind the port, before anything is loaded."""
+    """Bind the port, before anything is loaded; `::` also accepts IPv4."""
     return _listen(host, port, reuse_port=False)
 
 
@@ -21,9 +21,14 @@ def bind_shared(host: str, port: int, count: int) -> list[socket.socket]:
 
 def _listen(host: str, port: int, *, reuse_port: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
     try:
         return socket.create_server(
-            (host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port
+            (host, port),
+            family=family,
+            backlog=BACKLOG,
+            reuse_port=reuse_port,
+            dualstack_ipv6=both,
         )
     except OSError as error:
         raise InvalidConfiguration(

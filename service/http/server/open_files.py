@@ -4,6 +4,8 @@ import resource
 
 import structlog
 
+from service.http.server.connections import RESERVED
+
 RESERVED_FILES = 96
 """Files for everything but connections: loading models, a GPU's driver, the log, the loop."""
 
@@ -15,8 +17,8 @@ def connections_within(max_connections: int, ports: int) -> int:
 
     At the limit, the kernel would keep new connections waiting, including health probes.
     """
-    files = _allow(max_connections * ports + RESERVED_FILES)
-    fit = max(1, (files - RESERVED_FILES) // ports)
+    files = _allow((max_connections + RESERVED) * ports + RESERVED_FILES)
+    fit = max(1, (files - RESERVED_FILES) // ports - RESERVED)
     if fit >= max_connections:
         return max_connections
     _log.warning(

@@ -43,6 +43,8 @@ TOO_MANY = Refusal(503, "The server has too many connections; try again later.",
 NO_HOST = Refusal(400, "An HTTP/1.1 request needs exactly one Host header.", "not_http")
 CONNECT = Refusal(501, "The method CONNECT is not supported.", "not_http")
 TRANSFER_ENCODING = Refusal(501, "The only supported Transfer-Encoding is chunked.", "not_http")
+PROBES = (b"/v2/health/live", b"/v2/health/ready", b"/metrics")
+"""Ends of the paths that a full port still serves, below a path prefix as well."""
 INVALID_ENCODING = ("Invalid `Transfer-Encoding`", "Empty Transfer-Encoding")
 """Prefixes of the parser's errors about a transfer encoding."""
 
@@ -171,6 +173,9 @@ class BoundedProtocol(HttpToolsProtocol):
                 encodings.append(value.lower())
         if size > self._limits.max_header_bytes:
             return self._headers_too_large()
+        if self._port.is_for_probes(self) and not _is_probe(self.url):
+            self._port.refuse()
+            return TOO_MANY
         if self.parser.get_method() == b"CONNECT":
             return CONNECT
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
@@ -289,6 +294,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unread_timer is not None:
             self._unread_timer.cancel()
             self._unread_timer = None
+
+
+def _is_probe(url: bytes) -> bool:
+    return url.partition(b"?")[0].endswith(PROBES)
 
 
 def _answer(refusal: Refusal) -> bytes:

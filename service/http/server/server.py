@@ -17,7 +17,7 @@ from uvicorn.config import STARTUP_FAILURE
 from service.engine.admission import Admission
 from service.errors import InvalidConfiguration
 from service.file_watch import FileWatch
-from service.http.server.connections import Connections, Counts
+from service.http.server.connections import RESERVED, Connections, Counts
 from service.http.server.open_files import connections_within
 from service.http.server.protocol import BoundedProtocol, ConnectionLimits
 from service.http.server.tls import Tls
@@ -34,10 +34,11 @@ _log = structlog.get_logger()
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind the port, before anything is loaded."""
+    """Bind the port, before anything is loaded; `::` also accepts IPv4."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         raise InvalidConfiguration(
             f"Cannot listen on {host} port {port}: {error.strerror or error}."
@@ -65,6 +66,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,  # the local key is for clients on this machine
+                timeout_keep_alive=settings.keep_alive_timeout_seconds,  # type: ignore[arg-type]
                 timeout_graceful_shutdown=ABORT_SECONDS,
             )
         )
@@ -91,7 +93,7 @@ class Server(uvicorn.Server):
         sockets = sockets or []
         limit = connections_within(self._max_connections, len(sockets))
         counts = self._counts or [Counts() for _ in sockets]
-        self.ports = [Connections(limit, each) for each in counts[: len(sockets)]]
+        self.ports = [Connections(limit, RESERVED, each) for each in counts[: len(sockets)]]
         self.servers = [
             await self._listen(self._protocol(port), each)
             for port, each in zip(self.ports, sockets, strict=True)

@@ -100,6 +100,11 @@ class ServerMetrics:
             ("reason",),
             registry=registry,
         )
+        self._log_lines_dropped = Counter(
+            "vt_log_lines_dropped_total",
+            "Total number of log lines dropped because they could not be written.",
+            registry=registry,
+        )
 
     def _resolve(self, method: str, route: str, status: int) -> tuple[Counter, HistogramChild]:
         labels = (method, route, str(status))
@@ -118,6 +123,10 @@ class ServerMetrics:
     def connection_dropped(self, reason: ConnectionDropReason) -> None:
         """Count a closed connection."""
         self._connections_dropped.labels(reason).inc()
+
+    def log_line_dropped(self) -> None:
+        """Count a line of the log that could not be written."""
+        self._log_lines_dropped.inc()
 
     def _declare_files(self, registry: CollectorRegistry) -> None:
         self._last_reload = Gauge(

@@ -339,7 +339,7 @@ async def test_aborting_fails_waiting_images_and_finishes_running_ones(batcher, 
     ("is_on_cpu", "image_cpu_seconds", "batches"),
     [
         (True, 0.0009, [[0], [1], [2, 3, 4, 5], [6]]),
-        (True, 0.0011, [[0], [1], [2], [3, 4, 5, 6]]),
+        (True, 0.0011, [[0], [1], [2], [3, 4], [5], [6]]),
         (False, 0.0009, [[0], [1], [2], [3, 4, 5, 6]]),
     ],
 )
@@ -359,3 +359,23 @@ async def test_executions_of_light_images_take_turns_on_a_cpu(
     execute.open()
     assert await answers(pending) == [1, 2, 3, 4, 5, 6]
     assert execute.batches == batches
+
+
+async def test_a_core_takes_its_share_of_the_waiting_images(batcher, execute):
+    each = batcher(width(1, 4), slots=2, is_on_cpu=True)
+    pending = images(*range(10))
+    for image in pending[:2]:
+        each.submit([image])
+    each.submit(pending[2:])  # 8 wait: two full batches are lined up
+    execute.open()
+    assert await answers(pending) == list(range(10))
+    assert execute.batches == [[0], [1], [2, 3, 4, 5], [6, 7], [8], [9]]
+
+
+async def test_a_core_does_not_share_images_that_wait_to_fill_a_batch(batcher, execute):
+    each = batcher(width(1, 4), slots=2, is_on_cpu=True, max_queue_delay_seconds=FOREVER)
+    pending = images(0, 1, 2, 3)
+    each.submit(pending)
+    execute.open()
+    assert await answers(pending) == [0, 1, 2, 3]
+    assert execute.batches == [[0, 1, 2, 3]]

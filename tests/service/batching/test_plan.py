@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.batching.plan import ExecutionPlan, best_batch_size, choose_widths
+from service.batching.plan import ExecutionPlan, choose_widths
 from service.schema.model_status import Measurement, Width
 
 
@@ -41,12 +41,24 @@ def test_the_narrowest_width_is_always_kept():
 
 def test_batches_are_the_smallest_with_nearly_the_best_throughput():
     rows = [measured(1, 1, 0.010), measured(1, 2, 0.011), measured(1, 4, 0.013)]
-    rows += [measured(1, 8, 0.025)]
-    assert best_batch_size(rows) == 4  # 8 would give 4 % more
-    assert best_batch_size(rows, max_seconds=0.012) == 2
-    assert best_batch_size(rows, max_seconds=0.001) == 1
-    (width,) = choose_widths(rows, max_batch_size=3)
-    assert width.max_batch_size == 3
+    rows += [measured(1, 8, 0.026)]
+
+    def chosen(**limits) -> int:
+        (width,) = choose_widths(rows, **{"max_batch_size": 8, **limits})
+        return width.max_batch_size
+
+    assert chosen() == 4  # 8 would give 1 % more
+    assert chosen(max_seconds=0.012) == 2
+    assert chosen(max_seconds=0.001) == 1
+    assert chosen(max_batch_size=3) == 3
+
+
+def test_batches_on_a_cpu_are_the_largest_in_which_an_image_does_not_cost_clearly_more():
+    rows = [measured(1, 1, 0.010), measured(1, 4, 0.043), measured(1, 8, 0.092)]
+    (width,) = choose_widths(rows, max_batch_size=8, is_on_cpu=True)
+    assert width.max_batch_size == 4
+    (width,) = choose_widths(rows, max_batch_size=8, is_on_cpu=True, max_seconds=0.03)
+    assert width.max_batch_size == 1
 
 
 def test_the_expected_duration_is_proportional_to_the_nearest_measured_batch():

@@ -1,5 +1,7 @@
 """What calibration measures and keeps; fakes supply the durations."""
 
+import time
+
 import numpy as np
 import pytest
 import structlog
@@ -36,7 +38,7 @@ def test_thread_counts_are_powers_of_two_and_all_cores(slots, counts):
 
 async def test_larger_batches_are_measured_while_they_pay():
     machine = Machine(lambda threads, batch: (0.001 + 0.001 * batch) / threads)
-    rows = await calibrate(machine, [1, 2], 64, budget_seconds=10)
+    rows = await calibrate(machine, [1, 2], 64, False, budget_seconds=10)
     assert [(row.threads, row.batch_size) for row in rows] == [
         (1, 1),
         (2, 1),
@@ -46,23 +48,40 @@ async def test_larger_batches_are_measured_while_they_pay():
     assert machine.runs.count((1, 1)) == 5
 
 
+@pytest.mark.parametrize(
+    ("seconds", "limit", "sizes"),
+    [
+        (0.001, 32, [1, 16]),
+        (0.001, 3, [1, 3]),
+        (0.001, 1, [1]),
+        (0.012, 32, [1, 6]),
+        (0.033, 32, [1, 2]),
+        (0.09, 32, [1]),
+    ],
+)
+async def test_on_a_cpu_a_batch_of_limited_duration_is_measured(seconds, limit, sizes):
+    machine = Machine(lambda threads, batch: seconds * batch)
+    rows = await calibrate(machine, [1], limit, True)
+    assert [row.batch_size for row in rows] == sizes
+
+
 async def test_no_batch_exceeds_the_limit():
-    rows = await calibrate(Machine(lambda threads, batch: 0.001), [1], 6, budget_seconds=10)
+    rows = await calibrate(Machine(lambda threads, batch: 0.001), [1], 6, False, budget_seconds=10)
     assert [row.batch_size for row in rows] == [1, 2, 4]
 
 
 async def test_a_slow_model_is_measured_once_per_thread_count():
     machine = Machine(lambda threads, batch: 1.0 * batch)
-    rows = await calibrate(machine, [1, 2], 64, budget_seconds=0.3)
+    rows = await calibrate(machine, [1, 2], 64, False, budget_seconds=0.3)
     assert [(row.threads, row.batch_size) for row in rows] == [(1, 1), (2, 1)]
     assert machine.runs == [(1, 1), (2, 1)]
 
 
-async def test_the_fastest_round_counts():
-    times = iter([0.5, 0.01, 0.3, 0.3, 0.3])
+async def test_the_median_of_the_rounds_counts():
+    times = iter([0.5, 0.1, 0.3, 0.2, 0.4])
     machine = Machine(lambda threads, batch: next(times))
-    (row,) = await calibrate(machine, [1], 1, budget_seconds=10)
-    assert row.seconds == 0.01
+    (row,) = await calibrate(machine, [1], 1, False, budget_seconds=10)
+    assert row.seconds == 0.3
 
 
 class CountingSession:
@@ -74,20 +93,43 @@ class CountingSession:
         return [np.stack(images)[:, 0, 0, 0] for _ in outputs]
 
 
-async def test_the_bench_uses_every_core_and_does_not_time_the_first_run():
+IMAGE = np.zeros((2, 2, 3), np.uint8)
+
+
+async def test_the_bench_prepares_and_runs_images_on_every_core():
+    prepared: list[int] = []
+
+    def prepare():
+        prepared.append(1)
+        return IMAGE
+
     narrow, wide = CountingSession(), CountingSession()
     sessions = GraphSessions({1: narrow, 4: wide}, lambda _: None)
-    bench = Bench(sessions, np.zeros((2, 2, 3), np.uint8), ["labels"], Device(4))
-    assert await bench.seconds(1, 1) > 0
-    assert narrow.batches == [1] * 4
-    assert await bench.seconds(4, 2) > 0
-    assert wide.batches == [2, 2]
+    bench = Bench(sessions, prepare, ["labels"], Device(4), is_on_cpu=True)
+    assert await bench.seconds(1, 2) > 0
+    assert narrow.batches == [2] * 4
+    assert len(prepared) == 8
+    assert await bench.seconds(4, 1) > 0
+    assert wide.batches == [1]
+
+
+class SleepingSession(CountingSession):
+    def run(self, images: list, outputs: list) -> list:
+        time.sleep(0.05)
+        return super().run(images, outputs)
+
+
+async def test_a_run_of_one_thread_is_timed_without_what_delays_it():
+    session = SleepingSession()
+    sessions = GraphSessions({1: session, 2: session}, lambda _: None)
+    bench = Bench(sessions, lambda: IMAGE, ["labels"], Device(2), is_on_cpu=True)
+    assert await bench.seconds(1, 1) < 0.05 <= await bench.seconds(2, 1)
 
 
 async def test_the_bench_runs_a_new_shape_once_on_each_gpu():
     gpus = [CountingSession(), CountingSession()]
     sessions = GraphSessions({1: SessionGroup(gpus)}, lambda _: None)
-    bench = Bench(sessions, np.zeros((2, 2, 3), np.uint8), ["labels"], Device(2))
+    bench = Bench(sessions, lambda: IMAGE, ["labels"], Device(2), is_on_cpu=False)
     await bench._warm_up(1, 4)
     assert [gpu.batches for gpu in gpus] == [[4], [4]]
     await bench._warm_up(1, 4)

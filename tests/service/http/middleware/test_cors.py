@@ -56,6 +56,16 @@ async def test_a_refused_preflight_names_the_reason(
         assert error_of(response) == f"Disallowed CORS {what}."
 
 
+async def test_an_allowed_page_may_ask_for_a_private_network(start: Start) -> None:
+    asked = {"Access-Control-Request-Private-Network": "true"}
+    async with start(cors_origins=(PAGE,)) as service:
+        response = await service.http.options("/v1/classify", headers=preflight(PAGE) | asked)
+        assert response.status_code == 200
+        assert response.headers["access-control-allow-private-network"] == "true"
+        evil = preflight("https://evil.example") | asked
+        assert (await service.http.options("/v1/classify", headers=evil)).status_code == 400
+
+
 async def test_a_page_can_read_error_responses(start: Start) -> None:
     async with start(cors_origins=(PAGE,)) as service:
         response = await service.http.post("/v1/classify", headers={"Origin": PAGE})

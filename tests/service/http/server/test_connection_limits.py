@@ -13,6 +13,7 @@ import pytest
 
 from service import check_ready
 from service.api_keys import new_key
+from service.http.server.connections import RESERVED
 from tests.service.photos import GREEN, encode, solid
 from tests.service.process import Process, ask_on, scraped, wait_until
 from tests.service.repository_fixture import write_classifier
@@ -350,6 +351,8 @@ def test_too_many_connections_are_refused_until_one_ends(repository: Path) -> No
             assert read_answer(sock).status == 200
             sock.sendall(POST + b"Content-Length: 10\r\n\r\n")  # under way: it stays open
         with connected(process) as third:
+            third.sendall(POST)
+            third.sendall(b"Content-Length: 10\r\n\r\n")
             status, sentence = answer(until_closed(third))
         assert (status, sentence.partition(";")[0]) == (503, "The server has too many connections")
         first.close()
@@ -386,6 +389,26 @@ def test_idle_connections_make_room_for_the_probes(
         process.kill()
 
 
+def test_a_full_server_still_answers_probes_and_scrapes(repository: Path) -> None:
+    process = started(repository, VT_MAX_CONNECTIONS="2")
+    try:
+        with ExitStack() as sockets:
+            for _ in range(2):
+                slow = sockets.enter_context(connected(process))
+                slow.sendall(POST + b"Content-Length: 10\r\n\r\n1")
+            for _ in range(RESERVED + 5):  # they trickle their headers
+                sockets.enter_context(connected(process)).sendall(GET)
+            wait_until(lambda: scraped(process, "vt_requests_receiving") == 2)
+            for _ in range(3):
+                assert process.ask("GET", "/v2/health/live")[0] == 200
+                assert process.ask("GET", "/v2/health/ready")[0] == 200
+            status, body = process.ask("POST", "/v1/classify", PHOTO)
+            assert (status, body["error"][:31]) == (503, "The server has too many connect")
+        wait_until(lambda: process.ask("POST", "/v1/classify", PHOTO)[0] == 200)
+    finally:
+        process.kill()
+
+
 def test_the_metrics_port_has_its_own_connections(repository: Path) -> None:
     process = started(repository, VT_MAX_CONNECTIONS="2", VT_METRICS_PORT="0")
     try:
@@ -419,7 +442,7 @@ def test_a_low_limit_of_open_files_lowers_the_connections(repository: Path) -> N
 
 def process_is_full(process: Process) -> bool:
     try:
-        return process.ask("GET", "/v2/health/live")[0] == 503
+        return process.ask("GET", "/v1/models")[0] == 503
     except ConnectionError:  # refused before the request arrived
         return True
 

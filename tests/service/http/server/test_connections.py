@@ -55,6 +55,24 @@ def test_a_connection_that_still_reads_its_answer_stays_open() -> None:
     assert are_open(clients) == [True, False]
 
 
+def test_reserved_places_are_for_probes_until_others_are_free() -> None:
+    connections = Connections(1, reserved=2)
+    first, probe, *more = clients = [Client() for _ in range(4)]
+    assert connections.admit(first)
+    connections.set_busy(first)
+    assert connections.admit(probe)
+    connections.set_busy(probe)
+    assert [connections.is_for_probes(each) for each in (first, probe)] == [False, True]
+    assert connections.admit(more[0])
+    connections.set_busy(more[0])
+    assert not connections.admit(more[1])
+    connections.forget(more[0])
+    assert connections.is_for_probes(probe)
+    connections.forget(first)
+    assert not connections.is_for_probes(probe)
+    assert all(are_open(clients))
+
+
 def test_a_closed_connection_does_not_become_idle() -> None:
     connections, (client,) = full(1)
     connections.set_busy(client)

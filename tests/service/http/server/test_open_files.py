@@ -32,7 +32,7 @@ def test_the_limit_is_raised_as_far_as_needed(limit: list[Limits], hard: int) ->
     limit.append((200, hard))
     with capture_logs() as lines:
         assert connections_within(512, 2) == 512
-    assert limit[-1] == (1120, hard)  # 2 * 512 connections and 96 other files
+    assert limit[-1] == (1152, hard)  # 2 * (512 + 16) connections and 96 other files
     assert lines == []
 
 
@@ -43,10 +43,10 @@ def test_a_limit_that_cannot_be_raised_lowers_the_connections_of_each_port(
     with capture_logs() as lines:
         fit = connections_within(512, 2)
     assert limit[-1] == (300, 300)
-    assert fit == 102
+    assert fit == 86
     (line,) = lines
     assert (line["event"], line["max_connections"], line["wanted"], line["open_files"]) == (
-        *("connections_lowered", 102, 512, 300),
+        *("connections_lowered", 86, 512, 300),
     )
 
 
@@ -63,4 +63,4 @@ def test_without_permission_the_limit_is_not_changed(
 
     monkeypatch.setattr(resource, "setrlimit", refuse)
     limit.append((200, 4096))
-    assert connections_within(512, 1) == 104
+    assert connections_within(512, 1) == 88

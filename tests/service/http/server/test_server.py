@@ -18,7 +18,12 @@ from service import __version__
 from service.__main__ import main
 from tests.service.photos import GREEN, encode, noise, quarters, solid
 from tests.service.process import ROOT, Process, ask_on, running, scraped, wait_until
-from tests.service.repository_fixture import classification_config, looping_graph, write_entry
+from tests.service.repository_fixture import (
+    classification_config,
+    looping_graph,
+    write_classifier,
+    write_entry,
+)
 
 PHOTO = encode(solid(GREEN), "JPEG")
 NEVER_ENDS = 1 << 62
@@ -42,6 +47,41 @@ def test_a_process_serves_from_start_to_sigterm(repository: Path) -> None:
         requests = [line for line in server.lines if line["event"] == "request"]
         assert [line["status"] for line in requests] == [200, 200, 404]
         assert server.lines[-1]["event"] == "stopped"
+
+
+def test_the_address_of_all_networks_of_ipv6_serves_ipv4_too(tmp_path: Path) -> None:
+    write_classifier(tmp_path)
+    server = Process("--model-repository", str(tmp_path), "--host", "::")
+    try:
+        assert server.ask("GET", "/v2/health/live")[0] == 200  # over 127.0.0.1
+        connection = http.client.HTTPConnection("::1", server.port, timeout=20)
+        connection.request("GET", "/v2/health/live")
+        assert connection.getresponse().status == 200
+        connection.close()
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize(("seconds", "stays_open"), [("0.2", False), ("75", True)])
+def test_an_idle_connection_is_closed_after_the_configured_time(
+    tmp_path: Path, seconds: str, stays_open: bool
+) -> None:
+    write_classifier(tmp_path)
+    variables = {"VT_KEEP_ALIVE_TIMEOUT_SECONDS": seconds}
+    server = Process("--model-repository", str(tmp_path), **variables)
+    try:
+        kept = server.connect()
+        ask_on(kept, "GET", "/v2/health/live")
+        kept.sock.settimeout(1 if stays_open else 20)
+        if stays_open:
+            with pytest.raises(TimeoutError):
+                kept.sock.recv(1)
+            assert ask_on(kept, "GET", "/v2/health/live")[0] == 200
+        else:
+            assert kept.sock.recv(1) == b""
+        kept.close()
+    finally:
+        server.kill()
 
 
 def send_slowly(server: Process, body: bytes) -> tuple[socket.socket, int]:
