@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.large_photos [--serve]
 
-The photo is an example of the segmenter, enlarged, with the noise of a camera. Its label map is the
-one of the test data. Each row is the least processor time of several runs in one thread. No model
-runs. With `--serve`, the service classifies the photo on 16 connections instead, at the scale of
-the contract and in full, in turns."""
+The photo is an example of the segmenter, enlarged, with the noise of a camera (`--noise`). Its
+label map is the one of the test data. Each row is the least processor time of several runs in one
+thread. No model runs. With `--serve`, the service classifies the photo on 16 connections instead,
+at the scale of the contract and in full, in turns."""
 
 import argparse
 import hashlib
@@ -40,12 +40,12 @@ MASKS: dict[str, dict[str, Any]] = {
 }
 
 
-def enlarged(photo: Path) -> bytes:
+def enlarged(photo: Path, noise: float) -> bytes:
     """Return the photo as a JPEG of 12 megapixels with the noise of a camera."""
     with Image.open(photo) as image:
         large = np.asarray(image.convert("RGB").resize(SIZE, Image.Resampling.LANCZOS), np.float32)
-    noise = np.random.default_rng(0).normal(0, 5, (*large.shape[:2], 1))
-    return _encoded(Image.fromarray((large + noise).clip(0, 255).astype(np.uint8)), "JPEG", 90)
+    grain = np.random.default_rng(0).normal(0, noise, (*large.shape[:2], 1))
+    return _encoded(Image.fromarray((large + grain).clip(0, 255).astype(np.uint8)), "JPEG", 90)
 
 
 def _encoded(image: Image.Image, name: str, quality: int | None = None, **options: Any) -> bytes:
@@ -76,11 +76,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--weights-dir", type=Path, default=Path("weights"))
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--noise", type=float, default=5.0, help="standard deviation, of 255")
     parser.add_argument("--serve", action="store_true", help="measure the service instead")
     parser.add_argument("--precision", default="int8")
     parser.add_argument("--seconds", type=float, default=10.0, help="duration of each run")
     options = parser.parse_args()
-    data = enlarged(options.weights_dir / SEGMENTER / "examples" / "0016E5_08033.jpg")
+    data = enlarged(
+        options.weights_dir / SEGMENTER / "examples" / "0016E5_08033.jpg", options.noise
+    )
     if options.serve:
         _serve(Case(options.weights_dir / CLASSIFIER, options.precision, data), options)
     else:
