@@ -7,6 +7,7 @@ import socket
 import sys
 from contextlib import suppress
 
+import numpy as np
 import structlog
 import uvloop
 
@@ -17,6 +18,9 @@ from service.frontends.memory import map_memory
 from service.frontends.start import EngineStart, given_settings
 from service.runtime.allocator import freeze_garbage_collector
 from service.runtime.container_limits import memory_limit_bytes
+from service.runtime.execution_providers import CPU
+from service.runtime.io_binding import pin
+from service.runtime.session import expected_provider
 from service.settings import Settings
 from service.telemetry.metrics.processes import Processes
 
@@ -50,6 +54,7 @@ class EngineProcess:
         self._board = Board(start.board, start.frontends)
         self._hub = Hub(engine, self._board, self._end)
         self._supervisor = socket.socket(fileno=start.supervisor)
+        self._pins = expected_provider(settings.execution_providers) != CPU
         self._pids: dict[int, int] = {}
         self._stopping = asyncio.Event()
         self._joining: set[asyncio.Task[None]] = set()
@@ -94,7 +99,11 @@ class EngineProcess:
             return
         index, pid = map(int, data.split())
         self._pids[index] = pid
-        arena = map_memory(files[1])
+        pages = map_memory(files[1])
+        if self._pins:
+            arena = pin(pages, self._settings.gpu_devices[0])
+        else:
+            arena = np.frombuffer(pages, np.uint8)
         os.close(files[1])
         connection = socket.socket(fileno=files[0])
         task = asyncio.create_task(self._hub.join(connection, index, arena))

@@ -1,6 +1,5 @@
 """A front end, as the engine sees it: its connection, its requests and its instances."""
 
-import mmap
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from service.errors import ModelNotReady, ServerStopping, ServiceError
 from service.frontends.calls import Calls
 from service.frontends.channel import Channel
 from service.frontends.messages import Kind, failed_message, number_in
-from service.frontends.remote_request import Infer, RemoteRequest
+from service.frontends.remote_request import Bytes, Infer, RemoteRequest
 from service.images.photo import PreparedImage
 from service.runtime.arrays import Outputs
 
@@ -31,7 +30,7 @@ class FrontEnd:
     """Handles the messages of a front end; `lost` is called when it has ended."""
 
     def __init__(
-        self, hub: "Hub", index: int, arena: mmap.mmap, lost: Callable[["FrontEnd"], None]
+        self, hub: "Hub", index: int, arena: Bytes, lost: Callable[["FrontEnd"], None]
     ) -> None:
         self.index = index
         self.seen = 0
@@ -42,7 +41,7 @@ class FrontEnd:
         self.calls = Calls(self.channel.send, hub.perform)
         self._hub = hub
         self._lost = lost
-        self._arena = memoryview(arena)
+        self._arena = arena
         self._requests: dict[int, RemoteRequest] = {}
         self._sent_bytes = 0
         self._progress_at = self._heard_at = time.monotonic()

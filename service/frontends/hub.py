@@ -1,7 +1,6 @@
 """The engine's side: joins the front ends to the repository and to its instances."""
 
 import asyncio
-import mmap
 import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -17,6 +16,7 @@ from service.errors import InferenceFailed, ServiceError
 from service.frontends.board import MAX_INSTANCES, Board, Column
 from service.frontends.front_end import FrontEnd
 from service.frontends.messages import Kind, message, number_message
+from service.frontends.remote_request import Bytes
 from service.frontends.reports import Reports
 from service.frontends.state import Place, describe
 from service.images.photo import PreparedImage
@@ -61,7 +61,7 @@ class Hub:
         self._settling: asyncio.Task[None] | None = None
         engine.repository.changed = self._publish_soon
 
-    async def join(self, connection: socket.socket, index: int, arena: mmap.mmap) -> None:
+    async def join(self, connection: socket.socket, index: int, arena: Bytes) -> None:
         """Connect a front end that has started."""
         before = self.front_ends.pop(index, None)
         if before is not None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import structlog
 
 from service.batching.instance import ModelInstance
@@ -19,6 +20,7 @@ from service.frontends.messages import (
 from service.images.photo import PreparedImage
 from service.runtime.arrays import Outputs
 
+Bytes = npt.NDArray[np.uint8]
 CHANNELS = 3
 FAILED = "The server failed; its log says why."
 
@@ -30,7 +32,7 @@ class Infer:
 
     __slots__ = ("bits", "cells", "images", "instance", "number", "urgency")
 
-    def __init__(self, content: memoryview, arena: memoryview) -> None:
+    def __init__(self, content: memoryview, arena: Bytes) -> None:
         head = INFER_HEAD.unpack_from(content)
         self.number, self.instance, count, flags, deadline, priority, self.bits = head
         self.urgency = Urgency(deadline, priority, bool(flags & Flag.DEFAULT_DEADLINE))
@@ -41,13 +43,14 @@ class Infer:
             offset, capacity, height, width = IMAGE.unpack_from(content, at)
             size = height * width * CHANNELS
             if offset == INLINE:
-                memory, cell = content[inline : inline + size], None
+                pixels = np.frombuffer(content[inline : inline + size], np.uint8)
+                self.cells.append(None)
                 inline += size
-            else:
-                memory, cell = arena[offset : offset + size], arena[offset : offset + capacity]
-            pixels = np.frombuffer(memory, np.uint8).reshape(height, width, CHANNELS)
-            self.images.append(PreparedImage(pixels, width, height))
-            self.cells.append(cell)
+            else:  # views of one array, so that a batch of neighbours is a view as well
+                pixels = arena[offset : offset + size]
+                self.cells.append(arena.data[offset : offset + capacity])
+            shaped = pixels.reshape(height, width, CHANNELS)
+            self.images.append(PreparedImage(shaped, width, height))
 
 
 class RemoteRequest:

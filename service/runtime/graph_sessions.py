@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from service.errors import InferenceFailed, ModelNotReady
-from service.runtime.arrays import Array, Outputs
+from service.runtime.arrays import Array, Outputs, side_by_side
 from service.runtime.execution_providers import Placement, worst
 
 
@@ -113,7 +113,15 @@ class GraphSessions:
 
 def run_batch(session: Runnable, images: Sequence[Array], outputs: Sequence[str]) -> list[Outputs]:
     """Return each image's outputs, as `GraphSessions.run` does."""
+    order = side_by_side(images)
+    if order is not None:
+        answers = run_batch(session, [images[at] for at in order], outputs)
+        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=_place)]
     results = session.run(images, outputs)
     if list(map(len, results)) != [len(images)] * len(outputs):
         raise InferenceFailed("The number of results differs from the number of images.")
     return [dict(zip(outputs, row, strict=True)) for row in zip(*results, strict=True)]
+
+
+def _place(placed: tuple[int, Outputs]) -> int:
+    return placed[0]

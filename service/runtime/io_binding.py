@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-Array = npt.NDArray[np.generic]
+from service.runtime.arrays import Array, are_adjacent, stacked
+
 Bytes = npt.NDArray[np.uint8]
 
 _log = structlog.get_logger()
@@ -58,6 +59,10 @@ class DeviceBinding:
         return [result[: len(images)] for result in binding.copy_outputs_to_cpu()]
 
 
+class PageLocked(np.ndarray[Any, np.dtype[np.uint8]]):
+    """Memory from which a GPU copies directly."""
+
+
 class Staging:
     """Buffers for stacking batches: as many as were ever in use at once."""
 
@@ -70,6 +75,9 @@ class Staging:
     def stack(self, images: Sequence[Array]) -> Iterator[Array]:
         """Lend a buffer with the images as one padded array, which must not be kept."""
         first, count = images[0], padded(len(images))
+        if isinstance(first.base, PageLocked) and count == len(images) and are_adjacent(images):
+            yield stacked(images)  # in the cells of a front end, which are page-locked too
+            return
         size = count * first.nbytes
         buffer = self._take(size)
         batch = buffer[:size].view(first.dtype).reshape(count, *first.shape)
@@ -93,19 +101,25 @@ def pinned(size: int, device_id: int) -> Bytes:
 
     The GPU copies directly from page-locked memory; other memory is first copied by the driver.
     """
-    pages = mmap.mmap(-1, size)
+    return pin(mmap.mmap(-1, size), device_id)
+
+
+def pin(pages: mmap.mmap, device_id: int) -> Bytes:
+    """Lock memory in place until it is unmapped, if the driver agrees; return it."""
     memory = np.frombuffer(pages, np.uint8)
     runtime = _cuda_runtime()
     if runtime is None:
         return memory
     runtime.cudaSetDevice(device_id)
-    address, flags = memory.ctypes.data, runtime.cudaHostRegisterPortable
+    size, flags = len(pages), runtime.cudaHostRegisterPortable
+    address = memory.ctypes.data
     (error,) = runtime.cudaHostRegister(address, size, flags)
     if error == runtime.cudaError_t.cudaSuccess:
         weakref.finalize(pages, runtime.cudaHostUnregister, address).atexit = False
     else:
         _log.warning("memory_not_pinned", bytes=size, reason=error.name)
-    return memory
+        return memory
+    return memory.view(PageLocked)
 
 
 @cache

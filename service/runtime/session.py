@@ -4,12 +4,11 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import numpy as np
 import onnxruntime as ort
 import structlog
 
 from service.errors import InferenceFailed, InvalidEntry, OutOfMemory
-from service.runtime.arrays import Array
+from service.runtime.arrays import Array, stacked
 from service.runtime.execution_providers import (
     CPU,
     GpuOptions,
@@ -132,7 +131,7 @@ class Session:
         try:
             if self._on_device is not None:
                 return self._on_device.run(images, outputs)
-            batch = images[0][None] if len(images) == 1 else np.stack(images)
+            batch = stacked(images)
             results: list[Array] = self._session.run(list(outputs), {self._input: batch})
         except Exception as error:
             if any(words in str(error).lower() for words in _OUT_OF_MEMORY):

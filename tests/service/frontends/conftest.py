@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from service.app import Access, create_app
@@ -73,7 +74,8 @@ class Joined:
         shared = Shared(index, Board(self._board, self.board.frontends), map_memory(arena), own)
         front_end = FrontEnd(self.settings, shared)
         await asyncio.gather(
-            self.hub.join(engines, index, map_memory(arena)), front_end.engine.connect()
+            self.hub.join(engines, index, np.frombuffer(map_memory(arena), np.uint8)),
+            front_end.engine.connect(),
         )
         os.close(arena)
         self.front_ends.append(front_end)
