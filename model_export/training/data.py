@@ -170,20 +170,20 @@ class Batches:
         self._samples, self._rank = samples, processes.rank
         self._count, self._accumulate = processes.count, accumulate
         self._parts = processes.count * accumulate
-        self._batch_size = min(batch_size, samples)
-        if self._batch_size % self._parts:
+        self.batch_size = min(batch_size, samples)
+        if self.batch_size % self._parts:
             raise InvalidModel(
-                f"a batch of {self._batch_size} images cannot be divided into {self._parts} equal "
+                f"a batch of {self.batch_size} images cannot be divided into {self._parts} equal "
                 "parts (processes x --accumulate); choose another --batch-size"
             )
-        self.updates = samples // self._batch_size
+        self.updates = samples // self.batch_size
 
     def parts(self, seed: int, epoch: int, start: int) -> list[list[int]]:
         """The indices of every part, from the batch `start` on."""
         order = np.random.default_rng([seed, epoch]).permutation(self._samples).tolist()
         parts = []
         for update in range(start, self.updates):
-            batch = order[update * self._batch_size : (update + 1) * self._batch_size]
+            batch = order[update * self.batch_size : (update + 1) * self.batch_size]
             mine = batch[self._rank :: self._count]
             parts += [mine[part :: self._accumulate] for part in range(self._accumulate)]
         return parts

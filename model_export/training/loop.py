@@ -122,7 +122,8 @@ class Trainer:
 
     def train(self, signals: Interruption) -> dict[str, Any]:
         """Train the remaining epochs and return the last row of metrics."""
-        progress = Progress(self.run.recipe, self.batches.updates, shown=self.processes.is_first)
+        recipe = self.run.recipe.changed(batch_size=self.batches.batch_size)
+        progress = Progress(recipe, self.batches.updates, shown=self.processes.is_first)
         forward, scalars = self.processes.shared(self.network), self._scalars()
         while self.epoch < self.run.recipe.epochs:
             self._fit(forward, signals, progress, scalars)
