@@ -22,7 +22,7 @@ async def tokens(tmp_path: Path, start: Start) -> AsyncIterator[Running]:
 
 
 def due(service: Running, model: str) -> None:
-    service.engine.repository.get(model).ready_instance()._tokens.due_at = 0.0
+    service.engine.repository.get(model).ready_instance().tokens.due_at = 0.0
 
 
 def observed(service: Running, name: str, **labels: str) -> float:
@@ -100,11 +100,11 @@ async def test_a_sample_that_cannot_be_described_does_not_affect_the_request(
 async def test_nothing_is_sampled_with_an_interval_of_0(tmp_path: Path, start: Start) -> None:
     repository = write_token_models(tmp_path / "tokens")
     async with start(model_repository=repository, token_sample_seconds=0) as service:
-        sampler = service.engine.repository.get("halves").ready_instance()._tokens
+        sampler = service.engine.repository.get("halves").ready_instance().tokens
         assert sampler.due_at == math.inf
 
 
 async def test_a_model_without_tokens_is_never_sampled(start: Start) -> None:
     async with start(token_sample_seconds=1) as service:
-        sampler = service.engine.repository.get("pixels").ready_instance()._tokens
+        sampler = service.engine.repository.get("pixels").ready_instance().tokens
         assert sampler.due_at == math.inf
