@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     send_timeout_seconds: Seconds = 20.0
     keep_alive_timeout_seconds: Seconds = 75.0
 
-    frontends: Frontends = 0
+    frontends: Frontends = "auto"
 
     max_body_bytes: PositiveInt = 16 * 1024 * 1024
     max_image_pixels: PositiveInt = 64 * 1024 * 1024

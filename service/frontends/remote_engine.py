@@ -60,7 +60,7 @@ class RemoteEngine(AnyEngine):
 
     def __init__(self, settings: Settings, shared: Shared) -> None:
         metrics = PrometheusMetrics()
-        threads = settings.image_threads or max(1, usable_cores() // shared.board.frontends)
+        threads = settings.image_threads or max(1, usable_cores() // (shared.board.frontends + 1))
         self.cells = Cells(shared.arena)
         limits = ImageLimits(settings.max_image_pixels)
         inference = ImageInference(ImageThreads(threads), limits, self.cells.place)

@@ -81,6 +81,7 @@ class Server:
         self.local_key_file = key_file
         """File of the local key for load and unload; only the service writes it."""
         self._process = process
+        self.pid = process.pid
 
     def cpu_seconds(self) -> float:
         """Return the CPU time that the process and its children have used."""

@@ -27,14 +27,14 @@ LIGHT = StandIn("stand_in", 224, ((3, 32, 7, 4), (32, 96, 3, 2), (96, 128, 3, 1)
 FREE = StandIn("free", 64, ((3, 4, 3, 4),))
 
 
-def write_stand_in(repository: Path, model: StandIn = LIGHT) -> Path:
+def write_stand_in(repository: Path, model: StandIn = LIGHT, max_batch_size: int = 16) -> Path:
     """Write the entry; return its folder."""
     chance = np.random.default_rng(0)
     side = model.side
     graph = _graph(chance, model)
     config = classification_config(model.name)
     config["labels"] = CLASSES
-    config["max_batch_size"] = 16
+    config["max_batch_size"] = max_batch_size
     config["dynamic_batching"]["max_queue_size"] = 256
     config["inputs"][0]["shape"] = [-1, side, side, 3]
     config["outputs"] = [{"name": "logits", "datatype": "FP32", "shape": [-1, len(CLASSES)]}]

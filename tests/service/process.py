@@ -27,6 +27,7 @@ class Process:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("VT_")}
         self._folder = tempfile.TemporaryDirectory()
         self.local_key_file = Path(self._folder.name) / "local.key"
+        clean["VT_FRONTENDS"] = "0"  # on any machine
         clean["VT_LOCAL_KEY_FILE"] = str(self.local_key_file)
         self.process = subprocess.Popen(
             [*before, sys.executable, "-W", "error", "-m", "service", "--port", "0", *arguments],
