@@ -17,7 +17,7 @@ MAX_JSON_PARTS = {
     b'"': (1 << 19, "quotation marks"),
     b"\\": (1 << 19, "escapes"),
     b",": (1 << 17, "values"),
-    b"[": (1 << 14, "lists"),
+    b"[": (1 << 13, "lists"),
     b"{": (4096, "objects"),
     b":": (4096, "names"),
 }
