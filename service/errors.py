@@ -209,3 +209,11 @@ def clear_frames(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__
+
+
+def root_cause(error: BaseException) -> BaseException | None:
+    """Return the first error of a chain, which is not for clients; None if there is no other."""
+    cause = error.__cause__
+    while cause is not None and cause.__cause__ is not None:
+        cause = cause.__cause__
+    return None if isinstance(cause, ServiceError) else cause

@@ -1,7 +1,6 @@
 """Label files: one class per line in the order of the logits, with an optional colour."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +22,14 @@ def read_labels(path: Path) -> Labels:
     """Read lines like `road #804080`; blank lines are skipped and the colour may be missing.
 
     Raises:
-        InvalidData: the file is missing, not UTF-8 or empty, or lists a label twice.
+        InvalidData: the file is missing, not UTF-8 or empty.
+
+    Two classes may have the same label, like the two cranes of ImageNet: answers carry the index.
     """
     matches = [match for line in _lines(path) if (match := _LINE.match(line))]
     names = tuple(match["label"] for match in matches)
-    _require_distinct(path, names)
+    if not names:
+        raise InvalidData(f"{path} contains no labels")
     palette = tuple(
         _parse_color(match["color"]) if match["color"] else default_color(index)
         for index, match in enumerate(matches)
@@ -40,14 +42,6 @@ def _lines(path: Path) -> list[str]:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidData(f"{path} cannot be read as a label file: {error}") from error
-
-
-def _require_distinct(path: Path, names: Sequence[str]) -> None:
-    if not names:
-        raise InvalidData(f"{path} contains no labels")
-    doubles = sorted({name for name in names if names.count(name) > 1})
-    if doubles:
-        raise InvalidData(f"{path} lists these labels more than once: {', '.join(doubles)}")
 
 
 def _parse_color(digits: str) -> Color:

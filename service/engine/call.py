@@ -42,7 +42,15 @@ class Call:
 
     __slots__ = (
         *("deadline", "instance", "is_default_deadline", "outcome", "response_bytes"),
-        *("timings", "version", "_allowed", "_body_bytes", "_came_before_drain", "_inferred"),
+        *(
+            "timings",
+            "version",
+            "warnings",
+            "_allowed",
+            "_body_bytes",
+            "_came_before_drain",
+            "_inferred",
+        ),
         *("_parts", "_placed_at", "_started", "_timeout"),
     )
 
@@ -63,6 +71,8 @@ class Call:
         self.timings = Timings()
         self.outcome: Outcome | None = None
         self.is_default_deadline = timeout_seconds is None
+        self.warnings: list[str] = []
+        """Doubts about images that the client should know of."""
         self.response_bytes: int | None = None
         """Size of the response's body, if the transport has one."""
         self._parts = parts
@@ -153,6 +163,9 @@ class Call:
         self._inferred = await self._parts.inference.infer(
             self.instance, images, names, urgency, self.timings, stacked=stacked
         )
+        for index, photo in enumerate(self._inferred.photos):
+            if photo.prepared is not None and photo.prepared.warning is not None:
+                self.warnings.append(f"image {index}: {photo.prepared.warning}")
         return self._inferred
 
     def _end(self, error: BaseException | None) -> None:

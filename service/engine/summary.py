@@ -52,5 +52,8 @@ def _class_shares(labels: Array, names: Sequence[str]) -> Shares:
     """Return the share of each class in a label map [height, width]."""
     seen = labels[::GRID, ::GRID]
     counts = np.bincount(seen.ravel(), minlength=len(names)).tolist()
-    there = zip(names, counts, strict=False)
-    return {name: count / seen.size for name, count in there if count}, None
+    shares: dict[str, float] = {}
+    for name, count in zip(names, counts, strict=False):
+        if count:  # two classes may have the same name
+            shares[name] = shares.get(name, 0.0) + count / seen.size
+    return shares, None

@@ -85,7 +85,7 @@ def _has_all_scans(data: bytes, frame: _Frame, scans: Sequence[Part]) -> bool:
 
 def _frame(data: bytes, parts: Sequence[Part]) -> _Frame | None:
     """Read the header of the frame (ITU-T T.81, B.2.2)."""
-    found = next((part for part in parts if part[0] in _FRAMES), None)
+    found = next(iter([part for part in parts if part[0] in _FRAMES]), None)
     if found is None or found[2] > len(data) or found[2] - found[1] < 6:
         return None
     kind, start, end = found

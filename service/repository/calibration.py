@@ -30,6 +30,8 @@ batches cost as much per image and take longer."""
 METHOD = 2
 """Version of the measurement, which is part of the cache's key."""
 
+MAX_SECONDS = 3600.0
+"""Longest duration of an execution that a file of measurements may state."""
 _MEASUREMENTS = TypeAdapter(list[Measurement])
 
 _log = structlog.get_logger()
@@ -174,9 +176,13 @@ class CalibrationCache:
         if name in self._known or self._folder is None:
             return self._known.get(name)
         try:
-            return _MEASUREMENTS.validate_json((self._folder / name).read_bytes())
+            found = _MEASUREMENTS.validate_json((self._folder / name).read_bytes())
         except (OSError, ValidationError):
             return None
+        if _is_plausible(found, key):
+            return found
+        _log.warning("calibration_ignored", path=str(self._folder / name))
+        return None
 
     def write(self, key: Key, measurements: list[Measurement]) -> None:
         """Store measurements; log an error if the folder is not writable."""
@@ -192,6 +198,20 @@ class CalibrationCache:
             unfinished.replace(path)
         except OSError as error:
             _log.warning("calibration_not_kept", path=str(path), reason=error.strerror)
+
+
+def _is_plausible(measurements: Sequence[Measurement], key: Key) -> bool:
+    """Return whether measurements from a file could be those of `calibrate` for this key."""
+    threads, limit = key["threads"], key["max_batch_size"]
+    singles = [each.threads for each in measurements if each.batch_size == 1]
+    if singles != threads or not isinstance(limit, int):
+        return False
+    return all(
+        each.threads in singles
+        and 1 <= each.batch_size <= limit
+        and 0 < each.seconds <= MAX_SECONDS
+        for each in measurements
+    )
 
 
 def _file_name(key: Key) -> str:

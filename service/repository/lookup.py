@@ -75,6 +75,14 @@ class Lookup(Generic[E]):
             return candidates[0]
         if self._is_loading:
             raise ModelNotReady("The models are loading.")
+        unread = [
+            name for name, each in self._entries.items() if each.versions.current.task is None
+        ]
+        if unread:
+            raise ModelNotReady(
+                f"No {kind} is loaded; the task of {', '.join(unread)} is unknown, because "
+                "config.json cannot be read."
+            )
         raise ModelNotFound(f"There is no {kind}; {self._available}.")
 
     def _candidates(self, task: Task | None) -> list[E]:
@@ -99,4 +107,6 @@ class Lookup(Generic[E]):
     @property
     def _available(self) -> str:
         names = ", ".join(self._entries)
-        return f"the models are {names}" if names else "the repository has no models"
+        if not names:
+            return "the repository has no models"
+        return f"the models are {names}" if len(self._entries) > 1 else f"the only model is {names}"

@@ -97,9 +97,10 @@ class Versions:
             return known[version]
         if not any(known):
             return self.current
-        available = ", ".join(filter(None, known))
+        listed = [*filter(None, known)]
         raise ModelNotFound(
-            f"The model {self.model} has no version {version}; its versions are {available}."
+            f"The model {self.model} has no version {version}; its versions are "
+            f"{', '.join(listed)}."
         )
 
     def accept(self, contract: Contract) -> None:

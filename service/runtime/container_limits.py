@@ -16,7 +16,7 @@ def usable_cores(root: Path = ROOT) -> int:
 def memory_limit_bytes(root: Path = ROOT) -> int:
     """Return the memory in bytes: the least of the machine's memory and the cgroup limits."""
     texts = [_read(group / "memory.max") for group in _groups_v2(root)]
-    texts.append(_read(_group_v1(root, "memory") / "memory.limit_in_bytes"))
+    texts += [_read(group / "memory.limit_in_bytes") for group in _groups_v1(root, "memory")]
     return min([_machine_memory(root), *(int(text) for text in texts if text.isdecimal())])
 
 
@@ -35,9 +35,12 @@ def _quotas_v2(root: Path) -> list[float]:
 
 
 def _quotas_v1(root: Path) -> list[float]:
-    group = _group_v1(root, "cpu")
-    quota = _quota(_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us"))
-    return [] if quota is None else [quota]
+    return [
+        quota
+        for group in _groups_v1(root, "cpu")
+        if (quota := _quota(_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")))
+        is not None
+    ]
 
 
 def _quota(limit: str = "max", period: str = "") -> float | None:
@@ -55,19 +58,25 @@ def _machine_memory(root: Path) -> int:
 
 def _groups_v2(root: Path) -> list[Path]:
     """List the folders of this process's cgroup and of every group above it."""
-    mount = root / "sys/fs/cgroup"
-    group = mount / _own_group(root).lstrip("/")
+    return _with_parents(root / "sys/fs/cgroup", _own_group(root, ""))
+
+
+def _groups_v1(root: Path, controller: str) -> list[Path]:
+    """List the same for a controller of cgroup v1; a container sees its own group as the root."""
+    return _with_parents(root / "sys/fs/cgroup" / controller, _own_group(root, controller))
+
+
+def _with_parents(mount: Path, own: str) -> list[Path]:
+    group = mount / own.lstrip("/")
     groups = [group, *group.parents]
     return groups[: groups.index(mount) + 1]
 
 
-def _group_v1(root: Path, controller: str) -> Path:
-    return root / "sys/fs/cgroup" / controller
-
-
-def _own_group(root: Path) -> str:
-    lines = _read(root / "proc/self/cgroup").splitlines()
-    group = next((line[3:] for line in lines if line.startswith("0::")), "/")
+def _own_group(root: Path, controller: str) -> str:
+    """Return the path of this process's group: lines are `number:controllers:path`."""
+    lines = (line.split(":", 2) for line in _read(root / "proc/self/cgroup").splitlines())
+    own = (fields[2] for fields in lines if controller in fields[1].split(","))
+    group = next(own, "/")
     return "/" if ".." in group else group
 
 

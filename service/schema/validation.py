@@ -9,6 +9,6 @@ MAX_PLACE_LETTERS = 100
 def first_problem(error: ValidationError) -> str:
     """Describe the first problem and its location, without the value that was sent."""
     problem = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(str, problem["loc"])) or "it"
+    where = ".".join(map(str, problem["loc"]))
     where = where if len(where) <= MAX_PLACE_LETTERS else f"{where[:MAX_PLACE_LETTERS]}..."
-    return f"{where}: {problem['msg']}"
+    return f"{where}: {problem['msg']}" if where else str(problem["msg"])

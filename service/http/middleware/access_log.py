@@ -5,7 +5,8 @@ from typing import Any
 
 import structlog
 
-from service.http.middleware.exchange import Exchange
+from service.errors import root_cause
+from service.http.middleware.exchange import UNMATCHED, Exchange
 
 QUIET_ROUTES = frozenset(
     {
@@ -14,6 +15,9 @@ QUIET_ROUTES = frozenset(
     }
 )
 """Routes that are polled, and files of pages: logged at debug level unless they fail."""
+
+MAX_LETTERS = 200
+"""Limit on the text of a client, or of a decoder, in a log line."""
 
 _log = structlog.get_logger()
 
@@ -29,6 +33,8 @@ def log_request(exchange: Exchange, method: str, route: str, seconds: float) -> 
         "status": status,
         "duration_ms": round(seconds * 1000, 1),
     }
+    if route == UNMATCHED:
+        fields["path"] = exchange.scope["path"][:MAX_LETTERS]
     if exchange.call is not None:
         fields["model"] = exchange.call.version.name
     if exchange.key is not None:
@@ -41,6 +47,8 @@ def log_request(exchange: Exchange, method: str, route: str, seconds: float) -> 
         fields["client"] = client[0]
     if exchange.error is not None and status != 500:
         fields["error"] = str(exchange.error)
+        if (cause := root_cause(exchange.error)) is not None:
+            fields["cause"] = str(cause)[:MAX_LETTERS]
     if status == 500:
         _log.error("request", **fields, exc_info=exchange.error)
     elif status > 500:

@@ -25,6 +25,7 @@ ANSWERED = (
     "Retry-After",
     "Server-Timing",
     "WWW-Authenticate",
+    "X-Image-Warning",
     "X-Request-Id",
 )
 

@@ -23,6 +23,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LINGER_SECONDS = 2.0  # read from a client that is still sending, or it never sees the response
 CLIENT_LEFT = 499
 UNMATCHED = "unmatched"
+MAX_WARNINGS = 4
+"""Warnings about images in the headers of one response."""
 
 _PROCESS_ID = uuid.uuid4().hex[:24]
 """Prefix of generated request ids; random, so that the ids of two processes differ."""
@@ -147,6 +149,8 @@ class Exchange:
             headers.append((b"traceparent", self.span.context.traceparent()))
         if call is not None and (timing := call.timings.server_timing()):
             headers.append((b"server-timing", timing.encode()))
+        if call is not None and call.warnings:
+            headers.append((b"x-image-warning", "; ".join(call.warnings[:MAX_WARNINGS]).encode()))
         if self._lingers and scope["http_version"].startswith("1"):
             headers.append((b"connection", b"close"))
         return headers

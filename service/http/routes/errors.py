@@ -1,9 +1,12 @@
 """Error responses: the body is always `{"error": "<sentence>"}`."""
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from service.errors import InvalidRequest, ServiceError
@@ -38,10 +41,27 @@ async def _invalid_query(request: Request, error: RequestValidationError) -> Res
     problem = error.errors()[0]
     name = problem["loc"][-1]
     if problem["type"] == "extra_forbidden":
-        sentence = f"There is no parameter {name}."
+        sentence = unknown_parameter(str(name), _parameters(request.scope.get("route")))
     else:
         sentence = f"The parameter {name} is not valid: {problem['msg']}."
     return await _service_error(request, InvalidRequest(sentence))
+
+
+def unknown_parameter(name: str, allowed: Sequence[str]) -> str:
+    """Return the sentence about an unknown query parameter, with the one that may be meant."""
+    if not allowed:
+        return f"There is no parameter {name}; this path has none."
+    nearest = get_close_matches(name, allowed, 1)
+    meant = f"; did you mean {nearest[0]}? The" if nearest else "; the"
+    return f"There is no parameter {name}{meant} parameters are {', '.join(allowed)}."
+
+
+def _parameters(route: object) -> list[str]:
+    """List the query parameters of a route, which takes them as one model."""
+    if not isinstance(route, APIRoute):
+        return []
+    models = [each.field_info.annotation for each in route.dependant.query_params]
+    return [name for model in models for name in getattr(model, "model_fields", {})]
 
 
 async def _framework_error(_request: Request, error: HTTPException) -> Response:

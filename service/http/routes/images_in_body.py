@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.errors import InvalidRequest, PayloadTooLarge
+from service.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 from service.images.base64 import decode_base64
 from service.schema.validation import first_problem
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 FORM = "multipart/form-data"
 JSON = "application/json"
+URL_ENCODED = "application/x-www-form-urlencoded"
+MAX_NAME = 40
+_EXTENDED_NAME = b"filename*="
 
 
 class ImageList(BaseModel):
@@ -25,9 +28,21 @@ class ImageList(BaseModel):
     images: Annotated[list[str], Field(min_length=1)]
 
 
-def is_raw(content_type: str) -> bool:
-    """Return whether a body of this content type is one image file."""
-    return _media_type(content_type) not in (FORM, JSON)
+def is_raw(content_type: str, body: bytes) -> bool:
+    """Return whether a body is one image file; reject one that is none and has a remedy."""
+    media_type = _media_type(content_type)
+    if media_type in (FORM, JSON):
+        return False
+    if media_type == URL_ENCODED and b"\0" not in body:
+        raise InvalidRequest(
+            "The body is text, not an image file. curl -d drops bytes of a file; send it with "
+            "--data-binary @photo.jpg."
+        )
+    if body[:1] == b"{":
+        raise UnsupportedMediaType(
+            "The body is JSON, not an image file; send it with Content-Type: application/json."
+        )
+    return True
 
 
 def images_in_body(content_type: str, body: bytes, max_images: int) -> list[bytes]:
@@ -123,12 +138,15 @@ class _Form:
 
     def _check_part(self) -> None:
         """Reject a text field: silently ignoring an option would be misleading."""
-        options = parse_options_header(self._headers.get(b"content-disposition"))[1]
-        if b"filename" in options or b"content-type" in self._headers:
+        disposition = self._headers.get(b"content-disposition", b"")
+        options = parse_options_header(disposition)[1]
+        has_name = b"filename" in options or _EXTENDED_NAME in disposition.lower()
+        if has_name or b"content-type" in self._headers:
             return
         name = options.get(b"name", b"").decode("utf-8", "replace")
         raise InvalidRequest(
-            f"The form's field {name!r} is not a file; pass options in the query string."
+            f"The form's field {name!r} is not a file; pass options in the query string. "
+            f"If curl should send a file, the @ is missing: -F '{name[:MAX_NAME]}=@photo.jpg'."
         )
 
     def _end(self) -> None:

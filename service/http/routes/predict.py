@@ -72,6 +72,7 @@ PICTURES: Mapping[str, PictureFormat] = {
 
 
 MAX_TOLERANCE = 1000
+MAX_FRAME = 1023
 
 
 class ModelQuery(VersionQuery):
@@ -79,6 +80,12 @@ class ModelQuery(VersionQuery):
 
     model: str | None = Field(
         None, min_length=1, description="Name of the model; optional if only one performs the task."
+    )
+    frame: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_FRAME,
+        description="Frame of an animation, from 0; by default, the first that shows anything.",
     )
 
 
@@ -193,7 +200,7 @@ class PredictRoutes:
         """Return the classes of each photo as JSON."""
         version = self._engine.repository.find(Task.CLASSIFICATION, query.model, query.version)
         async with self._serving.call(exchange, version) as call:
-            images = await self._serving.read_images(exchange, call)
+            images = await self._serving.read_images(exchange, call, query.frame)
             work = classify(call, images, query.top_k)
             return answered(call, Reply(encode(await unless_disconnected(exchange, work))))
 
@@ -208,7 +215,7 @@ class PredictRoutes:
         version = self._engine.repository.find(Task.SEGMENTATION, query.model, query.version)
         pool, options = self._engine.image_threads, query.options()
         async with self._serving.call(exchange, version) as call:
-            images = await self._serving.read_images(exchange, call)
+            images = await self._serving.read_images(exchange, call, query.frame)
             if wants_image:
                 drawing = (
                     draw_overlay(call, pool, images, options, picture_choice(accept, query.format))

@@ -1,5 +1,6 @@
 """Common parts of all prediction requests: the call, and a body within limits."""
 
+from collections.abc import Sequence
 from time import perf_counter
 
 from service.engine.base import AnyEngine
@@ -10,6 +11,7 @@ from service.http.middleware.exchange import Exchange
 from service.http.reply import Reply
 from service.http.request_body import BodyLimits, receive_body, requested_timeout
 from service.http.routes.images_in_body import images_in_body, is_raw
+from service.images.photo import ImageFrame
 from service.repository.version import ModelVersion
 
 
@@ -46,18 +48,21 @@ class Serving:
         finally:
             call.timings.receive = perf_counter() - began
 
-    async def read_images(self, exchange: Exchange, call: Call) -> list[bytes]:
-        """Receive the body, and return the image files in it."""
+    async def read_images(
+        self, exchange: Exchange, call: Call, frame: int | None = None
+    ) -> Sequence[bytes | ImageFrame]:
+        """Receive the body, and return the image files in it, or a frame of each."""
         body = await self.read_body(exchange, call)
         content_type = exchange.header(b"content-type")
-        if is_raw(content_type):
-            return [body]
-        began = perf_counter()
-        images = await self.engine.image_threads.run(
-            images_in_body, content_type, body, self.engine.max_images
-        )
-        call.timings.receive = (call.timings.receive or 0.0) + perf_counter() - began
-        return images
+        if is_raw(content_type, body):
+            files = [body]
+        else:
+            began = perf_counter()
+            files = await self.engine.image_threads.run(
+                images_in_body, content_type, body, self.engine.max_images
+            )
+            call.timings.receive = (call.timings.receive or 0.0) + perf_counter() - began
+        return files if frame is None else [ImageFrame(each, frame) for each in files]
 
 
 def answered(call: Call, reply: Reply) -> Reply:

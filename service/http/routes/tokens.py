@@ -143,7 +143,7 @@ class TokenRoutes:
         choice = picture_choice(exchange.header(b"accept"))
         version = self._engine.repository.find(None, query.model, query.version)
         async with self._serving.call(exchange, version) as call:
-            images = await self._serving.read_images(exchange, call)
+            images = await self._serving.read_images(exchange, call, query.frame)
             if query.format == "json":
                 work = explain(call, pool, images, options)
                 return answered(call, Reply(encode(await unless_disconnected(exchange, work))))
@@ -159,7 +159,7 @@ class TokenRoutes:
         is_npy = prefers(exchange.header(b"accept"), NPY)
         version = self._engine.repository.find(None, query.model, query.version)
         async with self._serving.call(exchange, version) as call:
-            images = await self._serving.read_images(exchange, call)
+            images = await self._serving.read_images(exchange, call, query.frame)
             work = embed(call, images, normalize=query.normalize, tokens=query.tokens)
             embeddings = await unless_disconnected(exchange, work)
             if is_npy:

@@ -139,20 +139,37 @@ async def test_the_bench_runs_a_new_shape_once_on_each_gpu():
 ROWS = [Measurement(threads=1, batch_size=1, seconds=0.5)]
 
 
+KEY = {"graph": "a", "threads": [1], "max_batch_size": 4}
+
+
 def test_measurements_are_kept_on_disk_by_their_key(tmp_path):
     cache = CalibrationCache(tmp_path / "new")
-    assert cache.read({"graph": "a"}) is None
-    cache.write({"graph": "a", "slots": 2}, ROWS)
-    assert CalibrationCache(tmp_path / "new").read({"slots": 2, "graph": "a"}) == ROWS
-    assert cache.read({"slots": 4, "graph": "a"}) is None
+    assert cache.read(KEY) is None
+    cache.write({**KEY, "slots": 2}, ROWS)
+    assert CalibrationCache(tmp_path / "new").read({"slots": 2, **KEY}) == ROWS
+    assert cache.read({**KEY, "slots": 4}) is None
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
-def test_a_damaged_file_is_ignored(tmp_path):
-    CalibrationCache(tmp_path).write({}, ROWS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[{",
+        "[]",
+        '[{"threads": 1, "batch_size": 1, "seconds": -1}]',
+        '[{"threads": 1, "batch_size": 1, "seconds": 1e300}]',
+        '[{"threads": 99, "batch_size": 1, "seconds": 0.1}]',
+        '[{"threads": 1, "batch_size": 0, "seconds": 0.1}]',
+        '[{"threads": 1, "batch_size": 2, "seconds": 0.1}]',
+        '[{"threads": 1, "batch_size": 1, "seconds": 1},'
+        ' {"threads": 1, "batch_size": 9, "seconds": 1}]',
+    ],
+)
+def test_a_file_of_nonsense_is_ignored(tmp_path, text):
+    CalibrationCache(tmp_path).write(KEY, ROWS)
     (file,) = tmp_path.iterdir()
-    file.write_text("[{")
-    assert CalibrationCache(tmp_path).read({}) is None
+    file.write_text(text)
+    assert CalibrationCache(tmp_path).read(KEY) is None
 
 
 def test_without_a_folder_measurements_are_kept_in_memory():

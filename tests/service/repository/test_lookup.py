@@ -235,7 +235,7 @@ async def test_a_model_whose_first_contract_was_refused_is_found_once_it_is_load
     config.write_text("{")
     models = await loaded(tmp_path)
     assert "config.json is not valid" in models.found("colour")
-    assert models.found().startswith("There is no classification model")
+    assert models.found().startswith("No classification model is loaded; the task of colour")
     config.write_text(whole)
     await models.load()
     assert models.found_by_default() == "colour 1"

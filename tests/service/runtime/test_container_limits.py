@@ -47,6 +47,16 @@ V1 = "sys/fs/cgroup/cpu"
         ),
         ({"proc/self/cgroup": "0::/../other\n", f"{V2}/cpu.max": "300000 100000"}, 3),
         ({f"{V1}/cpu.cfs_quota_us": "400000\n", f"{V1}/cpu.cfs_period_us": "100000\n"}, 4),
+        (
+            {
+                "proc/self/cgroup": "4:cpu,cpuacct:/pod/c\n0::/\n",
+                f"{V1}/pod/cpu.cfs_quota_us": "200000",
+                f"{V1}/pod/cpu.cfs_period_us": "100000",
+                f"{V1}/pod/c/cpu.cfs_quota_us": "-1",
+                f"{V1}/pod/c/cpu.cfs_period_us": "100000",
+            },
+            2,
+        ),
         ({f"{V1}/cpu.cfs_quota_us": "-1\n", f"{V1}/cpu.cfs_period_us": "100000\n"}, 8),
     ],
 )

@@ -29,13 +29,13 @@ def encoded(data: bytes) -> str:
     ["", "image/jpeg", "application/octet-stream", "application/x-www-form-urlencoded", "nonsense"],
 )
 def test_any_other_content_type_is_one_raw_image(content_type: str) -> None:
-    assert is_raw(content_type)
+    assert is_raw(content_type, b"\0")
     assert images_in_body(content_type, b"data", 1) == [b"data"]
 
 
 def test_a_forms_files_keep_their_order_whatever_their_fields() -> None:
     content_type, body = form([(f"field{n}", (f"{n}.jpg", data)) for n, data in enumerate(FILES)])
-    assert not is_raw(content_type)
+    assert not is_raw(content_type, b"\0")
     assert images_in_body(content_type, body, 3) == FILES
 
 
@@ -97,7 +97,7 @@ def test_json_holds_base64_with_or_without_data_uri_and_line_breaks() -> None:
         b'{"images": ["QQ=="], "top_k": 1}',
         b'{"images": ["\xff"]}',
         b'{"images": ["*"]}',
-        b'{"images": ["QQ"]}',
+        b'{"images": ["Q"]}',
         b'{"images": ["\xc3\xa9"]}',
         b'{"images": ["\\ud800"]}',
         b'{"images": [""]}',
@@ -115,7 +115,7 @@ def test_base64_is_decoded_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> No
     for length in range(20):
         data = bytes(range(length))
         assert decode_base64(0, " \n".join(encoded(data))) == data
-    for text in ("AAAAAA==AAAA", "AAAAAAAAA", "AAAAAAAAAA=", "AAAA AAAé"):
+    for text in ("AAAAAA==AAAA", "AAAAAAAAA", "AAAA AAAé"):
         with pytest.raises(InvalidRequest, match="Image 7 is not base64"):
             decode_base64(7, text)
 

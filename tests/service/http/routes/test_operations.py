@@ -41,7 +41,9 @@ async def test_the_description_names_bodies_and_statuses_and_no_422(service: Run
     statuses = {"200", "400", "404", "408", "413", "415", "429", "500", "503", "504", "default"}
     assert set(segment["responses"]) == statuses
     assert {(p["in"], p["name"]) for p in segment["parameters"]} == {
-        *(("query", name) for name in ("model", "version", "mask", "overlay", "format")),
+        *(("query", name) for name in ("model", "version", "frame", "mask", "overlay", "format")),
+        *(("query", name) for name in ("classes", "confidence", "coordinates", "edges")),
+        ("query", "tolerance"),
         ("header", "X-Request-Timeout-Ms"),
     }
 
@@ -101,8 +103,12 @@ async def test_each_version_is_described_with_its_own_files(start: Start, reposi
             "The model colour has no version 9; its versions are 1.",
         ),
         ("/v1/models/colour?version=", 400, "The parameter version is not valid"),
-        ("/v1/models/colour?verison=1", 400, "There is no parameter verison."),
-        ("/v1/models?version=1", 400, "There is no parameter version."),
+        (
+            "/v1/models/colour?verison=1",
+            400,
+            "There is no parameter verison; did you mean version?",
+        ),
+        ("/v1/models?version=1", 400, "There is no parameter version; this path has none."),
     ],
 )
 async def test_an_unknown_query_parameter_or_version_is_refused(

@@ -100,7 +100,7 @@ async def test_an_overlay_shows_the_token_that_contributes_most(tokens: Running)
         ("format=png&module=module_1", "choose the map of format=overlay; add it."),
         ("class=lion", "There is no class lion; the classes are red, green, blue."),
         ("top_k=0", "The parameter top_k is not valid"),
-        ("tokens=true", "There is no parameter tokens."),
+        ("tokens=true", "There is no parameter tokens; "),
     ],
 )
 async def test_an_unknown_choice_is_a_400_that_lists_the_choices(
