@@ -38,20 +38,20 @@ def decodable(data: bytes, parts: Sequence[Part]) -> bytes:
         UnsupportedMediaType: the kind of JPEG is not supported.
         InvalidRequest: scans are missing.
     """
-    frame = _frame(data, parts)
-    scans = [part for part in parts if part[0] == SCAN]
+    frame, scans, last = _frame(data, parts), list[Part](), 0
+    for index, part in enumerate(parts):
+        if part[0] == SCAN:
+            scans.append(part)
+            last = index
     if frame is None or not scans:
         return data
-    last = parts.index(scans[-1])
-    starts = [start - _BEFORE_CONTENTS for _, start, _ in parts[: last + 2]]
-    ends = [*starts[1:], len(data)] if len(starts) == last + 1 else starts[1:]
     skipped = skipped_parts("JPEG", data, parts)
-    needed = [
-        data[start:end]
-        for part, start, end in zip(parts, starts, ends, strict=False)
-        if part not in skipped
-    ]
-    return b"".join([data[:2], *needed, _tail(data, frame, scans, parts)])
+    pieces, following = [data[:2]], [*parts[1 : last + 2], None][: last + 1]
+    for part, after in zip(parts, following, strict=False):
+        if part not in skipped:
+            end = len(data) if after is None else after[1] - _BEFORE_CONTENTS
+            pieces.append(data[part[1] - _BEFORE_CONTENTS : end])
+    return b"".join([*pieces, _tail(data, frame, scans, parts)])
 
 
 def _tail(data: bytes, frame: _Frame, scans: Sequence[Part], parts: Sequence[Part]) -> bytes:
@@ -85,7 +85,11 @@ def _has_all_scans(data: bytes, frame: _Frame, scans: Sequence[Part]) -> bool:
 
 def _frame(data: bytes, parts: Sequence[Part]) -> _Frame | None:
     """Read the header of the frame (ITU-T T.81, B.2.2)."""
-    found = next(iter([part for part in parts if part[0] in _FRAMES]), None)
+    found = None
+    for part in parts:
+        if part[0] in _FRAMES:
+            found = part
+            break
     if found is None or found[2] > len(data) or found[2] - found[1] < 6:
         return None
     kind, start, end = found

@@ -51,43 +51,9 @@ def check_structure(name: str, data: bytes) -> list[Part]:
     """
     if name == "TIFF":
         _check_directory(data)
-    elif name in _LAYOUTS:
-        return _checked_parts(_LAYOUTS[name], data)
-    return []
-
-
-def skipped_parts(name: str, data: bytes, parts: Sequence[Part]) -> set[Part]:
-    """Return the parts with metadata that do not decide on the pixels."""
-    layout = _LAYOUTS[name]
-    return {
-        part
-        for part in parts
-        if part[0] in layout.skipped
-        and not (part[0] in layout.read and data.startswith(layout.read[part[0]], part[1]))
-    }
-
-
-def skip_metadata(png: bytes, parts: Sequence[Part]) -> bytes:
-    """Return a PNG without the chunks that do not decide on the pixels."""
-    skipped = sorted(skipped_parts("PNG", png, parts), key=itemgetter(1))
-    ends = [0, *(end + 4 for _, _, end in skipped)]
-    starts = [*(start - 8 for _, start, _ in skipped), len(png)]
-    return (
-        b"".join(png[end:start] for end, start in zip(ends, starts, strict=True))
-        if skipped
-        else png
-    )
-
-
-def significant_bits(png: bytes) -> int | None:
-    """Return the significant bits of the first channel of a PNG, if it states them (`sBIT`)."""
-    for kind, start, end in _png_chunks(png):
-        if kind == b"sBIT" and start < min(end, len(png)):
-            return png[start]
-    return None
-
-
-def _checked_parts(layout: _Layout, data: bytes) -> list[Part]:
+    layout = _LAYOUTS.get(name)
+    if layout is None:
+        return []
     parts = layout.parts(data)
     if len(parts) > MAX_PARTS:
         raise PayloadTooLarge(f"it has more than the {MAX_PARTS:,} parts allowed")
@@ -108,6 +74,37 @@ def _checked_parts(layout: _Layout, data: bytes) -> list[Part]:
     if exif:
         _check_exif(layout, data, exif)
     return parts
+
+
+def skipped_parts(name: str, data: bytes, parts: Sequence[Part]) -> set[Part]:
+    """Return the parts with metadata that do not decide on the pixels."""
+    layout, skipped = _LAYOUTS[name], set[Part]()
+    for part in parts:
+        kind, start, _ = part
+        is_read = kind in layout.read and data.startswith(layout.read[kind], start)
+        if kind in layout.skipped and not is_read:
+            skipped.add(part)
+    return skipped
+
+
+def skip_metadata(png: bytes, parts: Sequence[Part]) -> bytes:
+    """Return a PNG without the chunks that do not decide on the pixels."""
+    skipped = sorted(skipped_parts("PNG", png, parts), key=itemgetter(1))
+    ends = [0, *(end + 4 for _, _, end in skipped)]
+    starts = [*(start - 8 for _, start, _ in skipped), len(png)]
+    return (
+        b"".join(png[end:start] for end, start in zip(ends, starts, strict=True))
+        if skipped
+        else png
+    )
+
+
+def significant_bits(png: bytes) -> int | None:
+    """Return the significant bits of the first channel of a PNG, if it states them (`sBIT`)."""
+    for kind, start, end in _png_chunks(png):
+        if kind == b"sBIT" and start < min(end, len(png)):
+            return png[start]
+    return None
 
 
 def _check_exif(layout: _Layout, data: bytes, parts: Sequence[Part]) -> None:
