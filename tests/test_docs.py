@@ -192,3 +192,11 @@ def test_the_example_of_the_engine_works() -> None:
     assert [label for label, _ in printed] == [label for label, _ in expected]
     scores = [float(score) for _, score in expected]  # processors round int8 differently
     assert [float(score) for _, score in printed] == pytest.approx(scores, abs=0.05)
+
+
+def test_every_row_of_what_was_tried_names_a_test() -> None:
+    table = read("security.md").split("## What was tried")[1].split("\n## ")[0]
+    rows = re.findall(r"\| `([\w/]+\.py)::(\w+)` \|", table)
+    assert len(rows) == table.count("\n| ") - 1
+    for file, name in rows:
+        assert f"def {name}(" in (Path(__file__).parent / "service" / file).read_text(), name
