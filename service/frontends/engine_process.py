@@ -34,8 +34,10 @@ _log = structlog.get_logger()
 
 def run(start: EngineStart) -> int:
     """Run the engine until it is stopped; return the exit status."""
-    settings = given_settings(start.settings)
+    settings, output = given_settings(start.settings)
     engine = Engine.from_settings(settings)
+    if output is not None:
+        output.on_drop = engine.metrics.server.log_line_dropped
     freeze_garbage_collector()
     uvloop.run(EngineProcess(engine, settings, start).run())
     if not engine.devices.close(CLOSE_SECONDS):

@@ -19,6 +19,7 @@ from service.http.server.connections import Counts
 from service.http.server.server import Server
 from service.runtime.allocator import freeze_garbage_collector
 from service.settings import Settings
+from service.telemetry.log_output import LogOutput
 
 PORTS = (
     (Column.CONNECTIONS, Column.IDLE_CONNECTIONS),
@@ -35,17 +36,19 @@ def run(start: FrontEndStart) -> int:
     """Serve until the engine says otherwise; return the exit status."""
     for each in (signal.SIGINT, signal.SIGTERM):  # the engine says when to stop
         signal.signal(each, signal.SIG_IGN)
-    settings = given_settings(start.settings)
-    return uvloop.run(_serve(start, settings))
+    settings, output = given_settings(start.settings)
+    return uvloop.run(_serve(start, settings, output))
 
 
-async def _serve(start: FrontEndStart, settings: Settings) -> int:
+async def _serve(start: FrontEndStart, settings: Settings, output: LogOutput | None) -> int:
     board = Board(start.board, start.frontends)
     shared = Shared(
         start.frontend, board, map_memory(start.arena), socket.socket(fileno=start.engine)
     )
     engine = RemoteEngine(settings, shared)
     engine.process = process = FrontEndProcess(engine, settings, start, board)
+    if output is not None:
+        output.on_drop = engine.metrics.server.log_line_dropped
     await engine.connect()
     freeze_garbage_collector()
     await process.serve([socket.socket(fileno=each) for each in start.listeners])

@@ -72,17 +72,17 @@ class RemoteEngine(AnyEngine):
         )
         self._shared = shared
         self._report = Report(metrics)
-        self._link = Link(self)
+        self.link = Link(self)
         self.repository: Mirror = Mirror(
-            self._connect, self._link.calls, self._link.give_back, metrics.models
+            self._connect, self.link.calls, self.link.give_back, metrics.models
         )
         self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self) -> None:
         """Connect to the engine; return once the state of the models is known."""
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: self._link.channel, sock=self._shared.engine)
-        await self._link.has_state.wait()
+        await loop.create_connection(lambda: self.link.channel, sock=self._shared.engine)
+        await self.link.has_state.wait()
 
     def start(self) -> None:
         """Measure the delay of the event loop; the engine loads the models."""
@@ -96,11 +96,11 @@ class RemoteEngine(AnyEngine):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self.image_threads.close)
-        await self._link.close()
+        await self.link.close()
 
     def abort(self) -> None:
         """End the connection to the engine at once."""
-        self._link.channel.abort()
+        self.link.channel.abort()
 
     def not_ready(self) -> list[str]:
         """See `AnyEngine.not_ready`."""
@@ -112,17 +112,17 @@ class RemoteEngine(AnyEngine):
     async def statistics(self, version: ModelVersion | None = None) -> list[ModelStatistics]:
         """See `AnyEngine.statistics`."""
         number = None if version is None else self._number(version)
-        found = await self._link.calls.call("statistics", instance=number)
+        found = await self.link.calls.call("statistics", instance=number)
         return [ModelStatistics.model_validate(each) for each in found]
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """See `AnyEngine.render_metrics`."""
-        text, content_type = await self._link.calls.call("metrics", accept=accept)
+        text, content_type = await self.link.calls.call("metrics", accept=accept)
         return text.encode(), content_type
 
     def make_room_elsewhere(self, port: int) -> None:
         """Ask for an idle connection of another front end to be closed."""
-        self._link.make_room_elsewhere(port)
+        self.link.make_room_elsewhere(port)
 
     def _number(self, version: ModelVersion) -> int | None:
         instance = version.ready_instance()
@@ -137,7 +137,7 @@ class RemoteEngine(AnyEngine):
             contract,
             board=self._shared.board,
             frontend=self._shared.frontend,
-            predict=self._link.predict,
+            predict=self.link.predict,
             telemetry=self.metrics.inference.of(identity),
         )
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from service.runtime.allocator import return_large_blocks
 from service.settings import Settings, read_settings
 from service.telemetry.log import configure_log
+from service.telemetry.log_output import LogOutput
 
 
 class EngineStart(BaseModel):
@@ -34,12 +35,11 @@ class FrontEndStart(BaseModel):
     local_key: str | None
 
 
-def given_settings(given: Mapping[str, Any]) -> Settings:
-    """Return the settings of the service, and use those of the log and the memory."""
+def given_settings(given: Mapping[str, Any]) -> tuple[Settings, LogOutput | None]:
+    """Return the settings of the service and the output of the log, which it configures."""
     return_large_blocks()
     settings = read_settings(given)
-    configure_log(settings.log_format, settings.log_level)
-    return settings
+    return settings, configure_log(settings.log_format, settings.log_level)
 
 
 def read_start() -> str:

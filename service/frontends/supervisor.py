@@ -25,6 +25,9 @@ ARENA_BYTES = 64 << 20
 socket. Only pages that are used count, and the first free place is used first."""
 RESTART_SECONDS = 1.0
 """A front end that lived for a shorter time is restarted after this long."""
+MAX_FAILED_STARTS = 5
+"""After so many starts in a row that lasted less than `STARTED_SECONDS`, the service fails."""
+STARTED_SECONDS = 30.0
 ANSWER_SECONDS = 4.0
 """Time that front ends have to answer and end after the engine has ended."""
 CHECK_SECONDS = 0.5
@@ -54,6 +57,7 @@ class Supervisor:
         self._board = create_memory("vt-serve board", BOARD_BYTES)
         self._front_ends: dict[int, subprocess.Popen[bytes]] = {}
         self._started_at: dict[int, float] = {}
+        self._failed_starts = [0] * len(listeners)
         self._control, self._engines_control = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET
         )
@@ -81,8 +85,9 @@ class Supervisor:
                         wake_up.recv(4096)
                     elif not self._receive():
                         selector.unregister(self._control)
-                if not self._is_stopping and self._tend_front_ends():
-                    return INVALID_CONFIGURATION
+                status = None if self._is_stopping else self._tend_front_ends()
+                if status is not None:
+                    return status
         return self._engine_ended(engine.returncode)
 
     def _engine_ended(self, status: int) -> int:
@@ -98,18 +103,23 @@ class Supervisor:
             return status
         return 0 if is_expected else FAILED
 
-    def _tend_front_ends(self) -> bool:
-        """Restart the front ends that have ended; return whether one cannot be configured."""
+    def _tend_front_ends(self) -> int | None:
+        """Restart the front ends that have ended; return the exit status if one cannot start."""
         for index, process in list(self._front_ends.items()):
             status = process.poll()
             if status is None:
                 continue
+            lived_seconds = time.monotonic() - self._started_at[index]
             if status == INVALID_CONFIGURATION:
-                return True
-            if time.monotonic() >= self._started_at[index] + RESTART_SECONDS:
+                return status
+            if self._failed_starts[index] >= MAX_FAILED_STARTS:
+                return FAILED
+            if lived_seconds >= RESTART_SECONDS:
+                has_started = lived_seconds >= STARTED_SECONDS
+                self._failed_starts[index] = 0 if has_started else self._failed_starts[index] + 1
                 _log.error("front_end_ended", front_end=index, status=status)
                 self._start_front_end(index)
-        return False
+        return None
 
     def _receive(self) -> bool:
         """End the front end that the engine names; return whether the engine is there."""

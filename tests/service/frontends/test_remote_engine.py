@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import re
+import time
 
 import httpx
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from service.errors import ServerStopping
 from service.frontends.board import Column
+from service.frontends.front_end import SILENCE_SECONDS, STALL_SECONDS
+from service.frontends.messages import Kind, message
 from tests.service.clients import error_of
 from tests.service.conftest import until
 from tests.service.frontends.conftest import ARENA_BYTES, FrontEnd, Join, Joined
@@ -273,3 +276,28 @@ async def test_an_idle_connection_of_another_front_end_makes_room(joined: Joined
     joined.front_ends[0].engine.make_room_elsewhere(1)
     await until(lambda: joined.front_ends[1].asked == ["make room on port 1"])
     assert joined.front_ends[0].asked == []
+
+
+async def test_a_front_end_is_stuck_if_it_does_not_report(joined: Joined) -> None:
+    front_end = joined.hub.front_ends[0]
+    await joined.hub.collect()
+    now = time.monotonic()
+    assert not front_end.is_stuck(now + SILENCE_SECONDS - 1)
+    assert front_end.is_stuck(now + SILENCE_SECONDS + 1)
+    await joined.hub.collect()
+    assert not front_end.is_stuck(time.monotonic())
+
+
+async def test_a_front_end_is_stuck_if_it_reads_nothing_while_something_waits(
+    joined: Joined,
+) -> None:
+    front_end = joined.hub.front_ends[0]
+    joined.front_ends[0].engine.link.channel.pause_writing()  # which stops reading
+    front_end.channel.send(message(Kind.SEEN, bytes(8 << 20)))
+    front_end.channel.flush()
+    assert front_end.channel.unsent_bytes > 0
+    now = time.monotonic()
+    assert not front_end.is_stuck(now)
+    assert front_end.is_stuck(now + STALL_SECONDS + 1)
+    assert classes(await post(joined.front_ends[1])) == ["green"]
+    joined.front_ends[0].engine.abort()
