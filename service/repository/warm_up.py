@@ -124,7 +124,8 @@ async def _measurements(
     }
     measurements = await asyncio.to_thread(calibrations.read, key)
     if measurements is None:
-        prepare, outputs = _sample(candidate), [candidate.contract.prediction]
+        prepare = await asyncio.to_thread(_sample, candidate)
+        outputs = [candidate.contract.prediction]
         if not graph.is_on_cpu:  # the golden inputs may have another size
             await run_on_each(device, sessions, [prepare()], outputs)
         bench = Bench(graph.sessions, prepare, outputs, device, is_on_cpu=graph.is_on_cpu)
