@@ -14,8 +14,8 @@ SEEDS ?= 0
 serve: $(SERVE)/.installed  ## serve the shipped weights on VT_HOST:VT_PORT (127.0.0.1:8000)
 	@exec $(SERVE)/bin/vt-serve
 
-test: $(DEV)/.installed $(SERVE)/.installed  ## run all tests
-	$(DEV)/bin/pytest
+test: $(DEV)/.installed $(SERVE)/.installed  ## run all tests, in up to four processes
+	$(DEV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-gpu: $(GPU)/.installed  ## run the tests that need a GPU, on ONNX Runtime with CUDA
 	$(GPU)/bin/pytest -m gpu
@@ -28,7 +28,7 @@ check: $(DEV)/.installed  ## check lint, formatting and types
 weights-gpu: $(GPU)/.installed  ## train the default models on a GPU, from DATA into RUNS; again to resume
 	BASELINES=$(BASELINES) PATH="$(CURDIR)/$(GPU)/bin:$$PATH" model_export/training/default_weights.sh $(DATA) $(RUNS) $(SEEDS)
 
-bench: $(DEV)/.installed  ## compare the service with the machine's ceiling and a plain server; about five minutes on an idle machine
+bench: $(DEV)/.installed  ## compare the service with the machine's ceiling, mosec and a plain server; about ten minutes on an idle machine
 	$(DEV)/bin/python -m tests.benchmarks.serve --json bench.json
 
 sbom: $(DEV)/.installed $(SERVE)/.installed  ## write the bill of materials of the serving environment: sbom.cdx.json (CycloneDX)
