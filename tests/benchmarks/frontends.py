@@ -40,7 +40,7 @@ from service.schema.files import read_contract
 from service.schema.model_status import Measurement
 from service.settings import Settings
 from tests.benchmarks.load import closed_loop, open_loop
-from tests.benchmarks.serve import Case, Server, named_case, service
+from tests.benchmarks.servers import Case, Server, named_case, service
 from tests.benchmarks.stand_in import FREE, write_stand_in
 from tests.service.conftest import Loader, ReplaceableSession
 

@@ -50,7 +50,7 @@ from service.schema.contract import Contract
 from service.schema.files import read_contract
 from service.settings import Settings
 from tests.benchmarks.load import connect, post
-from tests.benchmarks.serve import (
+from tests.benchmarks.servers import (
     CLASSIFIER,
     LIMITS,
     SEGMENTER,

@@ -29,7 +29,8 @@ from service.images.overlays import encode_picture, overlay
 from service.images.photo import Photo
 from service.schema.files import read_contract
 from tests.benchmarks.load import closed_loop
-from tests.benchmarks.serve import CLASSIFIER, LIMITS, SATURATED, SEGMENTER, Case, Server, service
+from tests.benchmarks.serve import SATURATED
+from tests.benchmarks.servers import CLASSIFIER, LIMITS, SEGMENTER, Case, Server, service
 
 SIZE = (4000, 3000)
 MASKS: dict[str, dict[str, Any]] = {

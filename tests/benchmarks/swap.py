@@ -24,7 +24,7 @@ import onnx
 import uvloop
 
 from tests.benchmarks.load import Results, closed_loop, connect, open_loop, post
-from tests.benchmarks.serve import CLASSIFIER, SEGMENTER, Case, Server, named_case, service
+from tests.benchmarks.servers import CLASSIFIER, SEGMENTER, Case, Server, named_case, service
 
 SHARE = 0.5
 """Load, as a share of the throughput of 16 connections."""
