@@ -18,13 +18,20 @@ import yaml
 from tests.monitoring.files import PROMETHEUS, alerts, queries
 from tests.service.photos import GREEN, encode, quarters, solid
 from tests.service.process import Process, running
-from tests.service.repository_fixture import write_both
+from tests.service.token_models import write_token_models
 from tests.tools import needs
 
 LIMIT_SECONDS = 60.0
 VARIABLES = {"$__rate_interval": "5s", "$instance": ".*", "$model": ".*"}
-ONLY_AT_TIMES = ("vt_gpu_", "vt_shadow_", "vt_api_key_", "vt_connections_dropped")
-"""What has values with a GPU, a shadow, keys or odd clients only."""
+ONLY_AT_TIMES = (
+    "vt_gpu_",
+    "vt_shadow_",
+    "vt_api_key_",
+    "vt_connections_dropped",
+    "vt_token_drift_score",
+)
+"""What has values with a GPU, a shadow, keys, odd clients or a reference distribution only."""
+SAMPLE_OFTEN = {"VT_TOKEN_SAMPLE_SECONDS": "0.1"}
 CLASSIFY = "/v1/classify"
 LOAD = [
     (CLASSIFY, encode(solid(GREEN))),
@@ -35,7 +42,7 @@ LOAD = [
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    return write_both(tmp_path / "weights")
+    return write_token_models(tmp_path / "weights")
 
 
 @contextmanager
@@ -147,7 +154,7 @@ def test_every_query_of_the_dashboard_finds_values_and_the_rules_are_evaluated(
         return not unanswered
 
     with (
-        running(repository) as server,
+        running(repository, **SAMPLE_OFTEN) as server,
         under_load(server),
         prometheus(tmp_path, f"127.0.0.1:{server.port}") as board,
     ):

@@ -224,7 +224,7 @@ async def test_a_new_folder_can_be_loaded_and_a_deleted_one_is_forgotten(
     assert models.repository.ready_versions("hue") == ["1"]
     (folder / "config.json").unlink()
     await models.repository.unload("hue")
-    with pytest.raises(ModelNotFound, match="no model hue; the models are colour"):
+    with pytest.raises(ModelNotFound, match="no model hue; the only model is colour"):
         models.repository.get("hue")
 
 
