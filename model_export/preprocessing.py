@@ -27,7 +27,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 BUCKET_RATIOS = ((1, 1), (7, 6), (4, 3), (3, 2), (16, 9), (7, 3), (3, 1))
 """Long to short side: common camera formats and steps in between, at most a third apart."""
 JPEG_REDUCING_GAP = 2.0
-"""How many times larger than resized a JPEG is decoded, at least."""
+"""Smallest size to decode a JPEG at, relative to the size that it is resized to."""
 MAX_ASPECT_RATIO = 16
 """Limit before a crop: scaling a narrow strip would make a huge image."""
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

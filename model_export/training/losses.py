@@ -8,7 +8,7 @@ from model_export.samples import IGNORED
 from model_export.training.recipes import Recipe
 
 BOUNDARY_PIXELS = 2
-"""How far from another class a pixel counts as one of the boundary."""
+"""Maximum distance from another class, in pixels, at which a pixel belongs to the boundary."""
 REGION_STRIDE = 2
 """Losses of whole regions look at every second row and column: sorting pixels takes long."""
 

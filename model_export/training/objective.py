@@ -1,4 +1,4 @@
-"""What is minimised: from a batch of views to its loss."""
+"""The training objective: the loss of a batch of views."""
 
 from collections.abc import Callable
 from typing import Any

@@ -11,7 +11,6 @@ From the engine:        ANSWER  FAILED  STATE  CALL  REPLY  MAKE_ROOM  STOP
 import struct
 from collections.abc import Iterator, Sequence
 from enum import IntEnum, IntFlag
-from typing import NamedTuple
 
 import numpy as np
 
@@ -57,15 +56,6 @@ class Flag(IntFlag):
     """Properties of a request for predictions."""
 
     DEFAULT_DEADLINE = 1
-
-
-class ImageRef(NamedTuple):
-    """An image in a cell of shared memory, or with its pixels in the message."""
-
-    offset: int
-    capacity: int
-    height: int
-    width: int
 
 
 def message(kind: Kind, *parts: bytes) -> bytes:

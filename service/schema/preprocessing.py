@@ -56,7 +56,7 @@ class Preprocessing(Record):
     filter: Literal["bilinear", "bicubic"]
     resize: Resize
     jpeg_reducing_gap: Annotated[float, Field(ge=1, le=64)] | None = None
-    """How many times larger than resized a JPEG is decoded, at least; None decodes it in full."""
+    """Smallest size to decode a JPEG at, relative to its resized size; None decodes it in full."""
 
     @cached_property
     def input_sizes(self) -> list[tuple[int, int]]:
